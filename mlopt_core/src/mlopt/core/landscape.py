@@ -1,0 +1,111 @@
+"""What an optimizer sees: points, a geometry, and an evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar
+
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.lazy import torch
+from mlopt.core.manifold import Flat, Manifold
+from mlopt.core.potential import Potential
+from mlopt.core.segments import Segments
+from mlopt.core.systems import Systems
+
+
+class Landscape(ABC):
+    """A batch of problems over points ``x (n_rows, d)``.
+
+    Invariant: a landscape has no state; `evaluate` is a pure function of ``x``.
+    """
+
+    segments: Segments
+    manifold: Manifold
+    #: whether force is minus the gradient of energy; a band with springs and projections says False, and an
+    #: optimizer then must not judge a step by its energy
+    conservative: ClassVar[bool] = True
+    #: (n_rows,) int64 kind of each row, for moves that exchange unlike rows; None where rows have no kind
+    species: torch.Tensor | None = None
+    #: (n_rows,) typical distance between neighbouring rows, for moves; None where there is none
+    diameter: torch.Tensor | None = None
+    #: (n_rows,) bool, rows that must not move; None where all are free
+    fixed: torch.Tensor | None = None
+
+    @abstractmethod
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """Energy (n_problems,) and force (n_rows, d) at ``x``: one force call for each problem."""
+
+    @abstractmethod
+    def select(self, problems: torch.Tensor) -> Landscape:
+        """The landscape of a part of the problems (int64 indices, in that order)."""
+
+
+class AtomsLandscape(Landscape):
+    """The potential energy of atomic systems as a function of their positions; cells stay as they are."""
+
+    def __init__(self, systems: Systems, potential: Potential) -> None:
+        self.systems = systems
+        self.potential = potential
+        self.segments = systems.segments
+        self.species = systems.z
+        self.fixed = systems.fixed if bool(systems.fixed.any()) else None
+
+    @cached_property
+    def manifold(self) -> Manifold:  # type: ignore[override]
+        """Flat space, periodic where the systems are."""
+        if not self.systems.periodic:
+            return Flat()
+        rows = self.segments.rows_of
+        return Flat(rows(self.systems.cell), rows(self.systems.pbc))
+
+    @cached_property
+    def diameter(self) -> torch.Tensor:  # type: ignore[override]
+        """(n_rows,) the potential's typical nearest-neighbour distance of each atom."""
+        return self.potential.diameter(self.systems.z)
+
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """The potential's energy and forces; fixed atoms feel none."""
+        found = self.potential.evaluate(self.systems.with_pos(x))
+        if self.fixed is None:
+            return found
+        return Evaluation(
+            found.energy, found.force.masked_fill(self.fixed[:, None], 0.0), found.row_energy, found.stress
+        )
+
+    def select(self, problems: torch.Tensor) -> AtomsLandscape:
+        """The chosen systems under the same potential."""
+        return AtomsLandscape(self.systems.select(problems), self.potential)
+
+
+class FunctionLandscape(Landscape):
+    """A differentiable function as a landscape: ``energy(x (n_rows, d), segments) -> (n_problems,)``.
+
+    For model surfaces, tests and fits; forces by autograd.
+    """
+
+    def __init__(
+        self,
+        energy: Callable[[torch.Tensor, Segments], torch.Tensor],
+        segments: Segments,
+        manifold: Manifold | None = None,
+    ) -> None:
+        self.energy = energy
+        self.segments = segments
+        self.manifold = manifold or Flat()
+
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """Energy by the function, force by autograd, projected on the tangent space."""
+        keep = torch.is_grad_enabled() and x.requires_grad
+        with torch.enable_grad():
+            point = x if keep else x.detach().requires_grad_(True)
+            energy = self.energy(point, self.segments)
+            (gradient,) = torch.autograd.grad(energy.sum(), point, create_graph=keep)
+        force = self.manifold.project(x, -gradient)
+        return Evaluation(energy, force) if keep else Evaluation(energy.detach(), force.detach())
+
+    def select(self, problems: torch.Tensor) -> FunctionLandscape:
+        """The same function on a part of the problems."""
+        segments, rows = self.segments.select(problems)
+        return FunctionLandscape(self.energy, segments, self.manifold.select(problems, rows))

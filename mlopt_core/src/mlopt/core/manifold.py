@@ -1,0 +1,126 @@
+"""The spaces that points live in: how to step, compare and carry vectors along.
+
+An optimizer calls these and never asks which space it is in. All functions act row by row on ``(n_rows, d)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlopt.core.lazy import torch
+
+
+class Manifold(Protocol):
+    """Geometry of the rows of a landscape."""
+
+    def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Project ``vector (n_rows, d)`` on the tangent space at ``x``."""
+        ...
+
+    def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Move from ``x`` along ``tangent`` (the exponential map)."""
+        ...
+
+    def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The tangent vector at ``x`` that leads to ``y`` (the logarithm)."""
+        ...
+
+    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Geodesic distance of each row: (n_rows,)."""
+        ...
+
+    def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Carry ``tangent`` at ``x`` to the tangent space at ``y``, parallel along the geodesic."""
+        ...
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Manifold:
+        """The geometry of a part of the problems."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Euclidean rows, optionally periodic.
+
+    cell: (n_rows, 3, 3) lattice vectors as rows, angstrom, or None.
+    pbc: (n_rows, 3) bool, needed with ``cell``.
+
+    Points are not wrapped by a step: potentials see periodic images anyway, and an unwrapped trajectory keeps
+    differences between steps small. Only `difference` takes the nearest image, and that by rounding fractional
+    coordinates, which is exact for differences shorter than half the smallest cell height.
+    """
+
+    cell: torch.Tensor | None = None
+    pbc: torch.Tensor | None = None
+
+    def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Every vector is tangent."""
+        return vector
+
+    def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Plain addition."""
+        return x + tangent
+
+    def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """``y - x``, to the nearest image along periodic directions."""
+        delta = y - x
+        if self.cell is None or self.pbc is None:
+            return delta
+        # a direction without periodicity may have a zero vector: give it unit length, it is never rounded
+        safe = torch.where(self.pbc[:, :, None], self.cell, torch.eye(3, dtype=x.dtype, device=x.device))
+        fractional = torch.linalg.solve(safe.mT, delta[:, :, None])[:, :, 0]
+        shift = torch.where(self.pbc, fractional.round(), torch.zeros_like(fractional))
+        return delta - (shift[:, None, :] @ safe)[:, 0]
+
+    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Length of the difference."""
+        return torch.linalg.vector_norm(self.difference(x, y), dim=-1)
+
+    def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Nothing changes."""
+        return tangent
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Flat:
+        """Keep the cells of the chosen rows."""
+        if self.cell is None or self.pbc is None:
+            return self
+        return Flat(self.cell[rows], self.pbc[rows])
+
+
+@dataclass(frozen=True)
+class UnitSphere:
+    """Rows of unit length (spins): the product of spheres S^(d-1)."""
+
+    def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Remove the component along ``x``."""
+        return vector - (vector * x).sum(-1, keepdim=True) * x
+
+    def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Exponential map ``x cos t + tangent sin(t) / t``; renormalised against drift."""
+        angle = torch.linalg.vector_norm(tangent, dim=-1, keepdim=True)
+        moved = x * torch.cos(angle) + tangent * torch.sinc(angle / torch.pi)
+        return moved / torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+
+    def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Logarithm, by atan2 (acos loses half the digits near 0 and pi); undefined, and zero, at antipodes."""
+        cosine = (x * y).sum(-1, keepdim=True)
+        across = y - cosine * x
+        sine = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
+        tiny = torch.finfo(x.dtype).tiny
+        return torch.where(sine > 0, torch.atan2(sine, cosine) / sine.clamp(min=tiny), 0.0) * across
+
+    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Angle between the rows, radians."""
+        cosine = (x * y).sum(-1)
+        return torch.atan2(torch.linalg.vector_norm(y - cosine[:, None] * x, dim=-1), cosine)
+
+    def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Parallel transport along the great circle; undefined where ``y = -x``."""
+        cosine = (x * y).sum(-1, keepdim=True)
+        along = (tangent * y).sum(-1, keepdim=True)
+        return tangent - along / (1 + cosine) * (x + y)
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> UnitSphere:
+        """A sphere is a sphere."""
+        return self

@@ -1,0 +1,136 @@
+"""The protocol of optimizers: hyper-parameters and two pure functions.
+
+``init(landscape, x, key) -> state`` and ``step(landscape, x, evaluation, state) -> (x, state)``. An optimizer reads the
+landscape's geometry (segments, manifold) and never evaluates it: the driver does, exactly once a step, so that force
+calls are counted honestly. Searches that hop between minima are optimizers too; what they find they say in `found`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import Plugin
+from mlopt.core.segments import Segments
+
+
+def per_row() -> Any:
+    """Declare a state tensor whose first dimension runs over rows."""
+    return field(metadata={"kind": "row"})
+
+
+def per_problem() -> Any:
+    """Declare a state tensor whose first dimension runs over problems."""
+    return field(metadata={"kind": "problem"})
+
+
+def nested() -> Any:
+    """Declare a state within a state (a wrapper's inner optimizer)."""
+    return field(metadata={"kind": "state"})
+
+
+@dataclass(frozen=True)
+class State:
+    """What changes from step to step, and only that: a frozen dataclass of tensors.
+
+    Every field is declared by `per_row`, `per_problem` or `nested`, so that any state can be reset for some problems,
+    cut down to some, saved and loaded without knowing which optimizer it belongs to.
+    """
+
+    def where(self, mask: torch.Tensor, other: Self, segments: Segments) -> Self:
+        """This state where ``mask (n_problems,)`` is true, ``other`` elsewhere."""
+        rows = segments.rows_of(mask)
+        mixed: dict[str, Any] = {}
+        for one in fields(self):
+            mine, theirs = getattr(self, one.name), getattr(other, one.name)
+            if one.metadata["kind"] == "state":
+                mixed[one.name] = mine.where(mask, theirs, segments)
+            else:
+                chosen = rows if one.metadata["kind"] == "row" else mask
+                shaped = chosen.reshape(-1, *[1] * (mine.ndim - 1))
+                mixed[one.name] = torch.where(shaped, mine, theirs)
+        return replace(self, **mixed)
+
+    def put(self, problems: torch.Tensor, rows: torch.Tensor, part: Self) -> Self:
+        """This state with ``part``, the state of a few problems and their rows, written over them."""
+        mixed: dict[str, Any] = {}
+        for one in fields(self):
+            mine, new = getattr(self, one.name), getattr(part, one.name)
+            if one.metadata["kind"] == "state":
+                mixed[one.name] = mine.put(problems, rows, new)
+            else:
+                mixed[one.name] = mine.index_copy(0, rows if one.metadata["kind"] == "row" else problems, new)
+        return replace(self, **mixed)
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Self:
+        """Keep some problems and the rows that they own (int64 indices)."""
+        kept: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            kind = one.metadata["kind"]
+            kept[one.name] = (
+                value.select(problems, rows) if kind == "state" else value[rows if kind == "row" else problems]
+            )
+        return replace(self, **kept)
+
+    def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Flat names to tensors, for a checkpoint."""
+        flat: dict[str, torch.Tensor] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.metadata["kind"] == "state":
+                flat |= value.tensors(f"{prefix}{one.name}.")
+            else:
+                flat[prefix + one.name] = value
+        return flat
+
+    def with_tensors(self, flat: dict[str, torch.Tensor], prefix: str = "") -> Self:
+        """A state of the same structure with the tensors of `tensors`; raises KeyError where one is missing."""
+        loaded: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.metadata["kind"] == "state":
+                loaded[one.name] = value.with_tensors(flat, f"{prefix}{one.name}.")
+            else:
+                loaded[one.name] = flat[prefix + one.name].to(value.device)
+        return replace(self, **loaded)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Local minima that a search has just arrived at.
+
+    mask: (n_problems,) bool, which problems have arrived at one in the last step.
+    energy: (n_problems,), x: (n_rows, d): where ``mask`` is true, the minimum.
+    """
+
+    mask: torch.Tensor
+    energy: torch.Tensor
+    x: torch.Tensor
+
+
+class Optimizer(Plugin):
+    """Base of all optimizers. Settings may be tensors, 0-d or (n_problems,), given through `replace`."""
+
+    #: True for a search, which goes on after a minimum: a force threshold does not end it
+    searching: ClassVar[bool] = False
+
+    @abstractmethod
+    def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> State:
+        """The state before the first step at ``x (n_rows, d)``; ``key (n_problems,)`` int64 feeds random numbers."""
+        raise NotImplementedError(f"{type(self).__name__} must define `init`")
+
+    @abstractmethod
+    def step(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """The next point and state, given the evaluation at ``x``. Pure: changes no argument."""
+        raise NotImplementedError(f"{type(self).__name__} must define `step`")
+
+    def found(self, state: Any) -> Found | None:
+        """Minima that the last step arrived at; None for optimizers that do not search."""
+        return None

@@ -1,0 +1,154 @@
+"""A plugin is a class whose constructor is its configuration.
+
+Subclass `Plugin` and annotate fields with `setting`: type, default, unit, documentation and limits stand in one
+place, and the constructor, the configuration file, ``mlopt info`` and the docs all come from it::
+
+    class Harmonic(Potential):
+        k: float = setting(1.0, "spring constant", unit="eV/angstrom^2", gt=0)
+
+Instances are immutable. A field that is itself a plugin is annotated ``Annotated[Optimizer, FromRegistry("optimizer")]``
+and takes an object, a registered name, or a mapping with a ``name``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError, core_schema
+
+from mlopt.core import registry
+from mlopt.core.errors import ConfigError, PluginError
+
+_REQUIRED: Any = ...
+
+
+def setting(default: Any = _REQUIRED, doc: str = "", *, unit: str = "", **limits: Any) -> Any:
+    """Declare a field of a plugin: default, one line of documentation, unit, and limits such as ``gt=0``."""
+    extra = {"unit": unit} if unit else None
+    return Field(default, description=doc, json_schema_extra=extra, **limits)
+
+
+class Plugin(BaseModel):
+    """Base of everything that can be named in a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    def replace(self, **values: Any) -> Self:
+        """A copy with some settings changed, *not* validated.
+
+        This is how a meta-trainer turns numbers into tensors: ``Adam().replace(step=theta)``, with ``theta`` 0-d or
+        (n_problems,). Use the constructor for values that a person typed.
+        """
+        unknown = [name for name in values if name not in type(self).model_fields]
+        if unknown:
+            raise ConfigError([unknown_key(unknown[0], list(type(self).model_fields), type(self).__name__)])
+        return self.model_copy(update=values)
+
+    def config(self) -> dict[str, Any]:
+        """The settings as plain data, nested plugins with their ``name``: what a resolved configuration shows."""
+        return {name: _plain(getattr(self, name), field) for name, field in type(self).model_fields.items()}
+
+
+def _plain(value: Any, field: Any = None) -> Any:
+    if isinstance(value, Plugin):
+        kind = next((m.kind for m in getattr(field, "metadata", ()) if isinstance(m, FromRegistry)), None)
+        name = registry.name_of(kind, type(value)) if kind else None
+        return ({"name": name or type(value).__name__} if kind else {}) | value.config()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, field) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, field) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class FromRegistry:
+    """Marks a field that holds a plugin of ``kind``: takes an instance, a name, or a mapping with a ``name``."""
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        def build(value: Any) -> Any:
+            return self.build(value, source)
+
+        return core_schema.no_info_plain_validator_function(build)
+
+    def build(self, value: Any, base: type) -> Any:
+        """Turn a name or a mapping into a plugin object; pass objects of the right class through."""
+        if isinstance(value, base):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "plugin", f"should be the name of a {self.kind} or a mapping with a `name`, got {value!r}"
+            )
+        settings = dict(value)
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            raise PydanticCustomError("plugin", f"needs a `name`: which {self.kind}? See `mlopt list {self.kind}`")
+        try:
+            cls = registry.load(self.kind, name)
+        except PluginError as error:
+            raise PydanticCustomError("plugin", "{message}", {"message": str(error)}) from error
+        if not issubclass(cls, base):
+            raise PydanticCustomError("plugin", f"{name!r} is not a {base.__name__} but a {cls.__name__}")
+        return cls(**settings)  # pydantic puts the locations of a nested ValidationError behind ours
+
+
+def build(cls: type[Any], settings: Mapping[str, Any], source: str = "") -> Any:
+    """Construct a plugin from plain data.
+
+    Raises:
+        ConfigError: with one line per mistake, each with its path and, for an unknown key, a suggestion.
+    """
+    try:
+        return cls(**settings)
+    except ValidationError as error:
+        raise ConfigError(explain(error, cls, settings), source) from error
+
+
+def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any]) -> list[str]:
+    """One line a mistake: ``path: what is wrong``."""
+    lines = []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
+        path = ".".join(location) or cls.__name__
+        if item["type"] == "extra_forbidden":
+            known = known_keys(cls, location[:-1], settings)
+            lines.append(f"{path}: " + unknown_key(location[-1], known, ".".join(location[:-1]) or "the top level"))
+        elif item["type"] == "missing":
+            lines.append(f"{path}: this setting is required")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = item.get("input")
+            shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+            lines.append(f"{path}: {message[:1].lower()}{message[1:]}{shown if shown not in message else ''}")
+    return lines
+
+
+def unknown_key(key: str, known: list[str], where: str) -> str:
+    """The message for a key that nobody knows, with the nearest known one."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown key {key!r} in {where}.{hint} Known: {', '.join(known)}."
+
+
+def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> list[str]:
+    """Names of the settings of the plugin class found by following ``path`` from ``cls`` through ``settings``."""
+    for part in path:
+        field = getattr(cls, "model_fields", {}).get(part)
+        settings = settings.get(part, {}) if isinstance(settings, Mapping) else {}
+        if field is None:
+            break
+        marker = next((m for m in field.metadata if isinstance(m, FromRegistry)), None)
+        name = settings.get("name") if isinstance(settings, Mapping) else None
+        if marker and isinstance(name, str):
+            cls = registry.load(marker.kind, name)
+        elif isinstance(field.annotation, type):
+            cls = field.annotation
+    return list(getattr(cls, "model_fields", {}))

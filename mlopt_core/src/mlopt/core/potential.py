@@ -1,0 +1,92 @@
+"""The protocol of potentials: systems in, one energy per system out."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mlopt.core.elements import SYMBOLS
+from mlopt.core.errors import InputError
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import Plugin
+from mlopt.core.systems import Systems
+
+
+class Potential(Plugin):
+    """A potential energy surface.
+
+    Write `energy`; forces and stress then come from autograd. Override `evaluate` where a closed form is faster.
+    """
+
+    #: units of energy and length
+    units: ClassVar[str] = "eV, angstrom"
+    #: whether `energy` and `evaluate` can be differentiated with respect to ``pos`` (twice, for learned optimizers)
+    differentiable: ClassVar[bool] = True
+
+    def energy(self, systems: Systems) -> torch.Tensor:
+        """Energy of each system: (n_systems,), differentiable with respect to ``systems.pos`` and ``systems.cell``."""
+        raise NotImplementedError(f"{type(self).__name__} must define `energy`")
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        """Energy, force (n_atoms, 3), and stress (n_systems, 3, 3) where asked for.
+
+        This version differentiates `energy`. The result is differentiable again where gradients are enabled.
+        """
+        keep = torch.is_grad_enabled() and systems.pos.requires_grad
+        with torch.enable_grad():
+            pos = systems.pos if keep else systems.pos.detach().requires_grad_(True)
+            strain = torch.zeros_like(systems.cell)
+            moved = systems.with_pos(pos)
+            if stress:
+                strain.requires_grad_(True)
+                symmetric = 0.5 * (strain + strain.mT)
+                deformed = pos + (pos[:, None, :] @ symmetric[systems.batch])[:, 0]
+                cell = systems.cell + systems.cell @ symmetric
+                moved = Systems(deformed, systems.z, systems.ptr, cell, systems.pbc, systems.fixed)
+            energy = self.energy(moved)
+            wanted = [pos, strain] if stress else [pos]
+            total = energy.sum()
+            if total.requires_grad:
+                grads = torch.autograd.grad(total, wanted, create_graph=keep, allow_unused=True)
+            else:  # a constant energy, such as that of a single atom
+                grads = tuple(None for _ in wanted)
+        force = torch.zeros_like(pos) if grads[0] is None else -grads[0]
+        tensor = None
+        if stress:
+            virial = torch.zeros_like(systems.cell) if grads[1] is None else grads[1]
+            tensor = virial / systems.volume[:, None, None]
+        if not keep:
+            energy, force = energy.detach(), force.detach()
+            tensor = None if tensor is None else tensor.detach()
+        return Evaluation(energy, force, stress=tensor)
+
+    def species(self) -> set[int] | None:
+        """Atomic numbers that the potential knows, or None where it takes any."""
+        return None
+
+    def diameter(self, z: torch.Tensor) -> torch.Tensor:
+        """Typical nearest-neighbour distance of each atom ``z (n_atoms,)``: (n_atoms,), in the potential's length.
+
+        Starts and moves are scaled by it. The default is twice the covalent radius, for potentials in angstrom.
+        """
+        from ase.data import covalent_radii
+
+        return 2.0 * torch.as_tensor(covalent_radii, dtype=torch.float64, device=z.device)[z]
+
+    def check(self, systems: Systems) -> None:
+        """Refuse systems that the potential cannot treat, before any work starts.
+
+        Raises:
+            InputError: an unknown species; subclasses add what else they need, such as a cell that is large enough.
+        """
+        known = self.species()
+        if known is None:
+            return
+        strange = sorted(set(torch.unique(systems.z).tolist()) - known)
+        if strange:
+            names = ", ".join(SYMBOLS[number] for number in strange)
+            listed = ", ".join(SYMBOLS[number] for number in sorted(known))
+            raise InputError(
+                f"{type(self).__name__} has no parameters for {names}; it knows {listed}. "
+                f"Change the system, or give the parameters."
+            )

@@ -1,0 +1,118 @@
+"""Find plugins by name through entry points, without importing any until it is asked for.
+
+Built-ins use the same groups as everyone else. Invariants: listing imports nothing; loading imports exactly one
+plugin; a broken plugin is an error message when it is asked for and one line in a list, never a dead program.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from dataclasses import dataclass
+
+from mlopt.core.errors import PluginError
+
+#: kind of plugin -> entry-point group
+GROUPS = {
+    "potential": "mlopt.potentials",
+    "optimizer": "mlopt.optimizers",
+    "start": "mlopt.starts",
+    "move": "mlopt.moves",
+    "meta-trainer": "mlopt.meta_trainers",
+    "query-strategy": "mlopt.query_strategies",
+    "experiment": "mlopt.experiments",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered plugin. ``target`` is ``module:attribute``; nothing of it has been imported."""
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+    def load(self) -> type:
+        """Import the plugin and return its class.
+
+        Raises:
+            PluginError: the import failed, or what it found is not a class.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        where = f"{GROUPS[self.kind]} plugin {self.name!r} ({self.target}, from {self.distribution} {self.version})"
+        try:
+            found: object = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
+            cause = f"{type(error).__name__}: {error}"
+            raise PluginError(
+                f"{where} failed to import: {cause}. Reinstall, update or uninstall {self.distribution}."
+            ) from error
+        if not isinstance(found, type):
+            raise PluginError(
+                f"{where} is {type(found).__name__!r}, not a class. Tell the authors of {self.distribution}."
+            )
+        return found
+
+
+def _group(kind: str) -> str:
+    try:
+        return GROUPS[kind]
+    except KeyError:
+        raise PluginError(f"No kind of plugin is called {kind!r}. Kinds: {', '.join(GROUPS)}.") from None
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Every registered plugin of a kind, or of all kinds, sorted by name; imports none.
+
+    An editable and a normal install of one distribution may both be visible; their identical entries count once.
+    """
+    found: dict[Entry, None] = {}
+    for one in [kind] if kind else list(GROUPS):
+        for point in importlib.metadata.entry_points(group=_group(one)):
+            distribution = point.dist.metadata["Name"] if point.dist else "unknown"
+            version = point.dist.version if point.dist else "?"
+            found[Entry(one, point.name, point.value, distribution, version)] = None
+    return sorted(found, key=lambda entry: (list(GROUPS).index(entry.kind), entry.name, entry.distribution))
+
+
+def find(kind: str, name: str) -> Entry:
+    """The one plugin of that kind and name.
+
+    Raises:
+        PluginError: none has that name (with a suggestion), or more than one distribution registers it.
+    """
+    known = entries(kind)
+    matches = [entry for entry in known if entry.name == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        owners = " and ".join(f"{entry.distribution} ({entry.target})" for entry in matches)
+        raise PluginError(
+            f"Two distributions register the {kind} {name!r}: {owners}. Uninstall one of them; mlopt does not choose."
+        )
+    names = sorted({entry.name for entry in known})
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    listed = ", ".join(names) if names else "none"
+    raise PluginError(
+        f"No {kind} is called {name!r}.{hint} Installed: {listed}. If you have just installed it in editable mode, "
+        f"install it again: entry points are read at installation."
+    )
+
+
+def load(kind: str, name: str) -> type:
+    """Import the one plugin of that kind and name and return its class."""
+    return find(kind, name).load()
+
+
+def name_of(kind: str, cls: type) -> str | None:
+    """The name under which a class is registered, or None. Imports nothing."""
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    for entry in entries(kind):
+        if entry.target == target:
+            return entry.name
+    return None

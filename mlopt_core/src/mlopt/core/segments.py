@@ -1,0 +1,123 @@
+"""Which rows belong to which problem, and reductions over them.
+
+Problems are concatenated, never padded. Every reduction goes problem by problem in an order that depends on that
+problem alone, so that on the CPU a problem's result is bit for bit the same in any batch.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from mlopt.core.errors import InputError
+from mlopt.core.lazy import torch
+
+
+class Segments:
+    """The rows ``ptr[i]:ptr[i + 1]`` form problem ``i``.
+
+    ptr: (n_problems + 1,) int64, non-decreasing, starting at 0.
+    """
+
+    def __init__(self, ptr: torch.Tensor) -> None:
+        if ptr.ndim != 1 or ptr.numel() < 1 or int(ptr[0]) != 0 or bool((ptr.diff() < 0).any()):
+            raise InputError(f"`ptr` must be a non-decreasing 1-D tensor that starts at 0, got {ptr.tolist()}")
+        self.ptr = ptr.to(torch.int64)
+        self.n_problems = ptr.numel() - 1
+        self.n_rows = int(ptr[-1])
+        counts = self.counts
+        uniform = self.n_problems > 0 and bool((counts == counts[0]).all())
+        #: rows per problem where all have the same number, else None
+        self.size: int | None = int(counts[0]) if uniform else None
+
+    @classmethod
+    def uniform(cls, n_problems: int, size: int, device: torch.device | str | None = None) -> Segments:
+        """``n_problems`` problems of ``size`` rows each."""
+        made = cls.__new__(cls)  # nothing to check or to find out: parts of a batch are made at every hop
+        made.ptr = torch.arange(n_problems + 1, dtype=torch.int64, device=device) * size
+        made.n_problems, made.n_rows, made.size = n_problems, n_problems * size, size
+        return made
+
+    @cached_property
+    def counts(self) -> torch.Tensor:
+        """(n_problems,) rows of each problem."""
+        return self.ptr.diff()
+
+    @cached_property
+    def batch(self) -> torch.Tensor:
+        """(n_rows,) problem of each row (PyG's ``batch``)."""
+        index = torch.arange(self.n_problems, device=self.ptr.device)
+        return torch.repeat_interleave(index, self.counts, output_size=self.n_rows)
+
+    @cached_property
+    def buckets(self) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Problems grouped by size: ``(size, problems (b,), rows (b * size,))`` for each size that occurs."""
+        found = []
+        for size in torch.unique(self.counts).tolist():
+            problems = torch.nonzero(self.counts == size).flatten()
+            offsets = torch.arange(size, device=self.ptr.device)
+            found.append((int(size), problems, (self.ptr[problems, None] + offsets).flatten()))
+        return found
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum ``values (n_rows, ...)`` over everything that belongs to a problem: (n_problems,)."""
+        if self.size is not None:
+            return values.reshape(self.n_problems, -1).sum(-1)
+        out = values.new_zeros(self.n_problems)
+        for _, problems, rows in self.buckets:
+            out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1).sum(-1))
+        return out
+
+    def dot(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Inner product per problem of ``a, b (n_rows, d)``: (n_problems,)."""
+        return self.sum(a * b)
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Largest entry per problem of ``values (n_rows, ...)``; 0 where a problem has no rows: (n_problems,)."""
+        if self.size:
+            return values.reshape(self.n_problems, -1).amax(-1)
+        out = values.new_zeros(self.n_problems)
+        for size, problems, rows in self.buckets:
+            if size:
+                out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1).amax(-1))
+        return out
+
+    def mean_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over the rows of each problem of ``values (n_rows, d)``: (n_problems, d)."""
+        columns = [self.sum(column) for column in values.unbind(-1)]
+        return torch.stack(columns, -1) / self.counts.clamp(min=1)[:, None].to(values.dtype)
+
+    def spread(self, per_problem: torch.Tensor | float) -> torch.Tensor | float:
+        """Give each row its problem's value, ready to broadcast against (n_rows, d).
+
+        A float or a 0-d tensor passes through; (n_problems,) becomes (n_rows, 1); (n_problems, d) becomes
+        (n_rows, d). This is how a hyper-parameter may be one number or one number a problem.
+        """
+        if not isinstance(per_problem, torch.Tensor) or per_problem.ndim == 0:
+            return per_problem
+        rows = self.rows_of(per_problem)
+        return rows[:, None] if per_problem.ndim == 1 else rows
+
+    def rows_of(self, per_problem: torch.Tensor) -> torch.Tensor:
+        """Repeat ``per_problem (n_problems, ...)`` for each row of the problem: (n_rows, ...)."""
+        if self.size is not None:  # a view would do for elementwise use, but a copy is safe and as fast here
+            shape = per_problem.shape[1:]
+            expanded = per_problem[:, None].expand(self.n_problems, self.size, *shape)
+            return expanded.reshape(self.n_rows, *shape)
+        return per_problem[self.batch]
+
+    def select(self, problems: torch.Tensor) -> tuple[Segments, torch.Tensor]:
+        """Keep ``problems (k,)`` (int64, in that order): their segments and the rows (int64) that they own."""
+        if self.size is not None:
+            offsets = torch.arange(self.size, device=problems.device)
+            rows = (problems[:, None] * self.size + offsets).flatten()
+            return Segments.uniform(problems.numel(), self.size, problems.device), rows
+        counts = self.counts[problems]
+        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        chosen = Segments(ptr)
+        starts = self.ptr[problems] - ptr[:-1]
+        rows = chosen.rows_of(starts) + torch.arange(chosen.n_rows, device=ptr.device)
+        return chosen, rows
+
+    def to(self, device: torch.device | str) -> Segments:
+        """The same segments on another device."""
+        return Segments(self.ptr.to(device))
