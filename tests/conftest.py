@@ -1,0 +1,63 @@
+"""Fixtures and settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Before anything imports torch, and inherited by the commands that tests start: workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The same examples every time; how long one takes depends on the machine, not on the code.
+settings.register_profile("mlopt", derandomize=True, deadline=None)
+settings.load_profile("mlopt")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked ``gpu`` where there is no CUDA device; torch is imported only if there are any."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Make a forgotten seed harmless: a test's draws do not depend on the tests before it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Reference data that is too large for the repository: ``$MLOPT_DATA``, else ``../shared/data``."""
+    named = os.environ.get("MLOPT_DATA")
+    if named:
+        if not Path(named).is_dir():
+            pytest.fail(f"MLOPT_DATA={named} is not a folder; correct it or unset it")
+        return Path(named)
+    beside = REPOSITORY.parent / "shared" / "data"
+    if not beside.is_dir():
+        pytest.skip(f"needs the reference data: set MLOPT_DATA to its folder, or put it at {beside}")
+    return beside
