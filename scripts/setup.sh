@@ -63,7 +63,7 @@ install_torch() {
     say "installing torch $torch (CPU)"
     pip_install --no-deps "torch==$torch+cpu" 2>/dev/null ||
         pip_install --no-deps "torch==$torch" --index-url https://download.pytorch.org/whl/cpu ||
-        die "no CPU build of torch $torch for this Python; CUDA=1 takes the PyPI build, PYTHON=... another Python"
+        die "found no CPU build of torch $torch for $("$python" --version); CUDA=1 takes the PyPI build instead"
 }
 
 make_venv
