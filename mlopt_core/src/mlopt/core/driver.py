@@ -1,0 +1,178 @@
+"""The loop: evaluate once, judge, step; for all problems at once, each ending at its own time.
+
+`minimize` runs to the end. `Driver` does the same in pieces: `begin` makes a `Progress`, `advance` carries it on
+until it is done or asked to pause, and a `Progress` can be saved and loaded, bit for bit.
+
+Invariant: what happens to a problem depends on its own point, key and number of calls, never on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlopt.core.errors import InputError
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.optimizer import Optimizer
+from mlopt.core.progress import Outcome, Progress, Tally
+from mlopt.core.random import problem_keys
+from mlopt.core.result import Result
+from mlopt.core.stop import OnTarget, Reason, Stop
+
+#: consecutive non-finite evaluations after which even a search that can step back gives a problem up
+_PATIENCE = 10
+
+
+class Driver:
+    """Runs one optimizer on one landscape.
+
+    keep: how many of the lowest distinct minima to remember for each problem of a search.
+    """
+
+    def __init__(self, landscape: Landscape, optimizer: Optimizer, stop: Stop, keep: int = 10) -> None:
+        if optimizer.searching and stop.fmax is not None:
+            raise InputError(
+                f"`fmax` cannot end {type(optimizer).__name__}: it searches on after every minimum. "
+                f"Leave `fmax` out and limit `force_calls`; the tolerance of its quench is its own setting."
+            )
+        self.landscape = landscape
+        self.optimizer = optimizer
+        self.stop = stop
+        self.keep = keep if optimizer.searching else 0
+
+    def begin(self, x: torch.Tensor, key: torch.Tensor) -> Progress:
+        """The progress before the first evaluation.
+
+        x: (n_rows, d). key: (n_problems,) int64, from `mlopt.core.random.problem_keys`.
+
+        Raises:
+            InputError: shapes that do not fit the landscape.
+        """
+        segments = self.landscape.segments
+        if x.ndim != 2 or len(x) != segments.n_rows:
+            raise InputError(f"`x` must have shape ({segments.n_rows}, d) to fit the landscape, got {tuple(x.shape)}")
+        if key.shape != (segments.n_problems,):
+            raise InputError(f"`key` must have shape ({segments.n_problems},), got {tuple(key.shape)}")
+        tally = Tally.empty(segments, x, self.keep)
+        return Progress(
+            segments=segments,
+            calls=0,
+            active=torch.arange(segments.n_problems, device=x.device),
+            x=x,
+            state=self.optimizer.init(self.landscape, x, key),
+            tally=tally,
+            outcome=Outcome.empty(segments, tally),
+            trace_calls=[],
+            trace_energy=[],
+        )
+
+    def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
+        """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps."""
+        landscape = self.landscape
+        if progress.active.numel() < landscape.segments.n_problems:
+            landscape = landscape.select(progress.active)
+        with torch.no_grad():
+            while progress.active.numel():
+                if pause is not None and pause():
+                    break
+                evaluation = landscape.evaluate(progress.x)
+                progress.calls += 1
+                landscape = self._judge(progress, landscape, evaluation)
+        return progress
+
+    def _judge(self, progress: Progress, landscape: Landscape, evaluation: Evaluation) -> Landscape:
+        """Record the evaluation, end what has to end, step the rest; returns the landscape of the rest."""
+        stop, segments = self.stop, landscape.segments
+        force2 = segments.max((evaluation.force * evaluation.force).sum(-1))
+        sound = torch.isfinite(evaluation.energy + force2)
+        reason = self._failures(progress, sound)
+        tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, self.optimizer.searching)
+        reached = None
+        if stop.target is not None:
+            hit = tally.energy <= stop.target + stop.target_tolerance
+            tally = tally.note_hit(hit, progress.calls)
+            if stop.on_target != "continue":
+                reason = torch.where((reason == 0) & hit, Reason.TARGET.code, reason)
+                reached = hit
+        progress.tally = tally
+        if stop.fmax is not None:
+            done = (reason == 0) & (force2 < stop.fmax**2)
+            reason = torch.where(done, Reason.CONVERGED.code, reason)
+        progress.record()
+        ended = bool((reason != 0).any())
+        if ended and stop.on_target == "stop-run" and reached is not None and bool(reached.any()):
+            reason = torch.where(reason == 0, Reason.RUN_TARGET.code, reason)
+        if progress.calls >= stop.force_calls:
+            reason = torch.where(reason == 0, Reason.BUDGET.code, reason)
+            ended = True
+        if ended:
+            landscape, evaluation = progress.end(reason, landscape, evaluation)
+            if not progress.active.numel():
+                return landscape
+        progress.x, progress.state = self.optimizer.step(landscape, progress.x, evaluation, progress.state)
+        found = self.optimizer.found(progress.state)
+        if found is not None and self.keep:
+            progress.tally = progress.tally.add_minima(found, progress.calls, landscape.segments)
+        return landscape
+
+    def _failures(self, progress: Progress, sound: torch.Tensor) -> torch.Tensor:
+        """Reason codes: NON_FINITE where a problem fails, 0 elsewhere."""
+        if bool(sound.all()) and not progress.unsound:
+            return torch.zeros_like(sound, dtype=torch.int64)
+        progress.tally = progress.tally.count_unsound(sound)
+        progress.unsound = bool((progress.tally.unsound_calls > 0).any())
+        patience = _PATIENCE if self.optimizer.recovers and progress.calls > 1 else 1
+        return torch.where(progress.tally.unsound_calls >= patience, Reason.NON_FINITE.code, 0)
+
+    def result(self, progress: Progress) -> Result:
+        """What is known so far, for every problem: ended or not."""
+        return Result.of(self.landscape, progress, self.stop)
+
+
+def minimize(
+    landscape: Landscape,
+    optimizer: Optimizer,
+    x: torch.Tensor,
+    *,
+    force_calls: int = 10_000,
+    fmax: float | None = None,
+    target: float | None = None,
+    target_tolerance: float = 1e-3,
+    on_target: OnTarget = "continue",
+    keep: int = 10,
+    seed: int = 0,
+    ids: torch.Tensor | None = None,
+) -> Result:
+    """Minimise every problem of ``landscape`` from ``x (n_rows, d)``.
+
+    seed, ids: problem ``i`` draws random numbers from the stream ``(seed, ids[i])``; ``ids`` is 0, 1, 2, ... by
+        default. Same seed and id, same result, in any batch.
+    keep: how many of the lowest distinct minima a search remembers for each problem.
+    The other arguments are those of `Stop`.
+
+    Raises:
+        InputError: conditions or shapes that do not fit together.
+    """
+    driver = Driver(landscape, optimizer, Stop(force_calls, fmax, target, target_tolerance, on_target), keep)
+    ids = torch.arange(landscape.segments.n_problems, device=x.device) if ids is None else ids
+    return driver.result(driver.advance(driver.begin(x, problem_keys(seed, ids))))
+
+
+def unroll(
+    landscape: Landscape, optimizer: Optimizer, x: torch.Tensor, *, steps: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take ``steps`` steps with nothing detached, for differentiating through an optimizer.
+
+    Returns the last point (n_rows, d) and the energies before each step and after the last (steps + 1, n_problems).
+    Gradients flow to ``x``, to tensors in the optimizer's settings (see `Plugin.replace`) and in the landscape.
+    """
+    ids = torch.arange(landscape.segments.n_problems, device=x.device)
+    state = optimizer.init(landscape, x, problem_keys(seed, ids))
+    energies = []
+    evaluation = landscape.evaluate(x)
+    for _ in range(steps):
+        energies.append(evaluation.energy)
+        x, state = optimizer.step(landscape, x, evaluation, state)
+        evaluation = landscape.evaluate(x)
+    return x, torch.stack([*energies, evaluation.energy])

@@ -1,0 +1,56 @@
+"""When a minimisation ends, and the reason that each problem is given for it."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mlopt.core.errors import InputError
+
+OnTarget = Literal["continue", "stop-start", "stop-run"]
+
+
+class Reason(enum.Enum):
+    """Why a problem ended. The value is the sentence shown to people."""
+
+    RUNNING = "still running"
+    CONVERGED = "the largest force fell below the threshold"
+    BUDGET = "the budget of force calls is spent"
+    TARGET = "the target energy was reached"
+    RUN_TARGET = "another start reached the target energy and the run was told to stop there"
+    NON_FINITE = "energy or force became NaN or infinite"
+
+    @property
+    def code(self) -> int:
+        """Position in the list: what state tensors hold."""
+        return list(Reason).index(self)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Conditions under which a problem, or the whole run, ends.
+
+    force_calls: evaluations that each problem may use; the one at the start counts.
+    fmax: end a problem when its largest row force falls below this. Not for searches, which go on after a minimum.
+    target: energy to reach; `target_tolerance` above it counts as reached, since a loosely quenched minimum lies a
+        little above its bottom.
+    on_target: go on, end that start, or end the run.
+    """
+
+    force_calls: int = 10_000
+    fmax: float | None = None
+    target: float | None = None
+    target_tolerance: float = 1e-3
+    on_target: OnTarget = "continue"
+
+    def __post_init__(self) -> None:
+        if self.force_calls < 1:
+            raise InputError(f"`force_calls` must be at least 1, got {self.force_calls}")
+        if self.fmax is not None and not (self.fmax > 0 and math.isfinite(self.fmax)):
+            raise InputError(f"`fmax` must be positive and finite, got {self.fmax}")
+        if self.target_tolerance < 0:
+            raise InputError(f"`target_tolerance` must not be negative, got {self.target_tolerance}")
+        if self.on_target != "continue" and self.target is None:
+            raise InputError(f"`on_target: {self.on_target}` needs a `target` energy")
