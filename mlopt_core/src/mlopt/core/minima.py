@@ -1,0 +1,523 @@
+"""The minima found so far: one SQLite file that any number of processes and runs may fill at once.
+
+Invariants:
+
+- No two records of one potential and composition are the same structure (`mlopt.core.matching.same_structure`, with
+  the tolerances written into the file when it was created). "Is it there already? else insert" is one
+  ``BEGIN IMMEDIATE`` transaction, so this holds across processes.
+- A hit is counted once. Each has a ``source`` key; adding it again, after a crash or by merging twice, changes nothing.
+- Energies and coordinates come back bit for bit: SQLite's REAL is float64, arrays are raw little-endian bytes whose
+  lengths are checked. Nothing is pickled.
+- A writer killed at any instant loses at most the minimum it was adding (WAL journal, ``synchronous=FULL``).
+
+SQLite's locks need a local file system: on network file systems give each node its own store and `merge_from` them.
+A store, like any SQLite connection, must be opened in the process and thread that uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlopt.core.atomic import write_bytes, write_text
+from mlopt.core.elements import parse_formula
+from mlopt.core.errors import InputError, MloptError
+from mlopt.core.matching import checked, same_structure
+from mlopt.core.symmetry import PointGroup, point_group
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_APPLICATION = 0x6D6C6D6E  # "mlmn" in the file's header: tells our files from other SQLite files
+_SCHEMA = 1
+_BUSY_SECONDS = 30.0
+_DEFAULTS = {"energy_window": 1e-3, "distance_tolerance": 0.05}
+_TABLES = (
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value REAL NOT NULL)",
+    """CREATE TABLE minima (
+        id INTEGER PRIMARY KEY, potential TEXT NOT NULL, composition TEXT NOT NULL, energy REAL NOT NULL,
+        n_atoms INTEGER NOT NULL, pos BLOB NOT NULL, z BLOB NOT NULL, cell BLOB NOT NULL, pbc INTEGER NOT NULL,
+        max_force REAL NOT NULL, rms_force REAL, point_group TEXT, point_group_order INTEGER,
+        first_run TEXT NOT NULL, seed TEXT, start_index INTEGER, force_calls INTEGER, created TEXT NOT NULL)""",
+    "CREATE INDEX by_energy ON minima (potential, composition, energy)",
+    "CREATE TABLE hits (source TEXT PRIMARY KEY, minimum INTEGER NOT NULL REFERENCES minima (id)) WITHOUT ROWID",
+    "CREATE INDEX by_minimum ON hits (minimum)",
+)
+_SELECT = "SELECT *, (SELECT COUNT(*) FROM hits WHERE minimum = minima.id) AS hits FROM minima"
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """A relaxed structure and where it came from. `InputError` if shapes disagree or a number is not finite.
+
+    Energies, lengths and forces are in the potential's units; forces are norms per atom. ``potential`` identifies
+    what was minimised (for instance its configuration as canonical JSON): minima of different potentials never merge.
+    ``source`` names the discovery (run, start and rank); leave it None only where no re-adding can happen.
+    ``id`` and ``hits`` are filled in by the store and ignored by `MinimaStore.add`.
+    """
+
+    energy: float
+    pos: Floats  # (n, 3)
+    z: Ints  # (n,)
+    cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))  # (3, 3), rows are lattice vectors
+    pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))  # (3,)
+    _: KW_ONLY
+    max_force: float
+    potential: str
+    rms_force: float | None = None
+    point_group: PointGroup | None = None  # computed on insertion where None and not periodic
+    first_run: str = ""
+    seed: int | None = None
+    start_index: int | None = None
+    force_calls: int | None = None  # made by the start when it found this
+    source: str | None = None
+    id: int | None = None
+    hits: int = 0
+
+    def __post_init__(self) -> None:
+        pos, z = checked(self.pos, self.z, "Minimum")
+        cell, pbc = np.array(self.cell, dtype=np.float64), np.array(self.pbc, dtype=bool)
+        if cell.shape != (3, 3) or pbc.shape != (3,) or not np.isfinite(cell).all():
+            raise InputError(
+                f"Minimum: cell must be (3, 3) and finite, pbc (3,); got {cell.shape} and {pbc.shape}."
+            )
+        for name in ("energy", "max_force", "rms_force"):
+            value = getattr(self, name)
+            if value is not None and (not np.isfinite(value) or (name != "energy" and value < 0)):
+                raise InputError(
+                    f"Minimum({name}=...) must be {'' if name == 'energy' else 'non-negative and '}finite, "
+                    f"got {value!r}: a failed minimisation is not a minimum, do not add it."
+                )
+        for name, array in (("pos", pos.copy()), ("z", z), ("cell", cell), ("pbc", pbc)):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        # numpy scalars would reach SQLite as blobs.
+        for name, kind in (("energy", float), ("max_force", float), ("rms_force", float)):
+            self._plain(name, kind)
+        for name in ("seed", "start_index", "force_calls"):
+            self._plain(name, int)
+
+    def _plain(self, name: str, kind: Callable[[Any], object]) -> None:
+        if (value := getattr(self, name)) is not None:
+            object.__setattr__(self, name, kind(value))
+
+    def to_atoms(self, rank: int) -> Atoms:
+        """Return `ase.Atoms` with the energy as calculator result; ``info`` has point_group, hits and rank."""
+        from ase import Atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        atoms = Atoms(numbers=self.z, positions=self.pos, cell=self.cell, pbc=self.pbc)
+        group = self.point_group.symbol if self.point_group else "unknown"
+        atoms.info.update(point_group=group, hits=self.hits, rank=rank)
+        # Not in info as well: ASE's extxyz writer refuses an energy that it finds twice.
+        atoms.calc = SinglePointCalculator(atoms, energy=self.energy)  # type: ignore[no-untyped-call]
+        return atoms
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a potential says about a stored minimum; ``reason`` is empty when ``ok``."""
+
+    energy: float
+    max_force: float
+    ok: bool
+    reason: str
+
+
+Evaluate = Callable[[Floats, Ints, Floats, Bools], tuple[float, Floats]]
+
+
+def verify(
+    minimum: Minimum, evaluate: Evaluate, force_tolerance: float, energy_tolerance: float
+) -> Verification:
+    """Recompute energy and largest force from the stored coordinates and compare them with the record.
+
+    ``evaluate(pos (n, 3), z (n,), cell (3, 3), pbc (3,))`` returns the energy and the forces (n, 3), in the units of
+    the record. `InputError` if the forces have another shape.
+    """
+    raw_energy, raw_force = evaluate(
+        minimum.pos.copy(), minimum.z.copy(), minimum.cell.copy(), minimum.pbc.copy()
+    )
+    energy, force = float(raw_energy), np.asarray(raw_force, dtype=np.float64)
+    if force.shape != minimum.pos.shape:
+        raise InputError(
+            f"verify(evaluate=...) must return forces of shape {minimum.pos.shape}, got {force.shape}."
+        )
+    max_force = float(np.linalg.norm(force, axis=1).max())
+    problems = []
+    if not abs(energy - minimum.energy) <= energy_tolerance:
+        problems.append(
+            f"energy {energy!r} differs from the stored {minimum.energy!r} by more than {energy_tolerance:g}"
+        )
+    if not max_force <= force_tolerance:
+        problems.append(f"largest force {max_force:g} exceeds {force_tolerance:g}")
+    return Verification(energy, max_force, not problems, "; ".join(problems))
+
+
+class MinimaStore:
+    """The file at ``path``, created if absent. Use as a context manager, or call `close`.
+
+    ``energy_window`` and ``distance_tolerance`` say what is the same minimum; they belong to the file (default 1e-3
+    and 0.05), so pass them only when creating it or to insist on them. `InputError` if the file is not a minima store,
+    is of a newer schema, or was created with other tolerances.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        energy_window: float | None = None,
+        distance_tolerance: float | None = None,
+    ) -> None:
+        self.path = Path(path)
+        _refuse_other_formats(self.path)
+        asked = {"energy_window": energy_window, "distance_tolerance": distance_tolerance}
+        for name, value in asked.items():
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError(f"MinimaStore({name}=...) must be positive, got {value!r}.")
+        with self._explained():
+            self._database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            with self._explained():
+                settings = self._prepare({name: value or _DEFAULTS[name] for name, value in asked.items()})
+            for name, value in asked.items():
+                if value is not None and value != settings[name]:
+                    raise InputError(
+                        f"{self.path} was created with {name}={settings[name]:g}, not {value:g}: "
+                        f"leave {name} out to use the file's, or start a new file."
+                    )
+        except BaseException:
+            self._database.close()
+            raise
+        self.energy_window, self.distance_tolerance = (
+            settings["energy_window"],
+            settings["distance_tolerance"],
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was added is already on disk."""
+        self._database.close()
+
+    def __len__(self) -> int:
+        return int(self._rows("SELECT COUNT(*) AS size FROM minima")[0]["size"])
+
+    def __iter__(self) -> Iterator[Minimum]:
+        """Iterate in order of energy over the minima present now; ties in order of discovery."""
+        for row in self._rows("SELECT id FROM minima ORDER BY energy, id"):
+            yield self.get(row["id"])
+
+    def get(self, identifier: int) -> Minimum:
+        """Return one record; `InputError` if there is none of this id."""
+        rows = self._rows(f"{_SELECT} WHERE id = ?", int(identifier))
+        if not rows:
+            raise InputError(f"{self.path} has no minimum with id {identifier}.")
+        return self._minimum(rows[0])
+
+    def lowest(
+        self, k: int, composition: str | Sequence[int] | Ints | None = None, potential: str | None = None
+    ) -> list[Minimum]:
+        """Return up to ``k`` minima in order of energy.
+
+        ``composition`` is a formula (``"Ar38"``) or atomic numbers in any order; None takes all. `InputError` if it
+        is not a formula or ``k`` is negative.
+        """
+        if k < 0:
+            raise InputError(f"lowest(k=...) must not be negative, got {k}.")
+        wanted: dict[str, str] = {}
+        if composition is not None:
+            wanted["composition"] = _composition(composition)
+        if potential is not None:
+            wanted["potential"] = potential
+        where = " WHERE " + " AND ".join(f"{name} = ?" for name in wanted) if wanted else ""
+        rows = self._rows(f"{_SELECT}{where} ORDER BY energy, id LIMIT ?", *wanted.values(), int(k))
+        return [self._minimum(row) for row in rows]
+
+    def add(self, minimum: Minimum) -> tuple[int, bool]:
+        """Count a hit on the record of this structure, inserting it if there is none: return (id, is it new).
+
+        Of two equal structures the lower in energy is kept. A ``source`` that was added before changes nothing.
+        """
+        return self._add(minimum, [minimum.source or uuid.uuid4().hex])
+
+    def merge_from(self, other: MinimaStore) -> int:
+        """Add all of another store's minima with their hits; return how many were new. Merging again adds nothing."""
+        if self.path.resolve() == other.path.resolve():
+            raise InputError(f"merge_from: {self.path} cannot be merged into itself.")
+        new = 0
+        for minimum in other:
+            sources = other._rows("SELECT source FROM hits WHERE minimum = ? ORDER BY source", minimum.id)
+            new += self._add(minimum, [row["source"] for row in sources])[1]
+        return new
+
+    def to_extxyz(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
+        """Write ``minima`` (default: all) in the given order; the format rounds coordinates to 8 decimals."""
+        from ase.io import write
+
+        images = self._images(minima)
+        for atoms in images:
+            if atoms.info["point_group"] == "T":  # a bare T is extxyz for True
+                atoms.info["point_group"] = '_JSON "T"'
+        text = StringIO()
+        if images:
+            write(text, images, format="extxyz")
+        write_text(path, text.getvalue())
+
+    def to_ase_db(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
+        """Write ``minima`` (default: all) as a new ASE database, replacing the file.
+
+        An export, never the store itself: a writer killed while it holds ASE's lock file hangs all others.
+        """
+        from ase.db import connect
+
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / "export.db"
+            with connect(temporary, use_lock_file=False) as database:  # type: ignore[no-untyped-call]
+                for atoms in self._images(minima):
+                    database.write(atoms, key_value_pairs=atoms.info)
+            write_bytes(path, temporary.read_bytes())
+
+    def _images(self, minima: Iterable[Minimum] | None) -> list[Atoms]:
+        return [minimum.to_atoms(rank) for rank, minimum in enumerate(self if minima is None else minima, 1)]
+
+    def _add(self, minimum: Minimum, sources: list[str]) -> tuple[int, bool]:
+        composition = _composition(minimum.z)
+        with self._writing():
+            known = [self._rows("SELECT minimum FROM hits WHERE source = ?", source) for source in sources]
+            fresh = [source for source, rows in zip(sources, known, strict=True) if not rows]
+            if not fresh:
+                return int(known[0][0]["minimum"]), False
+            same = self._same(minimum, composition)
+            if same is None:
+                identifier = self._insert(_with_point_group(minimum), composition)
+            else:
+                identifier = int(same.id or 0)
+                if minimum.energy < same.energy:
+                    self._update(identifier, _with_point_group(minimum))
+            for source in fresh:
+                self._database.execute("INSERT INTO hits VALUES (?, ?)", (source, identifier))
+        return identifier, same is None
+
+    def _same(self, minimum: Minimum, composition: str) -> Minimum | None:
+        low, high = minimum.energy - self.energy_window, minimum.energy + self.energy_window
+        rows = self._rows(
+            f"{_SELECT} WHERE potential = ? AND composition = ? AND energy BETWEEN ? AND ? "
+            "ORDER BY abs(energy - ?), id",
+            *(minimum.potential, composition, low, high, minimum.energy),
+        )
+        for row in rows:
+            stored = self._minimum(row)
+            if same_structure(stored, minimum, self.energy_window, self.distance_tolerance):
+                return stored
+        return None
+
+    def _insert(self, minimum: Minimum, composition: str) -> int:
+        values = _geometry(minimum) | {
+            "potential": minimum.potential,
+            "composition": composition,
+            "first_run": minimum.first_run,
+            "seed": None if minimum.seed is None else str(minimum.seed),  # may exceed SQLite's 63 bits
+            "start_index": minimum.start_index,
+            "force_calls": minimum.force_calls,
+            "created": datetime.now(UTC).isoformat(),
+        }
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        cursor = self._database.execute(
+            f"INSERT INTO minima ({names}) VALUES ({marks})", list(values.values())
+        )
+        return int(cursor.lastrowid or 0)
+
+    def _update(self, identifier: int, minimum: Minimum) -> None:
+        values = _geometry(minimum)
+        names = ", ".join(f"{name} = ?" for name in values)
+        self._database.execute(f"UPDATE minima SET {names} WHERE id = ?", [*values.values(), identifier])
+
+    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+        with self._explained():
+            cursor = self._database.execute(query, values)
+            cursor.row_factory = sqlite3.Row
+            return cursor.fetchall()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the file's one write lock; readers go on meanwhile."""
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # SQLite itself rolls back on a full disk
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = str(error)
+            if "not a database" in text:
+                raise InputError(f"{self.path} is not a SQLite file; a minima store is one.") from error
+            if "unable to open" in text:
+                raise InputError(
+                    f"{self.path} cannot be opened: check that its folder exists and is writable."
+                ) from error
+            if "locked" in text:
+                raise MloptError(
+                    f"{self.path} stayed locked by another process for {_BUSY_SECONDS:g} s: stop that process, or "
+                    "give this run its own store and merge them later. Nothing was lost."
+                ) from error
+            raise MloptError(f"{self.path}: {text}. What was added before is kept.") from error
+
+    def _prepare(self, settings: dict[str, float]) -> dict[str, float]:
+        """Create the tables in an empty file, or check whose they are; return the file's tolerances."""
+        if self._pragma("application_id") != _APPLICATION:
+            self._refuse_foreign()
+            self._enter_wal()
+            with self._writing():
+                if (
+                    self._pragma("application_id") != _APPLICATION
+                ):  # nobody created it while we waited for the lock
+                    self._refuse_foreign()
+                    for table in _TABLES:
+                        self._database.execute(table)
+                    self._database.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
+                    self._database.execute(f"PRAGMA user_version = {_SCHEMA}")
+                    self._database.execute(f"PRAGMA application_id = {_APPLICATION}")
+        version = self._pragma("user_version")
+        if version > _SCHEMA:
+            raise InputError(
+                f"{self.path} was written by a newer mlopt (schema {version}; this one reads up to {_SCHEMA}): "
+                "upgrade mlopt-core to open it."
+            )
+        self._database.execute("PRAGMA synchronous = FULL")
+        return {row["name"]: row["value"] for row in self._rows("SELECT name, value FROM settings")}
+
+    def _pragma(self, name: str) -> int:
+        return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _refuse_foreign(self) -> None:
+        used = self._pragma("application_id") or self._pragma("user_version")
+        if used or self._rows("SELECT 1 FROM sqlite_master LIMIT 1"):
+            # Somebody may have made it a store between the two looks.
+            if self._pragma("application_id") == _APPLICATION:
+                return
+            raise InputError(
+                f"{self.path} is a SQLite file of another program, not a minima store: choose another path."
+            )
+
+    def _enter_wal(self) -> None:
+        """Switch the journal mode; SQLite does not apply its busy timeout to this statement."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _minimum(self, row: sqlite3.Row) -> Minimum:
+        n = row["n_atoms"]
+        group = row["point_group"]
+        return Minimum(
+            energy=row["energy"],
+            pos=self._array(row, "pos", "<f8", (n, 3)),
+            z=self._array(row, "z", "<i8", (n,)),
+            cell=self._array(row, "cell", "<f8", (3, 3)),
+            pbc=np.array([bool(row["pbc"] >> axis & 1) for axis in range(3)]),
+            point_group=None if group is None else PointGroup(group, row["point_group_order"]),
+            seed=None if row["seed"] is None else int(row["seed"]),
+            **{name: row[name] for name in _PLAIN_COLUMNS},
+        )
+
+    def _array(self, row: sqlite3.Row, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        raw = row[name]
+        expected = 8 * int(np.prod(shape))
+        if len(raw) != expected:
+            raise MloptError(
+                f"{self.path}: {name} of minimum {row['id']} has {len(raw)} bytes instead of {expected}: "
+                "the file was altered; restore it from a copy, or rebuild it with merge_from."
+            )
+        return np.frombuffer(raw, dtype=kind).reshape(shape)
+
+
+_PLAIN_COLUMNS = (
+    "id",
+    "hits",
+    "max_force",
+    "rms_force",
+    "potential",
+    "first_run",
+    "start_index",
+    "force_calls",
+)
+
+
+def _geometry(minimum: Minimum) -> dict[str, object]:
+    """Return the columns that a lower-lying copy of the same minimum replaces."""
+    group = minimum.point_group
+    return {
+        "energy": minimum.energy,
+        "n_atoms": len(minimum.z),
+        "pos": minimum.pos.astype("<f8").tobytes(),
+        "z": minimum.z.astype("<i8").tobytes(),
+        "cell": minimum.cell.astype("<f8").tobytes(),
+        "pbc": sum(int(periodic) << axis for axis, periodic in enumerate(minimum.pbc)),
+        "max_force": minimum.max_force,
+        "rms_force": minimum.rms_force,
+        "point_group": group.symbol if group else None,
+        "point_group_order": group.order if group else None,
+    }
+
+
+def _with_point_group(minimum: Minimum) -> Minimum:
+    if minimum.point_group is None and not minimum.pbc.any():
+        # Atoms closer than the tolerance have no meaningful point group; they are stored without one.
+        with contextlib.suppress(InputError):
+            return replace(minimum, point_group=point_group(minimum.pos, minimum.z))
+    return minimum
+
+
+def _composition(wanted: str | Sequence[int] | Ints) -> str:
+    """Return the canonical key of a formula or of atomic numbers, ``"1:2,8:1"`` for water."""
+    count = Counter(parse_formula(wanted) if isinstance(wanted, str) else (int(number) for number in wanted))
+    return ",".join(f"{number}:{count[number]}" for number in sorted(count))
+
+
+def _refuse_other_formats(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder: name the file for the minima in it, such as {path / 'minima.db'}."
+        )
+    if path.exists() and path.stat().st_size > 0:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\x00":
+                raise InputError(f"{path} is not a SQLite file, so not a minima store: choose another path.")
