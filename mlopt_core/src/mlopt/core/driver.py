@@ -125,6 +125,12 @@ class Driver:
         patience = _PATIENCE if self.optimizer.recovers and progress.calls > 1 else 1
         return torch.where(progress.tally.unsound_calls >= patience, Reason.NON_FINITE.code, 0)
 
+    def end_all(self, progress: Progress, reason: Reason) -> Progress:
+        """End every problem that still runs."""
+        if not progress.done:
+            progress.end_all(reason.code)
+        return progress
+
     def result(self, progress: Progress) -> Result:
         """What is known so far, for every problem: ended or not."""
         return Result.of(self.landscape, progress, self.stop)

@@ -76,7 +76,11 @@ class AtomsLandscape(Landscape):
 
     def select(self, problems: torch.Tensor) -> AtomsLandscape:
         """The chosen systems under the same potential."""
-        return AtomsLandscape(self.systems.select(problems), self.potential)
+        part = object.__new__(AtomsLandscape)  # what was looked up for the whole holds for a part
+        part.systems, part.potential = self.systems.select(problems), self.potential
+        part.segments, part.species = part.systems.segments, part.systems.z
+        part.fixed = None if self.fixed is None else part.systems.fixed
+        return part
 
 
 class FunctionLandscape(Landscape):

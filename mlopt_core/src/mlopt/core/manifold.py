@@ -31,7 +31,10 @@ class Manifold(Protocol):
         ...
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Carry ``tangent`` at ``x`` to the tangent space at ``y``, parallel along the geodesic."""
+        """Carry ``tangent`` at ``x`` to the tangent space at ``y``, parallel along the geodesic.
+
+        tangent: (n_rows, d), or (n_rows, d, k) for k vectors at once.
+        """
         ...
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Manifold:
@@ -117,9 +120,10 @@ class UnitSphere:
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
         """Parallel transport along the great circle; undefined where ``y = -x``."""
-        cosine = (x * y).sum(-1, keepdim=True)
-        along = (tangent * y).sum(-1, keepdim=True)
-        return tangent - along / (1 + cosine) * (x + y)
+        middle = (x + y) / (1 + (x * y).sum(-1, keepdim=True))
+        if tangent.ndim == 3:
+            middle, y = middle[..., None], y[..., None]
+        return tangent - (tangent * y).sum(1, keepdim=True) * middle
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> UnitSphere:
         """A sphere is a sphere."""

@@ -188,6 +188,14 @@ class Progress:
         self.tally = self.tally.select(rest, rows)
         return landscape.select(rest), evaluation.select(rest, rows)
 
+    def end_all(self, reason: int) -> None:
+        """Take every active problem out, between two steps."""
+        _, rows = self.segments.select(self.active)
+        calls = torch.full_like(self.active, self.calls)
+        ended = Outcome(self.tally, torch.full_like(self.active, reason), calls)
+        self.outcome = self.outcome.put(self.active, rows, ended)
+        self.active = self.active[:0]
+
     def to_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and plain data that `load_checkpoint` takes back."""
         tensors = {"active": self.active, "x": self.x}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from mlopt.core.lazy import torch
+from mlopt.core.segments import Segments
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -62,3 +63,35 @@ def normal(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
     pairs = uniform(key, counter, 2 * size)
     radius = (-2.0 * torch.log1p(-pairs[:, :size])).sqrt()
     return radius * torch.cos(2.0 * math.pi * pairs[:, size:])
+
+
+class Draws:
+    """Successive draws for a batch of problems, whose rows get numbers of their own.
+
+    key, counter: (n_problems,) int64. Read `counter` afterwards and keep it in the state.
+    """
+
+    def __init__(self, key: torch.Tensor, counter: torch.Tensor, segments: Segments) -> None:
+        self.key, self.counter, self.segments = key, counter, segments
+
+    def uniform(self, size: int) -> torch.Tensor:
+        """(n_problems, size) in [0, 1)."""
+        drawn = uniform(self.key, self.counter, size)
+        self.counter = self.counter + size
+        return drawn
+
+    def rows(self, width: int) -> torch.Tensor:
+        """(n_rows, width) in [0, 1)."""
+        segments = self.segments
+        if segments.size is not None:
+            return self.uniform(segments.size * width).reshape(segments.n_rows, width)
+        within = torch.arange(segments.n_rows, device=self.key.device) - segments.rows_of(segments.ptr[:-1])
+        drawn = uniform(segments.rows_of(self.key), segments.rows_of(self.counter) + within * width, width)
+        self.counter = self.counter + segments.counts * width
+        return drawn
+
+    def normal_rows(self, width: int) -> torch.Tensor:
+        """(n_rows, width) standard normal (Box & Muller)."""
+        pairs = self.rows(2 * width)
+        radius = (-2.0 * torch.log1p(-pairs[:, :width])).sqrt()
+        return radius * torch.cos(2.0 * math.pi * pairs[:, width:])

@@ -67,6 +67,16 @@ class Segments:
             out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1).sum(-1))
         return out
 
+    def sum_columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum ``values (n_rows, d, k)`` over rows and ``d``, column by column: (n_problems, k)."""
+        k = values.shape[-1]
+        if self.size is not None:
+            return values.reshape(self.n_problems, -1, k).sum(1)
+        out = values.new_zeros(self.n_problems, k)
+        for _, problems, rows in self.buckets:
+            out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1, k).sum(1))
+        return out
+
     def dot(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Inner product per problem of ``a, b (n_rows, d)``: (n_problems,)."""
         return self.sum(a * b)
@@ -79,6 +89,18 @@ class Segments:
         for size, problems, rows in self.buckets:
             if size:
                 out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1).amax(-1))
+        return out
+
+    def argmax(self, values: torch.Tensor) -> torch.Tensor:
+        """Row of the largest ``values (n_rows,)`` of each problem, the first of equals: (n_problems,) int64.
+
+        Every problem must have rows.
+        """
+        if self.size:
+            return values.reshape(self.n_problems, -1).argmax(-1) + self.ptr[:-1]
+        out = self.ptr[:-1].clone()
+        for _, problems, rows in self.buckets:
+            out[problems] += values[rows].reshape(problems.numel(), -1).argmax(-1)
         return out
 
     def mean_rows(self, values: torch.Tensor) -> torch.Tensor:

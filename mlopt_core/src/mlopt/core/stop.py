@@ -20,6 +20,7 @@ class Reason(enum.Enum):
     BUDGET = "the budget of force calls is spent"
     TARGET = "the target energy was reached"
     RUN_TARGET = "another start reached the target energy and the run was told to stop there"
+    TIME = "the time budget is spent"
     NON_FINITE = "energy or force became NaN or infinite"
 
     @property

@@ -97,9 +97,18 @@ class Systems:
         """Keep the given systems (int64 indices, in that order)."""
         index = torch.as_tensor(systems, dtype=torch.int64, device=self.ptr.device)
         segments, rows = self.segments.select(index)
-        return Systems(
-            self.pos[rows], self.z[rows], segments.ptr, self.cell[index], self.pbc[index], self.fixed[rows]
+        part = object.__new__(Systems)  # a part of what was checked: searches take one at every hop
+        part.__dict__.update(
+            pos=self.pos[rows],
+            z=self.z[rows],
+            ptr=segments.ptr,
+            cell=self.cell[index],
+            pbc=self.pbc[index],
+            fixed=self.fixed[rows],
+            segments=segments,
+            periodic=self.periodic and bool(self.pbc[index].any()),
         )
+        return part
 
     def __getitem__(self, index: int) -> Systems:
         """One system as a batch of one."""

@@ -1,0 +1,51 @@
+"""The protocol of moves: how a search leaves a minimum."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import Plugin, setting
+from mlopt.core.random import Draws
+
+
+class Move(Plugin):
+    """Proposes a new point from a minimum, for a batch of problems.
+
+    Lengths are in units of the landscape's ``diameter`` (typical distance between neighbouring rows) where it has
+    one, so that one setting serves argon and gold.
+    """
+
+    probability: float = setting(1.0, "share of the hops that use this move", ge=0, le=1)
+
+    @abstractmethod
+    def propose(
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """The proposed point (n_rows, d). Pure but for ``draws``, which must be used alike for every problem.
+
+        row_energy: (n_rows,) share of each row in the energy of ``x``, or None where the potential cannot tell.
+        scale: (n_problems,) factor on the size of the move, which an adaptive search changes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `propose`")
+
+    def apply(
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """`propose`, for the share ``probability`` of the problems; fixed rows stay."""
+        moved = self.propose(landscape, x, row_energy, scale, draws)
+        if self.probability < 1:
+            chosen = draws.uniform(1)[:, 0] < self.probability
+            moved = torch.where(landscape.segments.rows_of(chosen)[:, None], moved, x)
+        return moved if landscape.fixed is None else torch.where(landscape.fixed[:, None], x, moved)

@@ -1,0 +1,59 @@
+"""Which atoms a run is about: a formula, or a structure file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from mlopt.core.elements import parse_formula
+from mlopt.core.errors import InputError
+from mlopt.core.plugin import Plugin, setting
+from mlopt.core.systems import Systems
+
+
+class SystemSpec(Plugin):
+    """Either ``cluster`` or ``file``."""
+
+    cluster: str | None = setting(None, "formula of a free cluster, such as Ar38 or Ag32Au6")
+    file: str | None = setting(None, "structure file: extxyz, xyz, cif, POSCAR, traj, eOn con, ASE json")
+    index: int = setting(-1, "which structure of the file; -1 is the last")
+    separate: bool = setting(False, "nudge coincident atoms apart instead of refusing them")
+
+    @field_validator("cluster")
+    @classmethod
+    def _known_formula(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_formula(value)
+            except InputError as error:
+                raise PydanticCustomError("formula", "{message}", {"message": str(error)}) from error
+        return value
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        # a run may be resumed from another folder
+        return None if value is None else str(Path(value).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.cluster is None) == (self.file is None):
+            raise PydanticCustomError(
+                "system", "give either `cluster` (a formula, like Ar38) or `file` (a structure file), not both or none"
+            )
+        return self
+
+    def load(self) -> Systems:
+        """The system, as a batch of one, in float64.
+
+        Raises:
+            InputError: the file cannot be read, or what it holds is no sound structure.
+        """
+        if self.cluster is not None:
+            return Systems.cluster(parse_formula(self.cluster))
+        from mlopt.core.structures import read_structure
+
+        return read_structure(Path(str(self.file)), self.index, separate=self.separate)

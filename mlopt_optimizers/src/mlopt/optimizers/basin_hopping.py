@@ -1,0 +1,95 @@
+"""Basin hopping: Monte Carlo over minima."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Annotated
+
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.move import Move
+from mlopt.core.plugin import FromRegistry, setting
+from mlopt.core.random import Draws
+from mlopt.optimizers.hopping import Hopping, HoppingState
+from mlopt.optimizers.moves import Angular, Displacement
+
+#: hops between two adaptations, and the factor of each, as in GMIN
+_WINDOW = 50
+_FACTOR = 1.05
+
+
+class BasinHopping(Hopping):
+    """Basin hopping (Li & Scheraga, PNAS 84, 6611 (1987); Wales & Doye, J. Phys. Chem. A 101, 5111 (1997)).
+
+    After each quench the new minimum is accepted with probability min(1, exp(-(E_new - E_old) / temperature)), then
+    every move is applied in turn to the accepted minimum. A quench that ends in a non-finite energy is rejected.
+    """
+
+    temperature: float = setting(0.8, "of the Metropolis test; 0 accepts only improvements", unit="energy", ge=0)
+    moves: list[Annotated[Move, FromRegistry("move")]] = setting(
+        [Displacement(), Angular()], "applied in turn at every hop", min_length=1
+    )
+    container: float | None = setting(
+        1.3, "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container"
+    )
+    acceptance: float = setting(0.5, "share of accepted hops that adaptation aims at", gt=0, lt=1)
+    adapt_step: bool = setting(False, "change the size of moves towards that share, every 50 hops")
+    adapt_temperature: bool = setting(False, "change the temperature towards that share, every 50 hops")
+
+    @property
+    def initial_temperature(self) -> float:
+        """The setting, before any adaptation."""
+        return self.temperature
+
+    def hop(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws
+    ) -> tuple[torch.Tensor, HoppingState]:
+        """Metropolis, adaptation, moves, container."""
+        rise = evaluation.energy - state.energy
+        chance = torch.where(rise <= 0, 1.0, torch.exp(-rise / state.temperature.clamp(min=1e-300)))
+        # NaN and infinite energies compare false; the first minimum has an infinitely high one before it
+        accept = (draws.uniform(1)[:, 0] < chance) & torch.isfinite(evaluation.energy)
+        rows = landscape.segments.rows_of(accept)
+        row_energy = None if evaluation.row_energy is None else evaluation.row_energy
+        state = replace(
+            state,
+            x=torch.where(rows[:, None], x, state.x),
+            energy=torch.where(accept, evaluation.energy, state.energy),
+            row_energy=state.row_energy if row_energy is None else torch.where(rows, row_energy, state.row_energy),
+            accepted=state.accepted + accept,
+        )
+        if self.adapt_step or self.adapt_temperature:
+            state = self._adapt(state)
+        moved = state.x
+        for move in self.moves:
+            known = None if row_energy is None else state.row_energy
+            moved = move.apply(landscape, moved, known, state.scale, draws)
+        return self._contain(landscape, moved), state
+
+    def _adapt(self, state: HoppingState) -> HoppingState:
+        """At the end of a window, widen what is accepted too often and narrow what is accepted too rarely."""
+        due = state.hops % _WINDOW == 0
+        often = state.accepted > self.acceptance * _WINDOW
+        up, down = torch.where(due & often, _FACTOR, 1.0), torch.where(due & ~often, _FACTOR, 1.0)
+        scale = state.scale * up / down if self.adapt_step else state.scale
+        temperature = state.temperature * down / up if self.adapt_temperature else state.temperature
+        return replace(
+            state, scale=scale, temperature=temperature, accepted=state.accepted.masked_fill(due, 0)
+        )
+
+    def _contain(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
+        """Pull evaporated rows back, as GMIN's container does; only where rows are atoms without periodicity."""
+        if self.container is None or landscape.diameter is None or x.shape[1] != 3:
+            return x
+        if getattr(landscape.manifold, "cell", None) is not None:
+            return x
+        segments = landscape.segments
+        # a ball of N close-packed spheres of diameter d (volume d^3 / sqrt 2 each), and one diameter of room
+        diameter = segments.max(landscape.diameter.to(x))
+        ball = diameter * (1.0 + (segments.counts * 3.0 / (4.0 * math.pi * math.sqrt(2.0))) ** (1.0 / 3.0))
+        away = x - segments.rows_of(segments.mean_rows(x))
+        distance = (away * away).sum(-1).sqrt()
+        factor = (self.container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)
+        return torch.where((factor < 1.0)[:, None], x - away * (1.0 - factor)[:, None], x)

@@ -1,0 +1,103 @@
+"""Moves of a search: displace all rows, place loosely bound ones anew on the surface, exchange unlike ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.move import Move
+from mlopt.core.plugin import setting
+from mlopt.core.random import Draws
+
+
+def _diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
+    """(n_rows,) the landscape's, or ones."""
+    return x.new_ones(len(x)) if landscape.diameter is None else landscape.diameter.to(x)
+
+
+class Displacement(Move):
+    """Displace every row at random (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
+
+    step: float = setting(0.36, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0)
+    distribution: Literal["uniform", "normal"] = setting("uniform", "of each component")
+
+    def propose(
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """Along the manifold."""
+        width = x.shape[1]
+        kick = draws.normal_rows(width) if self.distribution == "normal" else 2.0 * draws.rows(width) - 1.0
+        size = landscape.segments.rows_of(self.step * scale) * _diameter(landscape, x)
+        kick = landscape.manifold.project(x, kick.to(x) * size[:, None])
+        return landscape.manifold.retract(x, kick)
+
+
+class Angular(Move):
+    """Put loosely bound rows at random places on the cluster's surface (Wales & Doye 1997).
+
+    A row whose energy is above ``threshold`` times that of the most strongly bound row is moved to the sphere through
+    the outermost row about the centre. Does nothing where a potential cannot tell the energies of rows, and nothing
+    in periodic directions.
+    """
+
+    threshold: float = setting(0.4, "share of the strongest binding below which a row counts as loose", gt=0, lt=1)
+
+    def propose(
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """New directions for loose rows."""
+        if row_energy is None or x.shape[1] != 3:
+            return x
+        segments = landscape.segments
+        numbers = draws.rows(2).to(x)
+        centre = segments.rows_of(segments.mean_rows(x))
+        radius = segments.max(((x - centre) ** 2).sum(-1)).sqrt()
+        strongest = -segments.max(-row_energy)
+        loose = row_energy > self.threshold * segments.rows_of(strongest)
+        cosine, angle = 2.0 * numbers[:, 0] - 1.0, 2.0 * math.pi * numbers[:, 1]
+        sine = (1.0 - cosine * cosine).sqrt()
+        direction = torch.stack([sine * torch.cos(angle), sine * torch.sin(angle), cosine], -1)
+        placed = centre + segments.rows_of(radius)[:, None] * direction
+        return torch.where(loose[:, None], placed, x)
+
+
+class Exchange(Move):
+    """Exchange the places of two rows of different species, ``pairs`` times."""
+
+    pairs: int = setting(1, "exchanges in one move", ge=1)
+
+    def propose(
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """Any row first, then any row of another species; a problem of one species stays as it is."""
+        segments, species = landscape.segments, landscape.species
+        if species is None:
+            return x
+        for _ in range(self.pairs):
+            numbers = draws.rows(2)
+            free = torch.ones_like(species, dtype=torch.bool) if landscape.fixed is None else ~landscape.fixed
+            first = segments.argmax(torch.where(free, numbers[:, 0], -1.0))
+            unlike = (species != segments.rows_of(species[first])) & free
+            second = segments.argmax(torch.where(unlike, numbers[:, 1], -1.0))
+            second = torch.where(unlike[second], second, first)
+            moved = x.clone()
+            moved[first], moved[second] = x[second], x[first]
+            x = moved
+        return x

@@ -1,0 +1,45 @@
+"""Random restarts: quench, draw a new start, quench again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from mlopt.core.errors import InputError
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.landscape import AtomsLandscape, Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import FromRegistry, setting
+from mlopt.core.random import Draws, derive
+from mlopt.core.start import StartSampler
+from mlopt.optimizers.hopping import Hopping, HoppingState
+from mlopt.optimizers.starts import SphereStart
+
+
+class RandomRestarts(Hopping):
+    """Quench from one random start after another: what every search has to beat."""
+
+    start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where to quench from")
+
+    def hop(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws
+    ) -> tuple[torch.Tensor, HoppingState]:
+        """Forget the minimum and draw a new start.
+
+        Raises:
+            InputError: the landscape is not one of atoms, so that there is nothing to draw starts for.
+        """
+        if not isinstance(landscape, AtomsLandscape):
+            raise InputError("random-restarts draws starts for atoms; on another landscape use basin-hopping")
+        key = derive(state.key, state.hops)
+        fresh = self.start.sample(landscape.systems.with_pos(x), landscape.diameter, key).to(x)
+        if landscape.fixed is not None:
+            fresh = torch.where(landscape.fixed[:, None], x, fresh)
+        lower = evaluation.energy < state.energy
+        rows = landscape.segments.rows_of(lower)[:, None]
+        state = replace(
+            state,
+            x=torch.where(rows, x, state.x),
+            energy=torch.where(lower, evaluation.energy, state.energy),
+        )
+        return fresh, state
