@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ INVERSION = -np.eye(3)
 SIGMA_H = np.diag([1.0, 1.0, -1.0])
 SIGMA_V = np.diag([1.0, -1.0, 1.0])
 C2_X = np.diag([1.0, -1.0, -1.0])
-LJ_TABLE = Path("/work/shared/data/clusters/lj_global_minima.csv")
 # Point groups of the Lennard-Jones global minima, Cambridge Cluster Database (Wales, Doye et al.).
 LJ_GROUPS = dict(
     zip(
@@ -202,13 +199,6 @@ def lj_minima() -> dict[int, tuple[float, Floats]]:
 def test_relaxed_lennard_jones_clusters_agree_with_the_table() -> None:
     found = {size: point_group(pos, np.full(size, 18)).symbol for size, (_, pos) in lj_minima().items()}
     assert found == LJ_GROUPS
-
-
-@pytest.mark.skipif(not LJ_TABLE.exists(), reason="the shared data folder is not part of the repository")
-def test_the_expected_groups_are_those_of_the_data_file() -> None:
-    with LJ_TABLE.open(newline="") as rows:
-        table = {int(row["n"]): row["point_group"] for row in csv.DictReader(rows)}
-    assert {size: table[size] for size in LJ_GROUPS} == LJ_GROUPS
 
 
 def test_the_tolerance_decides_and_the_answer_is_always_a_group() -> None:
