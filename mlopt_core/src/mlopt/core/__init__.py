@@ -1,7 +1,14 @@
 """mlopt's core: what potentials, optimizers and experiments have in common, and how they meet."""
 
 from mlopt.core.driver import Driver, minimize, unroll
-from mlopt.core.errors import CheckpointError, ConfigError, InputError, MloptError, PluginError, RunDirectoryError
+from mlopt.core.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    MloptError,
+    PluginError,
+    RunDirectoryError,
+)
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.landscape import AtomsLandscape, FunctionLandscape, Landscape
 from mlopt.core.manifold import Flat, Manifold, UnitSphere

@@ -51,7 +51,9 @@ class Driver:
         """
         segments = self.landscape.segments
         if x.ndim != 2 or len(x) != segments.n_rows:
-            raise InputError(f"`x` must have shape ({segments.n_rows}, d) to fit the landscape, got {tuple(x.shape)}")
+            raise InputError(
+                f"`x` must have shape ({segments.n_rows}, d) to fit the landscape, got {tuple(x.shape)}"
+            )
         if key.shape != (segments.n_problems,):
             raise InputError(f"`key` must have shape ({segments.n_problems},), got {tuple(key.shape)}")
         tally = Tally.empty(segments, x, self.keep)
@@ -87,7 +89,9 @@ class Driver:
         force2 = segments.max((evaluation.force * evaluation.force).sum(-1))
         sound = torch.isfinite(evaluation.energy + force2)
         reason = self._failures(progress, sound)
-        tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, self.optimizer.searching)
+        tally = progress.tally.update(
+            progress.x, evaluation.energy, force2, segments, self.optimizer.searching
+        )
         reached = None
         if stop.target is not None:
             hit = tally.energy <= stop.target + stop.target_tolerance

@@ -23,8 +23,8 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -37,15 +37,14 @@ from numpy.typing import NDArray
 from mlopt.core.atomic import write_bytes, write_text
 from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError, MloptError
-from mlopt.core.matching import checked, same_structure
+from mlopt.core.matching import same_structure
+from mlopt.core.minimum import Evaluate, Ints, Minimum, Verification, verify
 from mlopt.core.symmetry import PointGroup, point_group
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+__all__ = ["Evaluate", "MinimaStore", "Minimum", "Verification", "verify"]
 
 _APPLICATION = 0x6D6C6D6E  # "mlmn" in the file's header: tells our files from other SQLite files
 _SCHEMA = 1
@@ -63,114 +62,6 @@ _TABLES = (
     "CREATE INDEX by_minimum ON hits (minimum)",
 )
 _SELECT = "SELECT *, (SELECT COUNT(*) FROM hits WHERE minimum = minima.id) AS hits FROM minima"
-
-
-@dataclass(frozen=True, eq=False)
-class Minimum:
-    """A relaxed structure and where it came from. `InputError` if shapes disagree or a number is not finite.
-
-    Energies, lengths and forces are in the potential's units; forces are norms per atom. ``potential`` identifies
-    what was minimised (for instance its configuration as canonical JSON): minima of different potentials never merge.
-    ``source`` names the discovery (run, start and rank); leave it None only where no re-adding can happen.
-    ``id`` and ``hits`` are filled in by the store and ignored by `MinimaStore.add`.
-    """
-
-    energy: float
-    pos: Floats  # (n, 3)
-    z: Ints  # (n,)
-    cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))  # (3, 3), rows are lattice vectors
-    pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))  # (3,)
-    _: KW_ONLY
-    max_force: float
-    potential: str
-    rms_force: float | None = None
-    point_group: PointGroup | None = None  # computed on insertion where None and not periodic
-    first_run: str = ""
-    seed: int | None = None
-    start_index: int | None = None
-    force_calls: int | None = None  # made by the start when it found this
-    source: str | None = None
-    id: int | None = None
-    hits: int = 0
-
-    def __post_init__(self) -> None:
-        pos, z = checked(self.pos, self.z, "Minimum")
-        cell, pbc = np.array(self.cell, dtype=np.float64), np.array(self.pbc, dtype=bool)
-        if cell.shape != (3, 3) or pbc.shape != (3,) or not np.isfinite(cell).all():
-            raise InputError(
-                f"Minimum: cell must be (3, 3) and finite, pbc (3,); got {cell.shape} and {pbc.shape}."
-            )
-        for name in ("energy", "max_force", "rms_force"):
-            value = getattr(self, name)
-            if value is not None and (not np.isfinite(value) or (name != "energy" and value < 0)):
-                raise InputError(
-                    f"Minimum({name}=...) must be {'' if name == 'energy' else 'non-negative and '}finite, "
-                    f"got {value!r}: a failed minimisation is not a minimum, do not add it."
-                )
-        for name, array in (("pos", pos.copy()), ("z", z), ("cell", cell), ("pbc", pbc)):
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-        # numpy scalars would reach SQLite as blobs.
-        for name, kind in (("energy", float), ("max_force", float), ("rms_force", float)):
-            self._plain(name, kind)
-        for name in ("seed", "start_index", "force_calls"):
-            self._plain(name, int)
-
-    def _plain(self, name: str, kind: Callable[[Any], object]) -> None:
-        if (value := getattr(self, name)) is not None:
-            object.__setattr__(self, name, kind(value))
-
-    def to_atoms(self, rank: int) -> Atoms:
-        """Return `ase.Atoms` with the energy as calculator result; ``info`` has point_group, hits and rank."""
-        from ase import Atoms
-        from ase.calculators.singlepoint import SinglePointCalculator
-
-        atoms = Atoms(numbers=self.z, positions=self.pos, cell=self.cell, pbc=self.pbc)
-        group = self.point_group.symbol if self.point_group else "unknown"
-        atoms.info.update(point_group=group, hits=self.hits, rank=rank)
-        # Not in info as well: ASE's extxyz writer refuses an energy that it finds twice.
-        atoms.calc = SinglePointCalculator(atoms, energy=self.energy)  # type: ignore[no-untyped-call]
-        return atoms
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a potential says about a stored minimum; ``reason`` is empty when ``ok``."""
-
-    energy: float
-    max_force: float
-    ok: bool
-    reason: str
-
-
-Evaluate = Callable[[Floats, Ints, Floats, Bools], tuple[float, Floats]]
-
-
-def verify(
-    minimum: Minimum, evaluate: Evaluate, force_tolerance: float, energy_tolerance: float
-) -> Verification:
-    """Recompute energy and largest force from the stored coordinates and compare them with the record.
-
-    ``evaluate(pos (n, 3), z (n,), cell (3, 3), pbc (3,))`` returns the energy and the forces (n, 3), in the units of
-    the record. `InputError` if the forces have another shape.
-    """
-    raw_energy, raw_force = evaluate(
-        minimum.pos.copy(), minimum.z.copy(), minimum.cell.copy(), minimum.pbc.copy()
-    )
-    energy, force = float(raw_energy), np.asarray(raw_force, dtype=np.float64)
-    if force.shape != minimum.pos.shape:
-        raise InputError(
-            f"verify(evaluate=...) must return forces of shape {minimum.pos.shape}, got {force.shape}."
-        )
-    max_force = float(np.linalg.norm(force, axis=1).max())
-    problems = []
-    if not abs(energy - minimum.energy) <= energy_tolerance:
-        problems.append(
-            f"energy {energy!r} differs from the stored {minimum.energy!r} by more than {energy_tolerance:g}"
-        )
-    if not max_force <= force_tolerance:
-        problems.append(f"largest force {max_force:g} exceeds {force_tolerance:g}")
-    return Verification(energy, max_force, not problems, "; ".join(problems))
 
 
 class MinimaStore:

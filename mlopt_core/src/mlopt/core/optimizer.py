@@ -73,7 +73,9 @@ class State:
             value = getattr(self, one.name)
             kind = one.metadata["kind"]
             kept[one.name] = (
-                value.select(problems, rows) if kind == "state" else value[rows if kind == "row" else problems]
+                value.select(problems, rows)
+                if kind == "state"
+                else value[rows if kind == "row" else problems]
             )
         return replace(self, **kept)
 

@@ -6,8 +6,9 @@ place, and the constructor, the configuration file, ``mlopt info`` and the docs 
     class Harmonic(Potential):
         k: float = setting(1.0, "spring constant", unit="eV/angstrom^2", gt=0)
 
-Instances are immutable. A field that is itself a plugin is annotated ``Annotated[Optimizer, FromRegistry("optimizer")]``
-and takes an object, a registered name, or a mapping with a ``name``.
+Instances are immutable. A field that is itself a plugin is annotated
+``Annotated[Optimizer, FromRegistry("optimizer")]``, or is a list of such, and takes an object, a registered name, or a
+mapping with a ``name``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
@@ -55,14 +56,24 @@ class Plugin(BaseModel):
 
 def _plain(value: Any, field: Any = None) -> Any:
     if isinstance(value, Plugin):
-        kind = next((m.kind for m in getattr(field, "metadata", ()) if isinstance(m, FromRegistry)), None)
-        name = registry.name_of(kind, type(value)) if kind else None
-        return ({"name": name or type(value).__name__} if kind else {}) | value.config()
+        marker = _marker(field)
+        name = registry.name_of(marker.kind, type(value)) if marker else None
+        return ({"name": name or type(value).__name__} if marker else {}) | value.config()
     if isinstance(value, Mapping):
         return {str(key): _plain(item, field) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, field) for item in value]
     return value
+
+
+def _marker(field: Any) -> FromRegistry | None:
+    """The mark of a field that holds a plugin, or several, as in ``list[Annotated[Potential, FromRegistry(...)]]``."""
+    parts = (*getattr(field, "metadata", ()), *get_args(getattr(field, "annotation", field)))
+    for part in parts:
+        found = part if isinstance(part, FromRegistry) else _marker(part) if get_args(part) else None
+        if found is not None:
+            return found
+    return None
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,9 @@ class FromRegistry:
         settings = dict(value)
         name = settings.pop("name", None)
         if not isinstance(name, str):
-            raise PydanticCustomError("plugin", f"needs a `name`: which {self.kind}? See `mlopt list {self.kind}`")
+            raise PydanticCustomError(
+                "plugin", f"needs a `name`: which {self.kind}? See `mlopt list {self.kind}`"
+            )
         try:
             cls = registry.load(self.kind, name)
         except PluginError as error:
@@ -120,7 +133,9 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
         path = ".".join(location) or cls.__name__
         if item["type"] == "extra_forbidden":
             known = known_keys(cls, location[:-1], settings)
-            lines.append(f"{path}: " + unknown_key(location[-1], known, ".".join(location[:-1]) or "the top level"))
+            lines.append(
+                f"{path}: " + unknown_key(location[-1], known, ".".join(location[:-1]) or "the top level")
+            )
         elif item["type"] == "missing":
             lines.append(f"{path}: this setting is required")
         else:
@@ -140,12 +155,16 @@ def unknown_key(key: str, known: list[str], where: str) -> str:
 
 def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> list[str]:
     """Names of the settings of the plugin class found by following ``path`` from ``cls`` through ``settings``."""
+    field = None
     for part in path:
-        field = getattr(cls, "model_fields", {}).get(part)
-        settings = settings.get(part, {}) if isinstance(settings, Mapping) else {}
+        if part.isdigit() and isinstance(settings, list | tuple) and int(part) < len(settings):
+            settings = settings[int(part)]  # an item of a list; `field` still says of what
+        else:
+            field = getattr(cls, "model_fields", {}).get(part)
+            settings = settings.get(part, {}) if isinstance(settings, Mapping) else {}
         if field is None:
             break
-        marker = next((m for m in field.metadata if isinstance(m, FromRegistry)), None)
+        marker = _marker(field)
         name = settings.get("name") if isinstance(settings, Mapping) else None
         if marker and isinstance(name, str):
             cls = registry.load(marker.kind, name)

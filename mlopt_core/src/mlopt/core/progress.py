@@ -78,7 +78,9 @@ class Tally(State):
     def note_hit(self, hit: torch.Tensor, calls: int) -> Tally:
         """Write down ``calls`` for problems that are at the target for the first time."""
         fresh = hit & (self.first_hit < 0)
-        return replace(self, first_hit=self.first_hit.masked_fill(fresh, calls)) if bool(fresh.any()) else self
+        return (
+            replace(self, first_hit=self.first_hit.masked_fill(fresh, calls)) if bool(fresh.any()) else self
+        )
 
     def count_unsound(self, sound: torch.Tensor) -> Tally:
         """Count a non-finite evaluation where ``sound`` is false; start again from 0 elsewhere."""
@@ -102,7 +104,11 @@ class Tally(State):
             return counted
         problems, slot = problems[accept], slot[accept]
         chosen, rows = segments.select(problems)
-        pool_energy, pool_x, pool_calls = self.pool_energy.clone(), self.pool_x.clone(), self.pool_calls.clone()
+        pool_energy, pool_x, pool_calls = (
+            self.pool_energy.clone(),
+            self.pool_x.clone(),
+            self.pool_calls.clone(),
+        )
         pool_energy[problems, slot] = found.energy[problems]
         pool_calls[problems, slot] = calls
         pool_x[rows, chosen.rows_of(slot)] = found.x[rows]
@@ -199,7 +205,9 @@ class Progress:
     def to_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and plain data that `load_checkpoint` takes back."""
         tensors = {"active": self.active, "x": self.x}
-        tensors |= self.state.tensors("state.") | self.tally.tensors("tally.") | self.outcome.tensors("outcome.")
+        tensors |= (
+            self.state.tensors("state.") | self.tally.tensors("tally.") | self.outcome.tensors("outcome.")
+        )
         if self.trace_energy:
             tensors["trace_energy"] = torch.stack(self.trace_energy)
         return tensors, {"calls": self.calls, "trace_calls": self.trace_calls}

@@ -98,7 +98,9 @@ class Result:
             "quenches": self.quenches.tolist(),
             "reason": [reason.name.lower().replace("_", "-") for reason in self.reason],
         }
-        return [{"index": i} | {name: column[i] for name, column in columns.items()} for i in range(len(self))]
+        return [
+            {"index": i} | {name: column[i] for name, column in columns.items()} for i in range(len(self))
+        ]
 
     def atoms(self) -> list[Atoms]:
         """The final structures, each with its energy and forces' norm in ``info``.
@@ -110,5 +112,7 @@ class Result:
             raise InputError("this result is not about atoms; its points are in `x`")
         structures = self.landscape.systems.with_pos(self.x).to_atoms()
         for atoms, row in zip(structures, self.table(), strict=True):
-            atoms.info.update({key: value for key, value in row.items() if value is not None and key != "index"})
+            atoms.info.update(
+                {key: value for key, value in row.items() if value is not None and key != "index"}
+            )
         return structures

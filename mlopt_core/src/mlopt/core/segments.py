@@ -20,7 +20,9 @@ class Segments:
 
     def __init__(self, ptr: torch.Tensor) -> None:
         if ptr.ndim != 1 or ptr.numel() < 1 or int(ptr[0]) != 0 or bool((ptr.diff() < 0).any()):
-            raise InputError(f"`ptr` must be a non-decreasing 1-D tensor that starts at 0, got {ptr.tolist()}")
+            raise InputError(
+                f"`ptr` must be a non-decreasing 1-D tensor that starts at 0, got {ptr.tolist()}"
+            )
         self.ptr = ptr.to(torch.int64)
         self.n_problems = ptr.numel() - 1
         self.n_rows = int(ptr[-1])

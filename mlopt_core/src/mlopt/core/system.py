@@ -42,7 +42,8 @@ class SystemSpec(Plugin):
     def _one_of_both(self) -> Self:
         if (self.cluster is None) == (self.file is None):
             raise PydanticCustomError(
-                "system", "give either `cluster` (a formula, like Ar38) or `file` (a structure file), not both or none"
+                "system",
+                "give either `cluster` (a formula, like Ar38) or `file` (a structure file), not both or none",
             )
         return self
 

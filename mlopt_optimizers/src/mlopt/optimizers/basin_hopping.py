@@ -27,12 +27,15 @@ class BasinHopping(Hopping):
     every move is applied in turn to the accepted minimum. A quench that ends in a non-finite energy is rejected.
     """
 
-    temperature: float = setting(0.8, "of the Metropolis test; 0 accepts only improvements", unit="energy", ge=0)
+    temperature: float = setting(
+        0.8, "of the Metropolis test; 0 accepts only improvements", unit="energy", ge=0
+    )
     moves: list[Annotated[Move, FromRegistry("move")]] = setting(
         [Displacement(), Angular()], "applied in turn at every hop", min_length=1
     )
     container: float | None = setting(
-        1.3, "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container"
+        1.3,
+        "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container",
     )
     acceptance: float = setting(0.5, "share of accepted hops that adaptation aims at", gt=0, lt=1)
     adapt_step: bool = setting(False, "change the size of moves towards that share, every 50 hops")
@@ -57,7 +60,9 @@ class BasinHopping(Hopping):
             state,
             x=torch.where(rows[:, None], x, state.x),
             energy=torch.where(accept, evaluation.energy, state.energy),
-            row_energy=state.row_energy if row_energy is None else torch.where(rows, row_energy, state.row_energy),
+            row_energy=state.row_energy
+            if row_energy is None
+            else torch.where(rows, row_energy, state.row_energy),
             accepted=state.accepted + accept,
         )
         if self.adapt_step or self.adapt_temperature:

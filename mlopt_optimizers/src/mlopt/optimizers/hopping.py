@@ -49,7 +49,10 @@ class Hopping(Optimizer):
 
     quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "the inner optimizer")
     quench_tolerance: float = setting(
-        1e-2, "a quench ends when the root mean square force component is below this", unit="energy/length", ge=0
+        1e-2,
+        "a quench ends when the root mean square force component is below this",
+        unit="energy/length",
+        ge=0,
     )
     quench_calls: int = setting(1000, "and at the latest after this many force calls", ge=1)
 
@@ -103,7 +106,9 @@ class Hopping(Optimizer):
         if not problems.numel():
             return new_x, state
         part, (_, rows) = landscape.select(problems), segments.select(problems)
-        moved, there = self._leave(part, x[rows], evaluation.select(problems, rows), state.select(problems, rows))
+        moved, there = self._leave(
+            part, x[rows], evaluation.select(problems, rows), state.select(problems, rows)
+        )
         return new_x.index_copy(0, rows, moved), state.put(problems, rows, there)
 
     def _leave(

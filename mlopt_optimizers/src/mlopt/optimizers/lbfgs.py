@@ -149,7 +149,10 @@ class LBFGS(Optimizer):
         # an empty pair gets a unit pivot: its products are zero, so it drops out
         upper = sy.triu() + torch.diag_embed((diagonal == 0).to(sy.dtype))
         u = torch.linalg.solve_triangular(upper, products[:, :m, None], upper=True)
-        right = diagonal[:, :, None] * u + scale[:, None, None] * ((yy * u.mT).sum(-1) - products[:, m:])[..., None]
+        right = (
+            diagonal[:, :, None] * u
+            + scale[:, None, None] * ((yy * u.mT).sum(-1) - products[:, m:])[..., None]
+        )
         v = torch.linalg.solve_triangular(upper.mT, right, upper=False)
         weights = torch.cat([v, -scale[:, None, None] * u], 1)[:, :, 0]
         step = segments.rows_of(scale)[:, None] * force

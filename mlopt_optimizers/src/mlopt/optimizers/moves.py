@@ -20,7 +20,9 @@ def _diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
 class Displacement(Move):
     """Displace every row at random (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
 
-    step: float = setting(0.36, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0)
+    step: float = setting(
+        0.36, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0
+    )
     distribution: Literal["uniform", "normal"] = setting("uniform", "of each component")
 
     def propose(
@@ -47,7 +49,9 @@ class Angular(Move):
     in periodic directions.
     """
 
-    threshold: float = setting(0.4, "share of the strongest binding below which a row counts as loose", gt=0, lt=1)
+    threshold: float = setting(
+        0.4, "share of the strongest binding below which a row counts as loose", gt=0, lt=1
+    )
 
     def propose(
         self,

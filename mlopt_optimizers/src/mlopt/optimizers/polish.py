@@ -1,0 +1,109 @@
+"""From the points that a search left to verified minima: relax tightly in float64, evaluate again, remove repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from mlopt.core.driver import minimize
+from mlopt.core.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.optimizer import Optimizer
+from mlopt.core.plugin import FromRegistry, Plugin, setting
+from mlopt.core.potential import Potential
+from mlopt.core.result import Result
+from mlopt.core.systems import Systems
+from mlopt.optimizers.lbfgs import LBFGS
+
+#: candidates whose energies differ by less are polished once; the store compares geometries afterwards
+_SAME_ENERGY = 1e-5
+
+
+class Polish(Plugin):
+    """How the best point of each start, and the minima met on the way, are relaxed at the end."""
+
+    optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "a local optimizer")
+    force_calls: int = setting(1000, "at most this many for each structure; 0: no polishing", ge=0)
+    fmax: float | None = setting(
+        1e-6, "largest atomic force at which a structure is done", unit="energy/length", gt=0
+    )
+
+
+@dataclass(frozen=True)
+class Polished:
+    """Relaxed structures, float64 on the CPU, with where they came from.
+
+    systems: k structures. energy, fmax (k,): evaluated again from the final positions. start (k,) int64: index of the
+    start. calls (k,) int64: force calls that the start had made when the search met it. force_calls: spent here.
+    """
+
+    systems: Systems
+    energy: torch.Tensor
+    fmax: torch.Tensor
+    start: torch.Tensor
+    calls: torch.Tensor
+    force_calls: int
+
+
+def polish(potential: Potential, systems: Systems, settings: Polish) -> tuple[Systems, int]:
+    """Relax ``systems``; returns them and the force calls spent. Energies are not trusted but computed again later."""
+    if settings.force_calls == 0 or not systems.n_systems:
+        return systems, 0
+    relaxed = minimize(
+        AtomsLandscape(systems, potential),
+        settings.optimizer,
+        systems.pos,
+        force_calls=settings.force_calls,
+        fmax=None if settings.optimizer.searching else settings.fmax,
+    )
+    sound = ~relaxed.failed
+    rows = systems.segments.rows_of(sound.to(systems.pos.device))[:, None]
+    return systems.with_pos(torch.where(rows, relaxed.x, systems.pos)), int(relaxed.calls.sum())
+
+
+def best_of_each(result: Result, potential: Potential, settings: Polish) -> Polished:
+    """Polish the best point of every start."""
+    systems = _systems(result).with_pos(result.x.to(torch.float64)).to(dtype=torch.float64)
+    return _evaluated(
+        potential, *polish(potential, systems, settings), torch.arange(len(result)), result.calls
+    )
+
+
+def lowest_met(result: Result, potential: Potential, settings: Polish, keep: int) -> Polished:
+    """Polish the ``keep`` lowest distinct minima that a search met, over all starts."""
+    base = _systems(result).to(dtype=torch.float64)
+    picked: list[tuple[int, int]] = []
+    last = -torch.inf
+    flat = result.pool_energy.flatten()
+    for index in torch.argsort(flat, stable=True).tolist():
+        energy = float(flat[index])
+        if len(picked) == keep or energy == torch.inf:
+            break
+        if energy - last > _SAME_ENERGY:
+            picked.append(divmod(index, result.pool_energy.shape[1]))
+            last = energy
+    starts = torch.tensor([start for start, _ in picked], dtype=torch.int64)
+    calls = torch.tensor([int(result.pool_calls[start, slot]) for start, slot in picked], dtype=torch.int64)
+    systems = base.select(starts)
+    if picked:
+        ptr = base.ptr
+        points = [result.pool_x[int(ptr[start]) : int(ptr[start + 1]), slot] for start, slot in picked]
+        systems = systems.with_pos(torch.cat(points).to(torch.float64))
+    return _evaluated(potential, *polish(potential, systems, settings), starts, calls)
+
+
+def _systems(result: Result) -> Systems:
+    landscape = result.landscape
+    assert isinstance(landscape, AtomsLandscape)  # a search makes no other
+    return landscape.systems
+
+
+def _evaluated(
+    potential: Potential, systems: Systems, spent: int, start: torch.Tensor, calls: torch.Tensor
+) -> Polished:
+    """Energy and force once more, in float64 on the CPU, from the positions that will be stored."""
+    systems = systems.to("cpu", torch.float64)
+    with torch.no_grad():
+        found = AtomsLandscape(systems, potential).evaluate(systems.pos)
+    fmax = systems.segments.max((found.force * found.force).sum(-1)).sqrt()
+    return Polished(systems, found.energy, fmax, start.cpu(), calls.cpu(), spent + systems.n_systems)

@@ -1,0 +1,224 @@
+"""The experiment `search`: many starts, one optimizer, the unique minima that they found."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mlopt.core.checkpoint import Checkpoint
+from mlopt.core.driver import Driver
+from mlopt.core.errors import CheckpointError, InputError
+from mlopt.core.experiment import Context, Experiment, Preempted
+from mlopt.core.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.optimizer import Optimizer
+from mlopt.core.plugin import FromRegistry, Plugin, setting
+from mlopt.core.potential import Potential
+from mlopt.core.progress import Progress
+from mlopt.core.random import derive, problem_keys
+from mlopt.core.start import StartSampler
+from mlopt.core.stop import Reason, Stop
+from mlopt.core.system import SystemSpec
+from mlopt.core.systems import Systems
+from mlopt.optimizers.polish import Polish
+from mlopt.optimizers.starts import SphereStart
+
+if TYPE_CHECKING:
+    from mlopt.optimizers.search_result import SearchResult
+
+#: keeps the random numbers of starts apart from those of the search that follows
+_START_STREAM = 1
+#: seconds between two lines of progress
+_REPORT_EVERY = 0.5
+
+
+class Budget(Plugin):
+    """What each start, or the whole run, may spend."""
+
+    force_calls: int = setting(50_000, "force calls of each start", ge=1)
+    minutes: float | None = setting(
+        None, "wall time of the whole run; where it ends is not reproducible", gt=0
+    )
+
+
+class Target(Plugin):
+    """An energy to reach."""
+
+    energy: float = setting(..., "the energy, such as that of the known global minimum")
+    tolerance: float = setting(
+        1e-3, "above it, and still reached: quenches end a little above the bottom", ge=0
+    )
+    stop: Literal["never", "start", "run"] = setting("run", "what a hit ends")
+
+
+class MinimaSettings(Plugin):
+    """Which minima are kept."""
+
+    keep: int = setting(50, "lowest distinct minima of the run that are polished and stored", ge=1)
+    per_start: int = setting(10, "lowest distinct minima that each start remembers", ge=1)
+    energy_window: float = setting(
+        1e-3, "minima whose energies differ by more are different", unit="energy", gt=0
+    )
+    distance_tolerance: float = setting(
+        0.05, "largest displacement between atoms of equal minima", unit="length", gt=0
+    )
+    database: str | None = setting(None, "a minima store that this run adds to; several runs can share one")
+
+
+class Search(Experiment):
+    """Search for the lowest minima of one system from many starts.
+
+    Everything that a configuration file can say is an argument here::
+
+        Search(system=SystemSpec(cluster="Ar13"), potential=LennardJones(), optimizer=BasinHopping(), starts=10).run()
+    """
+
+    system: SystemSpec = setting(..., "the atoms")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
+    optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
+    start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where each start begins")
+    starts: int = setting(64, "how many", ge=1, le=1_000_000)
+    budget: Budget = setting(Budget(), "when a start ends")
+    fmax: float | None = setting(None, "end a start at this largest force; only for local optimizers", gt=0)
+    target: Target | None = setting(None, "an energy to reach")
+    polish: Polish = setting(Polish(), "the tight relaxation at the end")
+    minima: MinimaSettings = setting(MinimaSettings(), "what is kept")
+    seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
+    dtype: Literal["float64", "float32"] = setting("float64", "of the search; minima are polished in float64")
+    device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
+
+    def check(self) -> None:
+        """Read the structure, try the potential on it and find the device, before anything is written."""
+        self._device()
+        self._stop()
+        system = self.system.load()
+        self.potential.check(system)
+
+    def run(self, context: Context | None = None) -> SearchResult:
+        """Search, polish, verify; write results where ``context`` has a place for them.
+
+        Raises:
+            InputError: as `check`.
+            Preempted: ``context`` asked to stop; a checkpoint has been saved.
+        """
+        from mlopt.optimizers.search_result import SearchResult  # numpy and SQLite are not needed to validate
+
+        context = context or Context()
+        began = time.monotonic()
+        systems = self._systems()
+        ids = torch.arange(self.starts, device=systems.pos.device)
+        landscape = AtomsLandscape(systems, self.potential)
+        driver = Driver(landscape, self.optimizer, self._stop(), self.minima.per_start)
+        key = problem_keys(self.seed, ids)
+        progress = driver.begin(self._starts(systems, landscape.diameter, key), key)
+        identity = json.dumps([systems.z[: int(systems.ptr[1])].tolist(), systems.cell[0].tolist()])
+        spent = 0.0
+        restored = context.restored()
+        if restored is not None:
+            if restored.meta.get("system") != identity:
+                raise CheckpointError("the checkpoint is of another system: has the structure file changed?")
+            progress.load_checkpoint(restored.tensors, restored.meta)
+            spent = float(restored.meta["seconds"])  # type: ignore[arg-type]
+
+        def elapsed() -> float:
+            return spent + time.monotonic() - began
+
+        watch = _Watch(self, context, progress, elapsed)
+        while not progress.done:
+            driver.advance(progress, watch.pause)
+            if watch.out_of_time:
+                driver.end_all(progress, Reason.TIME)
+            if not progress.done:
+                tensors, meta = progress.to_checkpoint()
+                meta |= {"system": identity, "seconds": elapsed()}
+                context.save(progress.calls, Checkpoint(tensors, meta))
+                if context.stopping:
+                    raise Preempted
+        watch.report(final=True)
+        return SearchResult.of(self, driver.result(progress), context, elapsed)
+
+    def _device(self) -> torch.device:
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise InputError(
+                f"device {self.device!r} is not one that torch knows; use cpu, cuda or cuda:0"
+            ) from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"device {self.device!r}: torch sees no CUDA device. Run with `--device cpu`, or install a CUDA build "
+                f"of torch; `mlopt doctor` shows what is there."
+            )
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(
+                f"device {self.device!r}: there are only {torch.cuda.device_count()} CUDA devices"
+            )
+        return device
+
+    def _stop(self) -> Stop:
+        if self.target is None:
+            stop = Stop(self.budget.force_calls, self.fmax)
+        else:
+            on_target = {"never": "continue", "start": "stop-start", "run": "stop-run"}[self.target.stop]
+            stop = Stop(
+                self.budget.force_calls, self.fmax, self.target.energy, self.target.tolerance, on_target
+            )  # type: ignore[arg-type]
+        if self.optimizer.searching and self.fmax is not None:
+            raise InputError(
+                "`fmax` ends local optimizers only; leave it out with a search such as basin-hopping"
+            )
+        return stop
+
+    def _systems(self) -> Systems:
+        system = self.system.load()
+        self.potential.check(system)
+        return system.repeat(self.starts).to(self._device(), getattr(torch, self.dtype))
+
+    def _starts(self, systems: Systems, diameter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        drawn = self.start.sample(systems, diameter, derive(key, _START_STREAM)).to(systems.pos)
+        return torch.where(systems.fixed[:, None], systems.pos, drawn)
+
+
+class _Watch:
+    """Looks at a search between its steps: metrics, progress, time, and whether to pause."""
+
+    def __init__(self, search: Search, context: Context, progress: Progress, elapsed: Any) -> None:
+        self.search, self.context, self.progress, self.elapsed = search, context, progress, elapsed
+        self.recorded = len(progress.trace_calls)
+        self.next_report = 0.0
+        self.out_of_time = False
+
+    def pause(self) -> bool:
+        """Called before every step."""
+        if len(self.progress.trace_calls) > self.recorded:
+            self.recorded = len(self.progress.trace_calls)
+            self.context.metric(self.progress.trace_calls[-1], **self._numbers())
+        now = self.elapsed()
+        if now >= self.next_report:
+            self.next_report = now + _REPORT_EVERY
+            self.report()
+        minutes = self.search.budget.minutes
+        self.out_of_time = minutes is not None and now > 60.0 * minutes
+        return self.out_of_time or self.context.pause()
+
+    def report(self, final: bool = False) -> None:
+        """One line for people."""
+        numbers = self._numbers()
+        done = 1.0 if final else self.progress.calls / self.search.budget.force_calls
+        best = numbers["best_energy"]
+        parts = [f"{self.progress.total_calls:,} force calls"]
+        if best is not None:
+            parts.insert(0, f"best {best:.6f}")
+        if self.search.target is not None:
+            parts.append(f"{numbers['hits']} of {self.search.starts} starts at the target")
+        self.context.progress(done, ", ".join(parts))
+
+    def _numbers(self) -> dict[str, Any]:
+        outcome = self.progress.snapshot().tally
+        best = float(torch.where(torch.isfinite(outcome.energy), outcome.energy, torch.inf).min())
+        return {
+            "best_energy": best if best < float("inf") else None,
+            "hits": int((outcome.first_hit >= 0).sum()),
+            "running": self.progress.active.numel(),
+        }

@@ -1,0 +1,205 @@
+"""What a search returns, and the files that it leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlopt.core import atomic
+from mlopt.core.experiment import Context
+from mlopt.core.lazy import torch
+from mlopt.core.minima import MinimaStore, Minimum
+from mlopt.core.result import Result
+from mlopt.core.statistics import mean_calls_to_hit
+from mlopt.optimizers.polish import Polished, best_of_each, lowest_met
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlopt.optimizers.search import Search
+
+#: a polished structure with a larger atomic force than this is no minimum and is not stored
+_MINIMUM_FORCE = 1e-3
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Outcome of a search.
+
+    result: of every start, as the search left it. polished: the best point of each start, relaxed and verified.
+    minima: the unique minima, lowest first. wall_s: seconds, over all sittings of a resumed run.
+    """
+
+    search: Search
+    result: Result
+    polished: Polished
+    minima: list[Minimum]
+    force_calls: int
+    wall_s: float
+
+    @classmethod
+    def of(
+        cls, search: Search, result: Result, context: Context, elapsed: Callable[[], float]
+    ) -> SearchResult:
+        """Polish what a search left, store the minima, and write the files of a run."""
+        best = best_of_each(result, search.potential, search.polish)
+        met = lowest_met(result, search.potential, search.polish, search.minima.keep)
+        minima = _store(search, [best, met], context)
+        calls = int(result.calls.sum()) + best.force_calls + met.force_calls
+        found = cls(search, result, best, minima, calls, elapsed())
+        folder = context.results()
+        if folder is not None:
+            found.write(folder)
+        return found
+
+    @property
+    def first_hits(self) -> list[int | None]:
+        """Force calls after which each start reached the target; the polish counts where it made the difference."""
+        hits: list[int | None] = [None if hit < 0 else hit for hit in self.result.first_hit.tolist()]
+        target = self.search.target
+        if target is None:
+            return hits
+        reached = (self.polished.energy <= target.energy + target.tolerance).tolist()
+        spent = self.result.calls.tolist()
+        per_start = self.search.polish.force_calls
+        return [
+            spent[i] + per_start if hit is None and reached[i] else hit for i, hit in enumerate(hits)
+        ]  # the polish of one start is charged in full: an upper bound
+
+    @property
+    def best(self) -> Minimum | None:
+        """The lowest minimum, or None where no start ended at one."""
+        return self.minima[0] if self.minima else None
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a start, ready for ``pandas.DataFrame``."""
+        rows = self.result.table()
+        energies = self.polished.energy.tolist()
+        for row, hit, energy in zip(rows, self.first_hits, energies, strict=True):
+            row["first_hit"] = hit
+            row["polished_energy"] = energy if math.isfinite(energy) else None
+        return rows
+
+    def atoms(self) -> list[Atoms]:
+        """The unique minima as ASE atoms, lowest first."""
+        return [minimum.to_atoms(rank) for rank, minimum in enumerate(self.minima, start=1)]
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers that ``mlopt run --json`` prints."""
+        target = self.search.target
+        hits = self.first_hits
+        mean = None
+        if target is not None:
+            mean = (
+                mean_calls_to_hit(hits, self.result.calls.tolist()).mean
+                if any(h is not None for h in hits)
+                else None
+            )
+        energies = [e for e in self.polished.energy.tolist() if math.isfinite(e)]
+        lowest = self.best.energy if self.best else (min(energies) if energies else None)
+        if target is not None:
+            converged = any(hit is not None for hit in hits)
+        else:
+            converged = (
+                self.search.optimizer.searching
+                or self.search.fmax is None
+                or bool(self.result.converged.all())
+            )
+        return {
+            "experiment": "search",
+            "status": "finished" if not bool(self.result.failed.all()) else "failed",
+            "best_energy": lowest,
+            "target_energy": None if target is None else target.energy,
+            "starts": len(self.result),
+            "hits": sum(hit is not None for hit in hits) if target is not None else None,
+            "mean_calls_to_hit": mean,
+            "force_calls": self.force_calls,
+            "wall_s": round(self.wall_s, 3),
+            "converged": converged,
+            "failed_starts": int(self.result.failed.sum()),
+            "unique_minima": len(self.minima),
+            "units": self.search.potential.units,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``starts.json``, ``trace.json``, ``starts.extxyz``, ``minima.extxyz`` and ``minima.ase.db``."""
+        atomic.write_json(folder / "starts.json", _finite(self.table()))
+        trace = {"calls": self.result.trace_calls.tolist(), "energy": self.result.trace_energy.tolist()}
+        atomic.write_json(folder / "trace.json", _finite(trace))
+        with MinimaStore(folder / "minima.db") as store:
+            store.to_extxyz(folder / "minima.extxyz", self.minima)
+            store.to_ase_db(folder / "minima.ase.db", self.minima)
+        structures = self.polished.systems.to_atoms()
+        for row, atoms in zip(self.table(), structures, strict=True):
+            atoms.info.update({key: value for key, value in row.items() if value is not None})
+        _write_extxyz(folder / "starts.extxyz", structures)
+
+
+def _store(search: Search, batches: list[Polished], context: Context) -> list[Minimum]:
+    """Put polished structures that are minima into the run's store (and a shared one), and return the unique ones."""
+    folder = context.results()
+    if folder is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            return _fill(search, batches, Path(scratch), "")
+    for leftover in folder.glob("minima.db*"):  # a resumed run may find a store that it had half filled
+        leftover.unlink()
+    return _fill(search, batches, folder, folder.parent.name)
+
+
+def _fill(search: Search, batches: list[Polished], folder: Path, run: str) -> list[Minimum]:
+    settings = search.minima
+    potential = json.dumps(search.config()["potential"], sort_keys=True)
+    with MinimaStore(folder / "minima.db", settings.energy_window, settings.distance_tolerance) as store:
+        for batch, name in zip(batches, ("best", "met"), strict=True):
+            order = torch.argsort(batch.energy, stable=True).tolist()
+            for i in order:
+                if not float(batch.fmax[i]) < _MINIMUM_FORCE or not math.isfinite(float(batch.energy[i])):
+                    continue
+                one = batch.systems[i]
+                store.add(
+                    Minimum(
+                        float(batch.energy[i]),
+                        one.pos.numpy(),
+                        one.z.numpy(),
+                        one.cell[0].numpy(),
+                        one.pbc[0].numpy(),
+                        max_force=float(batch.fmax[i]),
+                        potential=potential,
+                        first_run=run,
+                        seed=search.seed,
+                        start_index=int(batch.start[i]),
+                        force_calls=int(batch.calls[i]),
+                        source=f"{run}/{name}/{i}",
+                    )
+                )
+        minima = list(store)
+        if settings.database is not None:
+            with MinimaStore(
+                settings.database, settings.energy_window, settings.distance_tolerance
+            ) as shared:
+                shared.merge_from(store)
+    return minima
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null instead."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _write_extxyz(path: Path, structures: list[Atoms]) -> None:
+    from ase.io import write
+
+    temporary = path.with_name("." + path.name)
+    write(temporary, structures, format="extxyz")
+    temporary.replace(path)
