@@ -337,14 +337,19 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_parent(run: RunDirec
             os.kill(worker, signal.SIGKILL)
 
 
-def test_a_worker_that_leaves_the_with_does_not_free_its_parents_lock(run: RunDirectory) -> None:
+def test_a_worker_that_leaves_the_with_harms_neither_the_lock_nor_another_file(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("content")
     inside = (
         "import os; child = os.fork()\n"
-        "        if child == 0: sys.exit(0)\n"
+        f"        if child == 0: file = open({str(precious)!r}, 'r+'); sys.exit(0)\n"  # takes the lock's number
         "        os.waitpid(child, 0); print('waited', flush=True)"
     )
     with held(run.root, inside) as process:
         assert hear(process) == "waited"
+        assert precious.read_text() == "content"
         with pytest.raises(RunDirectoryError, match=f"in use by process {process.pid}@"), run.lock():
             pass
 
@@ -397,6 +402,22 @@ def test_a_final_status_comes_back(state: str, run: RunDirectory) -> None:
     assert (status.state, status.message, status.progress) == (state, "Å", {"step": 9})
     assert (status.pid, status.started) == (os.getpid(), started)
     assert status.started <= status.updated
+
+
+def test_a_running_status_without_the_lock_is_killed_though_its_pid_lives(run: RunDirectory) -> None:
+    with run.lock():
+        run.write_status("running")
+        assert run.read_status().state == "running"
+    assert run.read_status().state == "killed"  # the number may have gone to another process
+
+
+def test_a_running_status_from_another_machine_is_judged_by_the_lock(run: RunDirectory) -> None:
+    with run.lock():
+        run.write_status("running")
+        path = run.root / "STATUS.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere", "pid": 2**22 + 1}))
+        assert run.read_status().state == "running"
+    assert run.read_status().state == "killed"
 
 
 def test_a_status_that_is_missing_unknown_or_damaged(run: RunDirectory) -> None:
@@ -480,6 +501,10 @@ def test_truncation_says_how_much_went_and_leaves_a_good_file_alone(run: RunDire
     assert run.truncate_metrics("step", 3.5) == 0
     assert path.stat().st_ino == inode
     assert run.truncate_metrics("step", 3) == 2
+    path.write_bytes(b'{"step": 1}\n{"step": 2}')  # a whole row that lost its end of line only
+    assert run.truncate_metrics("step", 2) == 0
+    run.append_metrics({"step": 3})
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n{"step": 3}\n'
 
 
 def test_metrics_are_json_whatever_the_numbers(run: RunDirectory) -> None:

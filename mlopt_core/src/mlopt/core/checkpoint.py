@@ -154,11 +154,8 @@ def dumps(checkpoint: Checkpoint) -> bytes:
                 f"checkpoint tensor {name!r}: only dense tensors with data can be stored, not {tensor.layout}"
                 f" {tensor.dtype} on {tensor.device}. Convert it with .to_dense() or .dequantize()."
             )
-        # resolve: a lazy conjugate or negative would lose its sign; clone: shared storage would be stored
-        # once.
-        dense = (
-            tensor.detach().resolve_conj().resolve_neg().cpu().clone(memory_format=torch.contiguous_format)
-        )
+        # The clone gives shared storage a copy per name, and turns lazy conjugates and negatives into data.
+        dense = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         dtype = str(dense.dtype).removeprefix("torch.")
         # Keys are numbers because safetensors reserves a name and sorts the rest; the envelope keeps name and
         # order.

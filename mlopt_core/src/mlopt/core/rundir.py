@@ -238,12 +238,12 @@ class RunDirectory:
         """
         path = self.root / "metrics.jsonl"
         try:
-            lines = path.read_bytes().splitlines(keepends=True)
+            data = path.read_bytes()
         except FileNotFoundError:
             return 0
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}") from error
-        kept = []
+        lines, kept = data.splitlines(), []
         for line in lines:
             row = _parse_row(line)
             if row is None:
@@ -251,8 +251,8 @@ class RunDirectory:
             step = row.get(step_key)
             if isinstance(step, int | float) and step > value:
                 break
-            kept.append(line)
-        if len(kept) < len(lines):
+            kept.append(line + b"\n")  # the last may have lost its end only
+        if b"".join(kept) != data:
             atomic.write_bytes(path, b"".join(kept))
         return len(lines) - len(kept)
 
@@ -390,8 +390,6 @@ def _finite(value: JSON) -> JSON:
 
 
 def _parse_row(line: bytes) -> dict[str, JSON] | None:
-    if not line.endswith(b"\n"):
-        return None
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
