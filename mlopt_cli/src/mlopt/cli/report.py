@@ -1,0 +1,333 @@
+"""The report of a run: one HTML file that explains what came out, made from the files of its run directory alone.
+
+It needs no network and no script (its own policy forbids both), so it can be mailed, archived and opened in ten
+years. It can be written at any time, also while the run goes on; what is not there yet is left out.
+
+Invariant: every text that comes from a file passes through ``html.escape``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mlopt.cli import figures, pictures
+from mlopt.cli.outcome import Outcome, energy, plain, rounded
+from mlopt.cli.record import MINIMA_SHOWN, Record, number, read_record
+from mlopt.cli.stylesheet import CSS
+from mlopt.core import atomic
+from mlopt.core.stop import Reason
+
+PICTURES = 6
+_REASONS = {reason.name.lower().replace("_", "-"): reason.value for reason in Reason}
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# Shown elsewhere on the page.
+_TOLD = ("experiment", "status", "name", "units", "best_energy", "target_energy", "starts", "hits")
+
+
+def write_report(run_directory: Path) -> Path:
+    """Write ``report.html`` into a run directory and return its path.
+
+    Raises:
+        RunDirectoryError: the folder holds nothing of a run.
+        MloptError: the page cannot be written.
+    """
+    folder = Path(run_directory)
+    path = folder / "report.html"
+    atomic.write_text(path, page(read_record(folder)))
+    return path
+
+
+def page(record: Record) -> str:
+    """Return the report as HTML."""
+    outcome = Outcome.of(record)
+    sections = [
+        _head(record, outcome),
+        _tiles(record, outcome),
+        _figure("Energy against force calls", figures.energy_figure(record), _ENERGY),
+        _figure("Distribution of minima", figures.distribution_figure(record), _DISTRIBUTION),
+        _success(outcome),
+        _minima(record),
+        _starts(record),
+        _details("Configuration", f"<pre>{escape(record.config_text)}</pre>" if record.config_text else ""),
+        _details("Environment", _pairs(record.environment)),
+        _details(
+            "All numbers of the run", _pairs({k: v for k, v in record.summary.items() if k not in _TOLD})
+        ),
+        _reproduce(record),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(record.name)} – mlopt</title><style>{CSS}</style></head>\n<body>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</body></html>\n"
+    )
+
+
+_ENERGY = (
+    "Each line is one start: the lowest energy it has met after so many force calls (evaluations of energy and"
+    " forces, line searches included). A dot is where it first reached the target."
+)
+_DISTRIBUTION = (
+    "How many starts ended in which minimum: for each, the lowest energy it found. Below the bars, one line for"
+    " every energy that occurs."
+)
+
+
+def _head(record: Record, outcome: Outcome) -> str:
+    facts = [
+        str(record.summary.get("experiment") or record.config.get("experiment") or "run"),
+        record.folder,
+        f"{record.state}" + (f", {record.status['updated']}" if record.status.get("updated") else ""),
+    ]
+    parts = [f"<h1>{escape(outcome.sentence)}</h1>", f'<p class="soft">{escape(" · ".join(facts))}</p>']
+    if record.partial:
+        message = str(record.status.get("message") or "")
+        text = {
+            "running": "The run goes on: these are the numbers so far.",
+            "unknown": "The run has not said how it ended: these are the numbers that it left.",
+        }.get(record.state, f"The run ended early ({record.state}): these are the numbers up to then.")
+        parts.append(f'<div class="warn">{escape(text)} {escape(message)}</div>')
+    if record.notes:
+        rows = "".join(f"<li>{escape(note)}</li>" for note in record.notes)
+        parts.append(f'<div class="warn">Some files could not be used:<ul>{rows}</ul></div>')
+    return "".join(parts)
+
+
+def _tiles(record: Record, outcome: Outcome) -> str:
+    tiles: list[tuple[str, str, str]] = []
+    if outcome.best is not None:
+        gap = "" if record.target is None else f"{outcome.best - record.target:+.6f} from the target"
+        tiles.append((f"lowest energy ({record.units})", energy(outcome.best), gap))
+    if outcome.n_starts:
+        failed = f"{outcome.n_failed} failed (not finite)" if outcome.n_failed else ""
+        tiles.append(("starts", f"{outcome.n_starts:,}", failed))
+    if outcome.rate is not None:
+        rate = outcome.rate
+        interval = f"{100 * rate.mean:.3g} % [{100 * rate.low:.2g}–{100 * rate.high:.3g}]"
+        tiles.append(("reached the target", f"{outcome.n_hits} of {outcome.n_starts}", interval))
+    if outcome.mean is not None:
+        mean = outcome.mean
+        if math.isfinite(mean.mean):
+            tiles.append(
+                (
+                    "mean calls to first hit",
+                    rounded(mean.mean),
+                    f"95 %: {rounded(mean.low)}–{rounded(mean.high)}",
+                )
+            )
+        else:
+            tiles.append(("mean calls to first hit", f"> {rounded(mean.low)}", "95 %, one-sided"))
+    if outcome.force_calls is not None:
+        tiles.append(("force calls in all", rounded(outcome.force_calls), ""))
+    wall = number(record.summary.get("wall_s"))
+    if wall is not None:
+        speed = f"{rounded(outcome.force_calls / wall)} calls/s" if outcome.force_calls and wall > 0 else ""
+        tiles.append(("wall time", _duration(wall), speed))
+    if record.n_minima:
+        tiles.append(("distinct minima", f"{record.n_minima:,}", ""))
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f'<small>{escape(note)}</small>' if note else ''}</dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{items}</dl>' if items else ""
+
+
+def _figure(title: str, figure: figures.Figure | None, caption: str, name: str = "") -> str:
+    if figure is None:
+        return ""
+    key = "".join(f'<li><i class="{kind}"></i>{escape(text)}</li>' for kind, text in figure.key)
+    remark = f" {escape(figure.remark)}" if figure.remark else ""
+    return (
+        f'<h2>{escape(title)}</h2><ul class="key">{key}</ul><figure class="{name}">{figure.svg}'
+        f"<figcaption>{escape(caption)}{remark}</figcaption></figure>"
+    )
+
+
+def _success(outcome: Outcome) -> str:
+    if outcome.curve is None or outcome.mean is None:
+        return ""
+    caption = (
+        "Fraction of starts that reached the target within so many force calls (Kaplan–Meier: a start whose budget"
+        " ended counts only up to there), with a pointwise 95 % band (Wilson)."
+    )
+    chart = _figure("Success curve", figures.success_figure(outcome.curve, outcome.mean), caption, "success")
+    rows = []
+    for share in (0.1, 0.5, 0.9):
+        seen = outcome.curve.quantile(share)
+        law = -outcome.mean.mean * math.log1p(-share)
+        rows.append(
+            [
+                f"{share:.0%}",
+                f"{seen:,.0f}" if seen is not None else "not reached",
+                rounded(law) if math.isfinite(law) else "–",
+            ]
+        )
+    table = _table(
+        ["starts that hit", "calls needed, observed", "if equally likely at every call"], rows, left=0
+    )
+    mean = outcome.mean
+    text = (
+        f"Mean force calls to the first hit: {rounded(mean.mean)}, 95 % interval {rounded(mean.low)} to"
+        f" {rounded(mean.high)}. It is all calls made before a hit, or without one, divided by the hits: what a hit"
+        " costs if starts are run one after the other. The interval (chi-square) takes a hit to be equally likely at"
+        " every call; compare the dotted line with the observed one to see whether that holds."
+        if math.isfinite(mean.mean)
+        else f"No start reached the target. Had the mean been below {rounded(mean.low)} calls, a hit would have been"
+        " seen with 95 % probability."
+    )
+    return f"{chart}<p>{escape(text)}</p>{table if outcome.n_hits else ''}"
+
+
+def _minima(record: Record) -> str:
+    if not record.minima:
+        return ""
+    shown = pictures.pictured(record.minima, PICTURES)
+    cards = "".join(
+        f"<figure>{pictures.picture(m, f'Structure of minimum {m.rank}')}"
+        f"<figcaption>{m.rank}. <b>{energy(m.energy)}</b><br>"
+        f"{escape(' · '.join(filter(None, [_group(m.point_group), _times(m.hits)])))}</figcaption></figure>"
+        for m in shown
+    )
+    gallery = (
+        f'{pictures.gradients(shown)}<div class="gallery">{cards}</div>{pictures.legend(shown)}'
+        if shown
+        else ""
+    )
+    best = record.minima[0].energy
+    rows = []
+    for m in record.minima:
+        first = [
+            f"start {m.start:.0f}" if m.start is not None else "",
+            f"{m.calls:,.0f} calls" if m.calls else "",
+        ]
+        rows.append(
+            [
+                str(m.rank),
+                energy(m.energy),
+                f"{m.energy - best:.6f}" if m.energy is not None and best is not None else "–",
+                _group(m.point_group) or "–",
+                plain(m.hits),
+                ", ".join(filter(None, first)) or "–",
+                "–" if m.fmax is None else f"{m.fmax:.1e}",
+            ]
+        )
+    heads = [
+        "rank",
+        f"energy ({record.units})",
+        "above the lowest",
+        "point group",
+        "times found",
+        "first found by",
+    ]
+    table = _table([*heads, "largest force"], rows, left=5)
+    rest = (
+        f" The {MINIMA_SHOWN} lowest of {record.n_minima:,} are shown." if record.n_minima > len(rows) else ""
+    )
+    return (
+        f"<h2>Unique minima</h2>{gallery}{table}"
+        f'<p class="caption">Structures that are equal up to motion, reflection and exchange of like atoms count as'
+        f' one.{rest} All are in <a href="results/minima.extxyz">results/minima.extxyz</a>.</p>'
+    )
+
+
+def _starts(record: Record) -> str:
+    rows: list[list[str]] = []
+    marked: set[int] = set()
+    for start in record.starts:
+        if start.first_hit is not None:
+            marked.add(len(rows))
+        rows.append(
+            [
+                str(start.index),
+                energy(start.energy) if start.energy is not None else "not finite",
+                "–" if start.fmax is None else f"{start.fmax:.1e}",
+                f"{start.calls:,.0f}",
+                plain(start.first_hit),
+                plain(start.quenches),
+                _REASONS.get(start.reason, start.reason),
+            ]
+        )
+    if not rows:
+        return ""
+    heads = [
+        "start",
+        f"energy ({record.units})",
+        "largest force",
+        "force calls",
+        "first hit",
+        "quenches",
+        "ended because",
+    ]
+    note = (
+        '<p class="caption">First hit: force calls when the target was first reached. Quenches: local minimisations'
+        " that arrived. Energies are those after polishing, where that was done.</p>"
+    )
+    return _details(f"Starts ({len(rows)})", _table(heads, rows, left=6, marked=marked) + note)
+
+
+def _reproduce(record: Record) -> str:
+    if not record.config_text:
+        return ""
+    return (
+        "<h2>Reproduce</h2><pre><code>mlopt run config.resolved.yaml</code></pre>"
+        '<p class="caption">in this folder. The same machine type, torch version and number of threads give the same'
+        " numbers bit for bit; others give other roundings, and a search then takes another way.</p>"
+    )
+
+
+def _details(title: str, inside: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{inside}</details>" if inside else ""
+
+
+def _table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], left: int, marked: set[int] | None = None
+) -> str:
+    """Return a table; column ``left`` holds text, rows ``marked`` get a bar."""
+    align = [' class="left"' if i == left else "" for i in range(len(heads))]
+    top = "".join(f"<th{a}>{escape(head)}</th>" for a, head in zip(align, heads, strict=True))
+    body = "".join(
+        ('<tr class="reached">' if marked and i in marked else "<tr>")
+        + "".join(f"<td{a}>{escape(cell)}</td>" for a, cell in zip(align, row, strict=True))
+        + "</tr>"
+        for i, row in enumerate(rows)
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><td class="left">{escape(key)}</td><td class="left wrap">{escape(text)}</td></tr>'
+        for key, text in _flat(values, "")
+    )
+    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>' if rows else ""
+
+
+def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [
+            pair
+            for key, inner in value.items()
+            for pair in _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, "–" if value is None else str(value))]
+
+
+def _group(symbol: str) -> str:
+    return "" if symbol in ("", "unknown", "None") else symbol
+
+
+def _times(hits: float | None) -> str:
+    return "" if hits is None else f"found {hits:,.0f}×"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
