@@ -1,0 +1,177 @@
+"""What is wrong with a structure, said before any work starts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from mlopt.core.elements import SYMBOLS
+from mlopt.core.errors import InputError
+from mlopt.core.lazy import torch
+from mlopt.core.random import derive, normal
+from mlopt.core.systems import Systems
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+#: atoms in one structure beyond which it is taken for a mistake
+MOST_ATOMS = 1_000_000
+#: atoms nearer than this count as on one spot, angstrom or reduced
+COINCIDENT = 1e-3
+# volume that the periodic cell vectors span, relative to orthogonal ones, below which they count as dependent
+_FLAT = 1e-6
+# `separate` moves an atom by this many least distances, and tries so often
+_NUDGE, _NUDGES = 100.0, 10
+
+
+def check_structures(
+    systems: Systems, *, source: str = "", least_distance: float = COINCIDENT, separate: bool = False
+) -> Systems:
+    """Return ``systems`` if they make sense; periodic images are taken into account.
+
+    ``source`` is a file or another origin to name in messages. With ``separate``, atoms on one spot are moved apart
+    by about ``100 * least_distance`` instead of being refused, in directions that depend on their indices alone.
+
+    Raises:
+        InputError: no structures, one without atoms or with more than a million, a position or cell that is not
+            finite, an atomic number that is no element, a periodic direction without a cell vector of its own, or
+            two atoms closer than ``least_distance`` (named, with their distance).
+    """
+    head = f"{source}: " if source else ""
+    if not len(systems):
+        raise InputError(f"{head}there are no structures")
+    positions = systems.pos.detach().to("cpu", torch.float64).numpy()
+    cells = systems.cell.detach().to("cpu", torch.float64).numpy()
+    periodic = systems.pbc.cpu().numpy()
+    z, ptr = systems.z.tolist(), systems.ptr.tolist()
+    apart: dict[int, Array] = {}  # first row of a structure -> its new positions
+    for index, (start, stop) in enumerate(pairwise(ptr)):
+        where = f"{head}structure {index} (counted from 0)" if len(systems) > 1 else f"{head}the structure"
+        own, cell, pbc = positions[start:stop], cells[index], periodic[index]
+        _check_values(where, own, z[start:stop])
+        _check_cell(where, cell, pbc)
+        close = coincident_pairs(own, cell, pbc, least_distance)
+        if close and not separate:
+            first, second, distance = close[0]
+            symbols = f"{SYMBOLS[z[start + first]]} and {SYMBOLS[z[start + second]]}"
+            more = f", and {len(close) - 1} more pairs" if len(close) > 1 else ""
+            raise InputError(
+                f"{where}: atoms {first} and {second} ({symbols}) are {distance:.3g} apart, less than "
+                f"{least_distance:g}{more}. Remove duplicates, check the units, or ask to separate them."
+            )
+        for attempt in range(_NUDGES):
+            if not close:
+                break
+            own = _nudged(own, sorted({second for _, second, _ in close}), attempt, _NUDGE * least_distance)
+            apart[start] = own
+            close = coincident_pairs(own, cell, pbc, least_distance)
+        if close:
+            raise InputError(
+                f"{where}: {len(close)} pairs of atoms could not be moved apart; the cell is too small."
+            )
+    if not apart:
+        return systems
+    pos = systems.pos.detach().clone()
+    for start, own in apart.items():
+        pos[start : start + len(own)] = torch.from_numpy(own).to(pos)
+    return systems.with_pos(pos)
+
+
+def coincident_pairs(
+    positions: Array, cell: Array, pbc: NDArray[np.bool_], least_distance: float = COINCIDENT
+) -> list[tuple[int, int, float]]:
+    """Pairs ``(first, second, distance)`` of atoms, or images of them, closer than ``least_distance``, sorted.
+
+    positions: (n, 3) finite; cell: (3, 3), vectors as rows, independent where pbc (3,) is true.
+    """
+    import numpy as np
+    from scipy.spatial import cKDTree
+
+    index = np.arange(len(positions))
+    if pbc.any():
+        positions, index = _with_images(positions, cell, pbc, least_distance)
+    found: dict[tuple[int, int], float] = {}
+    for a, b in cKDTree(positions).query_pairs(least_distance, output_type="ndarray").tolist():
+        first, second = sorted((int(index[a]), int(index[b])))
+        if first != second:
+            distance = float(np.linalg.norm(positions[a] - positions[b]))
+            if distance < least_distance:
+                found[first, second] = min(distance, found.get((first, second), distance))
+    return [(first, second, distance) for (first, second), distance in sorted(found.items())]
+
+
+def _check_values(where: str, positions: Array, z: list[int]) -> None:
+    import numpy as np
+
+    if not len(positions):
+        raise InputError(f"{where} has no atoms")
+    if len(positions) > MOST_ATOMS:
+        raise InputError(
+            f"{where} has {len(positions):,} atoms; more than {MOST_ATOMS:,} are taken for a mistake"
+        )
+    strange = [number for number in z if not 0 <= number < len(SYMBOLS)]
+    if strange:
+        raise InputError(f"{where}: {strange[0]} is not an atomic number (0 to {len(SYMBOLS) - 1})")
+    finite = np.isfinite(positions).all(1)
+    if not finite.all():
+        atom = int(np.argmin(finite))
+        shown = ", ".join(f"{value:g}" for value in positions[atom])
+        raise InputError(
+            f"{where}: atom {atom} ({SYMBOLS[z[atom]]}) is at ({shown}): correct its coordinates"
+        )
+
+
+def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_]) -> None:
+    import numpy as np
+
+    if not np.isfinite(cell).all():
+        raise InputError(f"{where}: the cell {cell.tolist()} has an entry that is not finite")
+    if not pbc.any():
+        return
+    vectors = cell[pbc]
+    lengths = np.linalg.norm(vectors, axis=1)
+    if (lengths > 0).all():
+        unit = vectors / lengths[:, None]
+        if np.sqrt(max(0.0, np.linalg.det(unit @ unit.T))) > _FLAT:
+            return
+    directions = " ".join(name for name, on in zip("abc", pbc, strict=True) if on)
+    raise InputError(
+        f"{where} is periodic along {directions}, but its cell vectors {vectors.tolist()} are zero or not independent. "
+        f"Give the cell, or switch periodicity off (pbc)."
+    )
+
+
+def _with_images(
+    positions: Array, cell: Array, pbc: NDArray[np.bool_], margin: float
+) -> tuple[Array, NDArray[np.int64]]:
+    """Atoms wrapped into the cell, and copies of those within ``margin`` of a face behind the opposite one."""
+    import numpy as np
+    from ase.geometry import complete_cell
+
+    whole = complete_cell(cell * pbc[:, None])
+    inverse = np.linalg.inv(whole)
+    fractional = positions @ inverse
+    fractional -= np.floor(fractional) * pbc
+    index = np.arange(len(positions))
+    for direction in np.flatnonzero(pbc):
+        width = (
+            2.0 * margin * float(np.linalg.norm(inverse[:, direction]))
+        )  # of the margin in fractions of the cell
+        step = np.eye(3)[direction]
+        low, high = fractional[:, direction] < width, fractional[:, direction] > 1.0 - width
+        fractional = np.concatenate([fractional, fractional[low] + step, fractional[high] - step])
+        index = np.concatenate([index, index[low], index[high]])
+    return fractional @ whole, index
+
+
+def _nudged(positions: Array, atoms: list[int], attempt: int, length: float) -> Array:
+    """``positions`` with some ``atoms`` moved by ``length`` in a direction of their own."""
+    keys = derive(attempt, torch.tensor(atoms))
+    direction = normal(keys, torch.zeros(len(atoms), dtype=torch.int64), 3)
+    direction = direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+    moved = positions.copy()
+    moved[atoms] += length * direction.numpy()
+    return moved
