@@ -1,0 +1,77 @@
+"""The sum of several potentials."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mlopt.core.errors import InputError
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import FromRegistry, setting
+from mlopt.core.potential import Potential
+from mlopt.core.systems import Systems
+
+
+class SumPotential(Potential):
+    """The sum of its terms: ``SumPotential(terms=[LennardJones(), Morse()])``.
+
+    It knows the species that all its terms know, and is differentiable where all are. Reduced terms take the units of
+    the others: give them their lengths and energies in those.
+    """
+
+    terms: list[Annotated[Potential, FromRegistry("potential")]] = setting(
+        doc="the potentials that are added; the first one sets the diameter of atoms", min_length=1
+    )
+
+    @property
+    def units(self) -> str:  # type: ignore[override]
+        """Units of the terms that have any, else reduced."""
+        named = dict.fromkeys(term.units for term in self.terms if term.units != "reduced")
+        return " | ".join(named) or "reduced"
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        """Whether all terms are."""
+        return all(term.differentiable for term in self.terms)
+
+    def energy(self, systems: Systems) -> torch.Tensor:
+        """Sum of the energies: (n_systems,)."""
+        total = self.terms[0].energy(systems)
+        for term in self.terms[1:]:
+            total = total + term.energy(systems)
+        return total
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        """Sums of all that every term gives."""
+        parts = [term.evaluate(systems, stress=stress) for term in self.terms]
+        energy, force = parts[0].energy, parts[0].force
+        row_energy, tensor = parts[0].row_energy, parts[0].stress
+        for part in parts[1:]:
+            energy, force = energy + part.energy, force + part.force
+            row_energy = _added(row_energy, part.row_energy)
+            tensor = _added(tensor, part.stress)
+        return Evaluation(energy, force, row_energy, tensor)
+
+    def species(self) -> set[int] | None:
+        """Those that all terms know."""
+        known = [numbers for numbers in (term.species() for term in self.terms) if numbers is not None]
+        return set.intersection(*known) if known else None
+
+    def diameter(self, z: torch.Tensor) -> torch.Tensor:
+        """That of the first term."""
+        return self.terms[0].diameter(z)
+
+    def check(self, systems: Systems) -> None:
+        """Let every term check.
+
+        Raises:
+            InputError: the terms have different units, or one cannot treat the systems.
+        """
+        if "|" in self.units:
+            raise InputError(f"sum: the terms have different units ({self.units}); they cannot be added.")
+        for term in self.terms:
+            term.check(systems)
+
+
+def _added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    return None if a is None or b is None else a + b
