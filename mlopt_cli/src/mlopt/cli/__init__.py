@@ -1,0 +1,1 @@
+"""The command `mlopt`: recipes, runs, reports."""

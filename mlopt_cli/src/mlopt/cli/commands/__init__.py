@@ -1,0 +1,1 @@
+"""The subcommands of `mlopt`, one module each, imported when called."""

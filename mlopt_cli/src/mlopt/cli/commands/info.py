@@ -1,0 +1,95 @@
+"""``mlopt info``: what a plugin is and what can be set."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mlopt.core.registry import Entry
+
+
+@click.command()
+@click.argument("name")
+@click.option("--kind", help="Kind of plugin, where several share a name; or write KIND:NAME.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(name: str, kind: str | None, as_json: bool) -> None:
+    """Describe the plugin or recipe NAME: every setting with type, default, unit, limits and meaning."""
+    from dataclasses import asdict
+
+    from mlopt.cli import sources
+    from mlopt.cli.describe import settings
+    from mlopt.cli.output import emit_json
+    from mlopt.core.errors import PluginError
+    from mlopt.core.plugin import Plugin
+
+    if kind is None and ":" in name:
+        kind, _, name = name.partition(":")
+    recipes = sources.recipe_paths()
+    if kind == "recipe" or (kind is None and name in recipes and not _owners(name)):
+        text = (
+            sources.find(name).text if name in recipes else sources.unknown(name, recipes, "is not a recipe")
+        )
+        if as_json:
+            emit_json({"kind": "recipe", "name": name, "text": text})
+        else:
+            click.echo(text, nl=False)
+        return
+    entry = _find(name, kind)
+    cls = entry.load()
+    if not issubclass(cls, Plugin):
+        raise PluginError(
+            f"the {entry.kind} {name!r} is not an mlopt Plugin: tell the authors of {entry.distribution}."
+        )
+    described = list(settings(cls))
+    documentation = inspect.getdoc(cls) or ""
+    if as_json:
+        about = {**asdict(entry), "doc": documentation, "settings": [asdict(one) for one in described]}
+        emit_json(about | ({"units": cls.units} if hasattr(cls, "units") else {}))
+        return
+    click.echo(f"{entry.kind} {entry.name}  ({entry.distribution} {entry.version})\n\n{documentation}\n")
+    if hasattr(cls, "units"):
+        click.echo(f"Units: {cls.units}.\n")
+    click.echo("Settings:" if described else "No settings.")
+    for one in described:
+        value = "required" if one.required else f"default {_default(one.default)}"
+        facts = [one.type, value, one.limits, one.unit and f"in {one.unit}"]
+        click.echo(f"  {one.name}: {', '.join(fact for fact in facts if fact)}")
+        if one.doc:
+            click.echo(f"      {one.doc}")
+
+
+def _owners(name: str) -> list[Entry]:
+    from mlopt.core import registry
+
+    return [entry for entry in registry.entries() if entry.name == name]
+
+
+def _find(name: str, kind: str | None) -> Entry:
+    """The one plugin of that name; of all kinds together if none is given."""
+    from difflib import get_close_matches
+
+    from mlopt.core import registry
+    from mlopt.core.errors import InputError
+
+    if kind is not None:
+        return registry.find(kind, name)
+    kinds = list(dict.fromkeys(entry.kind for entry in _owners(name)))
+    if len(kinds) > 1:
+        choices = " or ".join(f"`mlopt info {one}:{name}`" for one in kinds)
+        raise InputError(f"{name!r} is the name of several things. Say which: {choices}.")
+    if kinds:
+        return registry.find(kinds[0], name)
+    close = get_close_matches(name, sorted({entry.name for entry in registry.entries()}), n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"no plugin and no recipe is called {name!r}.{hint} `mlopt list` shows them all.")
+
+
+def _default(value: Any) -> str:
+    """A default as one would type it; a nested plugin by its name alone if all its settings are defaults too."""
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return str(value["name"])
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,17 @@
+"""``mlopt report``: write report.html anew, from what the run directory holds."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+def command(directory: str) -> None:
+    """Write DIR/report.html anew: one file, which needs neither network nor other files."""
+    from mlopt.core.rundir import RunDirectory
+
+    run = RunDirectory.open(directory)  # before the report, whose imports take a second
+    from mlopt.cli.report import write_report
+
+    click.echo(write_report(run.root))

@@ -1,0 +1,20 @@
+"""``mlopt resume``: go on with a run that was stopped or killed."""
+
+from __future__ import annotations
+
+import click
+
+from mlopt.cli.conduct import finish, options_of, run_options
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@run_options
+def command(directory: str, **options: object) -> int:
+    """Go on with the run in DIR from its newest sound checkpoint.
+
+    It ends as if it had never been stopped. Its configuration cannot be changed; a run that is finished says so.
+    """
+    from mlopt.cli.runner import resume
+
+    return finish(resume(directory, options_of(options)), as_json=bool(options["as_json"]))

@@ -1,0 +1,41 @@
+"""``mlopt status``: how far a run is, whether anyone still runs it."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(directory: str, as_json: bool) -> None:
+    """Say what became of the run in DIR; a run that nobody runs any more is `killed`."""
+    from dataclasses import asdict
+
+    from mlopt.cli.output import emit_json, shown, table
+    from mlopt.core.rundir import RunDirectory
+
+    run = RunDirectory.open(directory)
+    status = run.read_status()
+    checkpoints = len(list(run.path("checkpoints").glob("step-*.ckpt")))
+    if as_json:
+        emit_json(
+            {"run_dir": str(run.root), "run_id": run.run_id, **asdict(status), "checkpoints": checkpoints}
+        )
+        return
+    rows = [("state", status.state)]
+    if status.message:
+        rows.append(("", status.message))
+    done = status.progress.get("done")
+    if isinstance(done, int | float):
+        rows.append(("progress", f"{100 * done:.0f} %  {status.progress.get('message', '')}"))
+    rows += [
+        ("checkpoints", shown(checkpoints)),
+        ("since", status.started or "-"),
+        ("updated", status.updated or "-"),
+    ]
+    if status.state == "running":
+        rows.append(("process", f"{status.pid} on {status.host}"))
+    click.echo(table([("run directory", str(run.root)), *rows], indent=""))
+    if status.state in ("killed", "failed", "preempted", "interrupted"):
+        click.echo(f"go on with: mlopt resume {directory}")

@@ -1,0 +1,65 @@
+"""What ``mlopt run`` and ``mlopt resume`` share: their options, and how they show the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mlopt.cli.output import emit_json, note, shown, table
+
+if TYPE_CHECKING:
+    from mlopt.cli.runner import Options, Outcome
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object."),
+    click.option(
+        "--strict", is_flag=True, help="Exit with 3 if the target was not reached or nothing converged."
+    ),
+    click.option("--quiet", is_flag=True, help="Show no progress."),
+    click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads to compute with; the default is torch's."
+    ),
+    click.option(
+        "--checkpoint-every",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Time between checkpoints.",
+    ),
+)
+
+
+def run_options(function: Function) -> Function:
+    """Add the options of a run to a command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def options_of(given: Mapping[str, Any]) -> Options:
+    """The options as the runner takes them."""
+    from mlopt.cli.runner import Options
+
+    return Options(
+        strict=given["strict"],
+        quiet=given["quiet"],
+        checkpoint_every=given["checkpoint_every"],
+        threads=given["threads"],
+    )
+
+
+def finish(outcome: Outcome, *, as_json: bool) -> int:
+    """Show how a run ended; return the exit code."""
+    if as_json:
+        emit_json(outcome.summary)
+    elif "message" not in outcome.summary:
+        rows = [(key.replace("_", " "), shown(value)) for key, value in outcome.summary.items()]
+        click.echo(table(rows, indent=""))
+    if outcome.message:
+        note(f"mlopt: {outcome.message}")
+    return int(outcome.code)

@@ -1,0 +1,144 @@
+"""The command `mlopt`: subcommands imported when called, and every error turned into one message and an exit code.
+
+Invariant: ``mlopt --help`` imports nothing but click. Exit codes: see `EXIT_CODES`, shown by ``mlopt --help``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from mlopt.cli.output import emit_json, note
+
+# name -> one line for --help; the module is mlopt.cli.commands.<name>, its command the attribute `command`
+COMMANDS = {
+    "run": "Run a configuration file or a recipe.",
+    "resume": "Go on with a run that was stopped or killed.",
+    "status": "Say how far a run is.",
+    "report": "Write the report of a run anew.",
+    "init": "Write a configuration to start from.",
+    "validate": "Check configurations without running them.",
+    "list": "List plugins by kind, and recipes.",
+    "info": "Describe a plugin and its settings.",
+    "plugins": "List installed plugins and where they come from.",
+    "doctor": "Check the installation and this machine.",
+}
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the run failed
+  2    the command or the configuration was wrong; nothing was written
+  3    finished but not converged, under --strict
+  75   stopped by a signal with a safe checkpoint: `mlopt resume DIR`
+  130  stopped by Ctrl-C with a safe checkpoint, if the run had begun"""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"mlopt.cli.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No command is called {name!r}.{hint} Commands: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> NoReturn:
+        """Run, and leave with an exit code; no exception gets out but SystemExit."""
+        given = list(sys.argv[1:] if args is None else args)
+        more = {"prog_name": "mlopt", **more, "standalone_mode": False}
+        sys.exit(self._guarded(given, "--json" in given, more))
+
+    def _guarded(self, given: list[str], as_json: bool, more: dict[str, Any]) -> int:
+        try:
+            code = super().main(given, **more)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except click.ClickException as error:
+            return _say(error.format_message(), 2, as_json, _usage(error))
+        except (KeyboardInterrupt, click.Abort):
+            return _say("interrupted", 130, as_json)
+        except BrokenPipeError:
+            # The reader (`head`) has left; Python would complain once more when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:  # the last line of defence: a person sees a sentence, never a traceback
+            if os.environ.get("MLOPT_DEBUG", "") not in ("", "0"):
+                traceback.print_exc()
+            from mlopt.core.errors import MloptError
+
+            if isinstance(error, MloptError):
+                return _say(str(error), error.exit_code, as_json)
+            advice = "This is a bug of mlopt or of a plugin: MLOPT_DEBUG=1 shows where it happened."
+            return _say(f"unexpected {type(error).__name__}: {error}. {advice}", 1, as_json)
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.get_usage()}\n" if context is not None else ""
+
+
+def _say(message: str, code: int, as_json: bool, usage: str = "") -> int:
+    note(f"{usage}mlopt: {message}")
+    if as_json:
+        emit_json({"status": "error", "exit_code": code, "message": message})
+    return code
+
+
+@click.command(cls=LazyGroup, invoke_without_command=True, epilog=EXIT_CODES)
+@click.help_option("-h", "--help")
+@click.option("--version", is_flag=True, is_eager=True, help="Show the version and leave.")
+@click.pass_context
+def cli(ctx: click.Context, version: bool) -> None:
+    """Global optimization in PyTorch: searches, learned optimizers, paths and potentials.
+
+    \b
+    mlopt run lj38                     run a recipe
+    mlopt init lj38 -o my.yaml         write it to a file, to change it
+    mlopt run my.yaml -s starts=8      run that, with another setting
+    """  # noqa: D301  \b keeps click from joining the lines
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as version_of
+
+        try:
+            found = version_of("mlopt-cli")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        click.echo(f"mlopt {found}")
+        ctx.exit(0)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

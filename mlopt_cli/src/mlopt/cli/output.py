@@ -1,0 +1,56 @@
+"""What the command writes: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON object to stdout; NaN and infinity become null, for they are not JSON."""
+    click.echo(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def note(message: str) -> None:
+    """Write a line for a person to stderr."""
+    click.echo(message, err=True)
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Align columns; the last one runs on."""
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append((indent + "  ".join([*cells, row[-1]])).rstrip())
+    return "\n".join(lines)
+
+
+def plain(value: Any) -> Any:
+    """JSON data out of a summary: numbers that JSON lacks become null, other objects their text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a person wants to read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

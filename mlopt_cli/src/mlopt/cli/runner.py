@@ -1,0 +1,231 @@
+"""Start a run, or go on with one, in a run directory; and end it in every way that a run can end.
+
+Order at the end: results, results/summary.json, report, STATUS.json. Invariant: a run is finished exactly if
+STATUS.json says so; killed at any instant before, it is resumed from its newest sound checkpoint (or its beginning)
+and writes the same results again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlopt.cli import birth, display, environment
+from mlopt.cli.context import RunContext
+from mlopt.cli.output import plain
+from mlopt.core import atomic, checkpoint, config
+from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
+from mlopt.core.experiment import Experiment, Preempted
+from mlopt.core.preemption import CheckpointClock, ExitCode, Preemption
+from mlopt.core.rundir import RunDirectory
+
+_DONE = ("finished", "not-converged")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about the conduct of a run; nothing of it changes the result but ``threads``."""
+
+    strict: bool = False
+    quiet: bool = False
+    checkpoint_every: float = 60.0  # seconds
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: exit code, one line for people, and the summary (what --json prints)."""
+
+    code: ExitCode
+    message: str
+    summary: dict[str, Any]
+
+
+def start(
+    experiment: Experiment, *, name: str, config_input: str, out: str | None, options: Options
+) -> Outcome:
+    """Check, make the run directory, and run. Whatever is wrong with the request leaves nothing behind."""
+    clock = CheckpointClock(options.checkpoint_every)
+    resolved = _resolved(experiment)
+    environment.use_threads(options.threads)
+    experiment.check()
+    environment.load_torch()  # before env.json is written, which says with how many threads torch computes
+    with Preemption() as preemption:
+        made = birth.make(out, name, config_resolved=resolved, config_input=config_input)
+        with made.run.lock():
+            context = RunContext(made.run, preemption, clock, display.make(options.quiet))
+            context.log(f"{name}: run {made.run.run_id} in {made.run.root}")
+            try:
+                return _conduct(experiment, context, preemption, options)
+            except InputError:
+                made.discard_if_idle()
+                raise
+
+
+def resume(path: str, options: Options) -> Outcome:
+    """Go on from the newest sound checkpoint; a finished run only says what it found."""
+    clock = CheckpointClock(options.checkpoint_every)
+    run = RunDirectory.open(path)
+    with Preemption() as preemption, run.lock():
+        source = str(run.path("config.resolved.yaml"))
+        try:
+            text = Path(source).read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunDirectoryError(
+                f"{source}: cannot be read ({error}). Delete it; mlopt restores it."
+            ) from error
+        run.check_config(text)
+        summary = _finished(run)
+        if summary is not None:
+            return _outcome(run, summary, options, f"{run.root} is finished already; nothing was done")
+        experiment = config.load_experiment(config.read_yaml(text, source), source)
+        environment.use_threads(options.threads or environment.recorded_threads(run))
+        experiment.check()
+        environment.load_torch()
+        found = checkpoint.newest_sound(run.path("checkpoints"))
+        context = RunContext(run, preemption, clock, display.make(options.quiet), found[1] if found else None)
+        for warning in environment.differences(run):
+            context.log(f"warning: {warning}")
+        step = -math.inf
+        if found:
+            for fault in found[2]:
+                context.log(f"warning: skipped a checkpoint: {fault}")
+            step = checkpoint_step(found[0])
+            context.log(f"resumed from {found[0].name}")
+        else:
+            context.log("no checkpoint had been written: started from the beginning")
+        run.truncate_metrics("step", step)
+        return _conduct(experiment, context, preemption, options)
+
+
+def checkpoint_step(path: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return int("".join(character for character in path.stem if character.isdigit()))
+
+
+def reached_goal(summary: dict[str, Any]) -> bool:
+    """Whether a finished run found what it was after: its target if it has one, else any converged start."""
+    if summary.get("target_energy") is not None:
+        return bool(summary.get("hits"))
+    if summary.get("converged") is not None:
+        return bool(summary["converged"])
+    return summary.get("status") not in ("not-converged", "failed")
+
+
+def read_summary(run: RunDirectory) -> dict[str, Any] | None:
+    """The summary that a run has written, or None."""
+    try:
+        value = json.loads(run.path("results", "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _resolved(experiment: Experiment) -> str:
+    """The resolved configuration, proven to describe the same run: else it could never be resumed."""
+    text = config.resolved(experiment)
+    try:
+        again = config.resolved(config.load_experiment(config.read_yaml(text)))
+    except ConfigError as error:
+        again = "\n".join(error.problems)
+    if again != text:
+        name = type(experiment).__name__
+        raise PluginError(
+            f"the settings of {name} do not survive being written and read again, so the run could not be resumed. "
+            f"This is a fault of {name} or of a plugin in it; tell its authors. Written:\n{text}Read:\n{again}"
+        )
+    return text
+
+
+def _finished(run: RunDirectory) -> dict[str, Any] | None:
+    try:
+        done = run.read_status().state in _DONE
+    except RunDirectoryError:  # a damaged STATUS.json is written anew by going on
+        return None
+    return read_summary(run) if done else None
+
+
+def _conduct(
+    experiment: Experiment, context: RunContext, preemption: Preemption, options: Options
+) -> Outcome:
+    """Run under the lock; whatever happens, STATUS.json and log.txt say so."""
+    run = context.run
+    began = time.monotonic()
+    try:
+        context.status("running")
+        summary = plain(experiment.run(context).summary())
+        atomic.write_json(run.path("results", "summary.json"), summary)
+        context.close()
+        _report(context)
+        goal = reached_goal(summary)
+        context.status("not-converged" if options.strict and not goal else "finished")
+        context.record(f"finished after {time.monotonic() - began:.1f} s")
+    except Preempted:
+        # Preempted without a signal: the experiment has its own reason, and a checkpoint all the same.
+        code = preemption.exit_code or ExitCode.PREEMPTED
+        state = "interrupted" if code is ExitCode.INTERRUPTED else "preempted"
+        message = f"stopped by {preemption.requested or 'the experiment'}; the checkpoint is safe"
+        return _stopped(context, code, state, message)
+    except KeyboardInterrupt:
+        message = "stopped by a second Ctrl-C; the last checkpoint is kept"
+        return _stopped(context, ExitCode.INTERRUPTED, "interrupted", message)
+    except MloptError as error:
+        _failed(context, str(error), str(error))
+        raise
+    except Exception as error:
+        message = f"the run failed with an unexpected {type(error).__name__}: {error}"
+        _failed(context, message, traceback.format_exc())
+        log = run.path("log.txt")
+        raise MloptError(
+            f"{message}. The traceback is in {log}; once mended: mlopt resume {run.root}"
+        ) from error
+    finally:
+        context.close()
+    return _outcome(run, summary, options, "")
+
+
+def _stopped(context: RunContext, code: ExitCode, state: str, message: str) -> Outcome:
+    context.close()
+    root = context.run.root
+    context.record(message)
+    context.status(state, message)
+    summary = {"status": state, "exit_code": int(code), "message": message, "run_dir": str(root)}
+    return Outcome(code, f"{message}. Go on with: mlopt resume {root}", summary)
+
+
+def _failed(context: RunContext, message: str, details: str) -> None:
+    context.record(details)
+    try:
+        context.status("failed", message)
+    except MloptError as error:  # a full disk: what made the run fail is what the user has to hear
+        context.record(str(error))
+
+
+def _report(context: RunContext) -> None:
+    """Write the report; results are safe by now, so a failing report is a warning."""
+    try:
+        from mlopt.cli.report import write_report
+
+        write_report(context.run.root)
+    except Exception as error:
+        context.record(traceback.format_exc())
+        again = f"mlopt report {context.run.root}"
+        context.log(f"warning: no report was written ({type(error).__name__}: {error}). Try again: {again}")
+
+
+def _outcome(run: RunDirectory, summary: dict[str, Any], options: Options, message: str) -> Outcome:
+    report = run.path("report.html")
+    summary = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
+    if options.strict and not reached_goal(summary):
+        goal = (
+            "no start reached the target"
+            if summary.get("target_energy") is not None
+            else "no start converged"
+        )
+        return Outcome(ExitCode.NOT_CONVERGED, f"not converged: {goal}", summary)
+    return Outcome(ExitCode.OK, message, summary)

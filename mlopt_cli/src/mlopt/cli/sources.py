@@ -1,0 +1,89 @@
+"""Where a configuration comes from: a file, or a recipe inside the package.
+
+Invariant: a recipe is found by comparing names, never by joining a name to a path, so none can lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlopt.core.config import load_experiment, override, read_file, read_yaml
+from mlopt.core.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from mlopt.core.experiment import Experiment
+
+_FOLDER = Path(__file__).with_name("recipes")
+TEMPLATE = Path(__file__).with_name("template.yaml")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A configuration as given: ``name`` for its runs, ``label`` for messages, the text and the overridden content."""
+
+    name: str
+    label: str
+    text: str
+    config: dict[str, Any]
+
+    def experiment(self) -> Experiment:
+        """Validate; raises `ConfigError`."""
+        return load_experiment(self.config, self.label)
+
+
+def recipe_paths() -> dict[str, Path]:
+    """Name of each recipe, sorted, and its file."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"), key=_natural)}
+
+
+def describe(path: Path) -> str:
+    """The first line of a recipe, which says in a comment what it is."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
+
+def find(given: str, assignments: Sequence[str] = ()) -> Source:
+    """The configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
+    path = Path(given)
+    recipes = recipe_paths()
+    if _is_file(path):
+        text, config = read_file(path)
+        name, label = path.stem, given
+    elif given in recipes:
+        text = recipes[given].read_text(encoding="utf-8")
+        name, label = given, f"recipe {given}"
+        config = read_yaml(text, label)
+    else:
+        raise InputError(unknown(given, recipes))
+    if assignments:
+        try:
+            config = override(config, assignments)
+        except ConfigError as error:
+            raise ConfigError(error.problems, label) from error
+        text = text.rstrip("\n") + "\n" + "".join(f"# -s {' '.join(one.split())}\n" for one in assignments)
+    return Source(name, label, text, config)
+
+
+def unknown(given: str, recipes: dict[str, Path], what: str = "is neither a file nor a recipe") -> str:
+    """What to say of a name that is no recipe (nor a file), with the nearest one."""
+    close = difflib.get_close_matches(given, recipes, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{given!r} {what}.{hint} Recipes: {', '.join(recipes)}."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.exists()  # a folder too: reading it then says what is wrong
+    except (OSError, ValueError):  # a name that is too long, a NUL
+        return False
+
+
+def _natural(path: Path) -> tuple[str, int, str]:
+    """Sort lj13 before lj98, and the variants of lj13 after it."""
+    head = path.stem.split("-")[0]
+    digits = "".join(character for character in head if character.isdigit())
+    return head.rstrip("0123456789"), int(digits or 0), path.stem
