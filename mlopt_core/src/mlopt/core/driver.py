@@ -86,7 +86,7 @@ class Driver:
     def _judge(self, progress: Progress, landscape: Landscape, evaluation: Evaluation) -> Landscape:
         """Record the evaluation, end what has to end, step the rest; returns the landscape of the rest."""
         stop, segments = self.stop, landscape.segments
-        force2 = segments.max((evaluation.force * evaluation.force).sum(-1))
+        force2 = segments.longest2(evaluation.force)
         sound = torch.isfinite(evaluation.energy + force2)
         reason = self._failures(progress, sound)
         tally = progress.tally.update(

@@ -69,14 +69,14 @@ class Segments:
             out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1).sum(-1))
         return out
 
-    def sum_columns(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum ``values (n_rows, d, k)`` over rows and ``d``, column by column: (n_problems, k)."""
-        k = values.shape[-1]
+    def sum_stack(self, values: torch.Tensor) -> torch.Tensor:
+        """`sum` of each of ``k`` arrays, ``values (k, n_rows, d)``: (n_problems, k)."""
+        k = len(values)
         if self.size is not None:
-            return values.reshape(self.n_problems, -1, k).sum(1)
+            return values.reshape(k, self.n_problems, -1).sum(-1).T
         out = values.new_zeros(self.n_problems, k)
         for _, problems, rows in self.buckets:
-            out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1, k).sum(1))
+            out = out.index_put((problems,), values[:, rows].reshape(k, problems.numel(), -1).sum(-1).T)
         return out
 
     def dot(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -92,6 +92,19 @@ class Segments:
             if size:
                 out = out.index_put((problems,), values[rows].reshape(problems.numel(), -1).amax(-1))
         return out
+
+    def longest2(self, values: torch.Tensor) -> torch.Tensor:
+        """Largest squared length of a row per problem of ``values (n_rows, d)``: (n_problems,)."""
+        squares = values * values
+        # torch sums a short last dimension slowly: adding the columns takes a fifth of the time
+        columns = squares.unbind(-1)
+        return self.max(sum(columns[1:], columns[0]) if len(columns) <= 4 else squares.sum(-1))
+
+    def scale(self, per_problem: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """``values (n_rows, d)`` times its problem's factor ``per_problem (n_problems,)``: (n_rows, d)."""
+        if self.size is not None:
+            return (values.reshape(self.n_problems, -1) * per_problem[:, None]).reshape(values.shape)
+        return values * per_problem[self.batch][:, None]
 
     def argmax(self, values: torch.Tensor) -> torch.Tensor:
         """Row of the largest ``values (n_rows,)`` of each problem, the first of equals: (n_problems,) int64.
