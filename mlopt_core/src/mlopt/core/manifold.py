@@ -33,7 +33,7 @@ class Manifold(Protocol):
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
         """Carry ``tangent`` at ``x`` to the tangent space at ``y``, parallel along the geodesic.
 
-        tangent: (n_rows, d), or (n_rows, d, k) for k vectors at once.
+        tangent: (n_rows, d), or (k, n_rows, d) for k vectors at once.
         """
         ...
 
@@ -121,9 +121,7 @@ class UnitSphere:
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
         """Parallel transport along the great circle; undefined where ``y = -x``."""
         middle = (x + y) / (1 + (x * y).sum(-1, keepdim=True))
-        if tangent.ndim == 3:
-            middle, y = middle[..., None], y[..., None]
-        return tangent - (tangent * y).sum(1, keepdim=True) * middle
+        return tangent - (tangent * y).sum(-1, keepdim=True) * middle
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> UnitSphere:
         """A sphere is a sphere."""

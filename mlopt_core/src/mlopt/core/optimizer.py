@@ -18,14 +18,14 @@ from mlopt.core.plugin import Plugin
 from mlopt.core.segments import Segments
 
 
-def per_row() -> Any:
-    """Declare a state tensor whose first dimension runs over rows."""
-    return field(metadata={"kind": "row"})
+def per_row(axis: int = 0) -> Any:
+    """Declare a state tensor whose dimension ``axis`` runs over rows."""
+    return field(metadata={"kind": "row", "axis": axis})
 
 
 def per_problem() -> Any:
     """Declare a state tensor whose first dimension runs over problems."""
-    return field(metadata={"kind": "problem"})
+    return field(metadata={"kind": "problem", "axis": 0})
 
 
 def nested() -> Any:
@@ -51,8 +51,8 @@ class State:
                 mixed[one.name] = mine.where(mask, theirs, segments)
             else:
                 chosen = rows if one.metadata["kind"] == "row" else mask
-                shaped = chosen.reshape(-1, *[1] * (mine.ndim - 1))
-                mixed[one.name] = torch.where(shaped, mine, theirs)
+                trailing = mine.ndim - one.metadata["axis"] - 1
+                mixed[one.name] = torch.where(chosen.reshape(-1, *[1] * trailing), mine, theirs)
         return replace(self, **mixed)
 
     def put(self, problems: torch.Tensor, rows: torch.Tensor, part: Self) -> Self:
@@ -63,7 +63,8 @@ class State:
             if one.metadata["kind"] == "state":
                 mixed[one.name] = mine.put(problems, rows, new)
             else:
-                mixed[one.name] = mine.index_copy(0, rows if one.metadata["kind"] == "row" else problems, new)
+                index = rows if one.metadata["kind"] == "row" else problems
+                mixed[one.name] = mine.index_copy(one.metadata["axis"], index, new)
         return replace(self, **mixed)
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Self:
@@ -71,12 +72,11 @@ class State:
         kept: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            kind = one.metadata["kind"]
-            kept[one.name] = (
-                value.select(problems, rows)
-                if kind == "state"
-                else value[rows if kind == "row" else problems]
-            )
+            if one.metadata["kind"] == "state":
+                kept[one.name] = value.select(problems, rows)
+            else:
+                index = rows if one.metadata["kind"] == "row" else problems
+                kept[one.name] = value.index_select(one.metadata["axis"], index)
         return replace(self, **kept)
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:

@@ -19,8 +19,9 @@ _MAX_SHRINKS = 8
 class LBFGSState(State):
     """x, force (n_rows, d), energy (n,): the last accepted point; step (n_rows, d) the move tried from there.
 
-    history (n_rows, d, 2 m): columns s_1..s_m, y_1..y_m, oldest first; zero columns are no information.
-    sy, yy (n, m, m): products s_i . y_j and y_i . y_j. scale (n,): the initial inverse curvature.
+    history (2 m, n_rows, d): s_1..s_m, y_1..y_m, oldest first; zeros are no information.
+    sy, yy (n, m, m): products s_i . y_j and y_i . y_j. along (n, 2 m): products of the history with the force.
+    scale (n,): the initial inverse curvature.
     shrinks (n,) int64: times that the present step was shortened; -1 before the first evaluation.
     """
 
@@ -28,11 +29,23 @@ class LBFGSState(State):
     force: torch.Tensor = per_row()
     energy: torch.Tensor = per_problem()
     step: torch.Tensor = per_row()
-    history: torch.Tensor = per_row()
+    history: torch.Tensor = per_row(axis=1)
     sy: torch.Tensor = per_problem()
     yy: torch.Tensor = per_problem()
+    along: torch.Tensor = per_problem()
     scale: torch.Tensor = per_problem()
     shrinks: torch.Tensor = per_problem()
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """The part of the state that says what has been learned."""
+
+    history: torch.Tensor
+    sy: torch.Tensor
+    yy: torch.Tensor
+    along: torch.Tensor
+    scale: torch.Tensor
 
 
 class LBFGS(Optimizer):
@@ -44,7 +57,7 @@ class LBFGS(Optimizer):
     no gradient (a band) energies are not compared.
     """
 
-    memory: int = setting(5, "pairs of steps and gradient changes that are remembered", ge=1, le=100)
+    memory: int = setting(8, "pairs of steps and gradient changes that are remembered", ge=1, le=100)
     max_step: float = setting(0.3, "largest displacement of a row in one step", unit="length", gt=0)
     scale: float = setting(0.014, "inverse curvature before anything is known", unit="length^2/energy", gt=0)
     shrink: float = setting(0.2, "factor on a step that went uphill", gt=0, lt=1)
@@ -59,9 +72,10 @@ class LBFGS(Optimizer):
             force=zeros,
             energy=x.new_full((n,), torch.inf),
             step=zeros,
-            history=x.new_zeros(*x.shape, 2 * m),
+            history=x.new_zeros(2 * m, *x.shape),
             sy=square,
             yy=square,
+            along=x.new_zeros(n, 2 * m),
             scale=x.new_zeros(n) + self.scale,
             shrinks=torch.full((n,), -1, dtype=torch.int64, device=x.device),
         )
@@ -80,83 +94,81 @@ class LBFGS(Optimizer):
 
         s = manifold.transport(state.x, x, manifold.difference(state.x, x))
         y = manifold.transport(state.x, x, state.force) - force
-        history = manifold.transport(state.x, x, state.history)
-        learn = began & (state.shrinks < _MAX_SHRINKS)
-        history, sy, yy, scale = self._remember(segments, state, history, s, y, learn)
-        step = self._direction(segments, history, sy, yy, scale, force)
-        step = manifold.project(x, step)
-
-        if bool(back.any()):
-            rows = segments.rows_of(back)[:, None]
-            retry = self.shrink * state.step
-            new_x = torch.where(rows, manifold.retract(state.x, retry), manifold.retract(x, step))
-            return new_x, LBFGSState(
-                x=torch.where(rows, state.x, x),
-                force=torch.where(rows, state.force, force),
-                energy=torch.where(back, state.energy, energy),
-                step=torch.where(rows, retry, step),
-                history=torch.where(rows[:, :, None], state.history, history),
-                sy=torch.where(back[:, None, None], state.sy, sy),
-                yy=torch.where(back[:, None, None], state.yy, yy),
-                scale=torch.where(back, state.scale, scale),
-                shrinks=torch.where(back, state.shrinks + 1, 0),
-            )
         shrinks = torch.zeros_like(state.shrinks)
-        return manifold.retract(x, step), LBFGSState(x, force, energy, step, history, sy, yy, scale, shrinks)
+        here, gone = x, bool(back.any())
+        if gone:  # to the old point, with what was known there
+            rows = segments.rows_of(back)[:, None]
+            here = torch.where(rows, state.x, x)
+        memory = self._remember(landscape, here, state, s, y, force, began & ~back)
+        step = manifold.project(here, self._direction(segments, memory, force))
+        if gone:
+            force = torch.where(rows, state.force, force)
+            energy = torch.where(back, state.energy, energy)
+            step = torch.where(rows, self.shrink * state.step, step)
+            shrinks = torch.where(back, state.shrinks + 1, 0)
+        new = LBFGSState(here, force, energy, step, **vars(memory), shrinks=shrinks)
+        return manifold.retract(here, step), new
 
     def _remember(
         self,
-        segments: Segments,
+        landscape: Landscape,
+        x: torch.Tensor,
         state: LBFGSState,
-        history: torch.Tensor,
         s: torch.Tensor,
         y: torch.Tensor,
+        force: torch.Tensor,
         learn: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Drop the oldest pair and append (s, y); a pair without positive curvature enters as zeros."""
-        m = self.memory
-        both = segments.sum_columns(torch.stack([s, y], -1) * y[..., None])  # s.y and y.y
-        good = learn & (both[:, 0] > 1e-12 * both[:, 1])
+    ) -> _Memory:
+        """Drop the oldest pair and append (s, y), or zeros where there is nothing to learn.
+
+        Where shorter and shorter steps led uphill still, all is forgotten.
+        """
+        m, segments = self.memory, landscape.segments
+        products = segments.sum_stack(torch.stack([s * y, y * y, s * force, y * force]))
+        good = learn & (state.shrinks < _MAX_SHRINKS) & (products[:, 0] > 1e-12 * products[:, 1])
         keep = segments.rows_of(good)[:, None]
         s, y = torch.where(keep, s, 0.0), torch.where(keep, y, 0.0)
-        history = torch.cat([history[..., 1:m], s[..., None], history[..., m + 1 :], y[..., None]], -1)
-        products = segments.sum_columns(history * y[..., None])  # every s_i . y and y_i . y
-        sy, yy = torch.zeros_like(state.sy), torch.zeros_like(state.yy)
+        new = torch.where(good[:, None], products, 0.0)
+        old = landscape.manifold.transport(state.x, x, state.history)
+        history = torch.cat([old[1:m], s[None], old[m + 1 :], y[None]])
+        with_y = segments.sum_stack(history * y)
+        sy, yy, along = (torch.zeros_like(one) for one in (state.sy, state.yy, state.along))
         sy[:, :-1, :-1], yy[:, :-1, :-1] = state.sy[:, 1:, 1:], state.yy[:, 1:, 1:]
-        sy[:, :, -1] = products[:, :m]
-        yy[:, :, -1] = yy[:, -1, :] = products[:, m:]
-        scale = torch.where(good, both[:, 0] / both[:, 1], state.scale)
-        if bool((state.shrinks >= _MAX_SHRINKS).any()):  # what is remembered has led uphill again and again
-            forget = state.shrinks >= _MAX_SHRINKS
-            history = history.masked_fill(segments.rows_of(forget)[:, None, None], 0.0)
-            sy, yy = sy.masked_fill(forget[:, None, None], 0.0), yy.masked_fill(forget[:, None, None], 0.0)
-            scale = torch.where(forget, self.scale, scale)
-        return history, sy, yy, scale
+        sy[:, :, -1] = with_y[:, :m]
+        yy[:, :, -1] = yy[:, -1, :] = with_y[:, m:]
+        # the force has changed by -y, so its products with older pairs need no pass over the history
+        along[:, : m - 1] = state.along[:, 1:m] - with_y[:, : m - 1]
+        along[:, m:-1] = state.along[:, m + 1 :] - with_y[:, m:-1]
+        along[:, m - 1], along[:, -1] = new[:, 2], new[:, 3]
+        scale = torch.where(good, products[:, 0] / products[:, 1], state.scale)
+        memory = _Memory(history, sy, yy, along, scale)
+        forget = learn & (state.shrinks >= _MAX_SHRINKS)
+        return self._cleared(memory, forget, segments) if bool(forget.any()) else memory
 
-    def _direction(
-        self,
-        segments: Segments,
-        history: torch.Tensor,
-        sy: torch.Tensor,
-        yy: torch.Tensor,
-        scale: torch.Tensor,
-        force: torch.Tensor,
-    ) -> torch.Tensor:
-        """``H force``, with an inverse Hessian H from the memory, capped."""
-        m = self.memory
-        products = segments.sum_columns(history * force[..., None])
-        diagonal = torch.diagonal(sy, dim1=1, dim2=2)
-        # an empty pair gets a unit pivot: its products are zero, so it drops out
-        upper = sy.triu() + torch.diag_embed((diagonal == 0).to(sy.dtype))
-        u = torch.linalg.solve_triangular(upper, products[:, :m, None], upper=True)
-        right = (
-            diagonal[:, :, None] * u
-            + scale[:, None, None] * ((yy * u.mT).sum(-1) - products[:, m:])[..., None]
+    def _cleared(self, memory: _Memory, forget: torch.Tensor, segments: Segments) -> _Memory:
+        """Start anew where what was remembered has led uphill again and again."""
+        rows = segments.rows_of(forget)
+        return _Memory(
+            memory.history.masked_fill(rows[:, None], 0.0),
+            memory.sy.masked_fill(forget[:, None, None], 0.0),
+            memory.yy.masked_fill(forget[:, None, None], 0.0),
+            memory.along.masked_fill(forget[:, None], 0.0),
+            torch.where(forget, self.scale, memory.scale),
         )
+
+    def _direction(self, segments: Segments, memory: _Memory, force: torch.Tensor) -> torch.Tensor:
+        """``H force``, with an inverse Hessian H from the memory, capped."""
+        m, scale, along = self.memory, memory.scale, memory.along
+        diagonal = torch.diagonal(memory.sy, dim1=1, dim2=2)
+        # an empty pair gets a unit pivot: its products are zero, so it drops out
+        upper = memory.sy.triu() + torch.diag_embed((diagonal == 0).to(scale))
+        u = torch.linalg.solve_triangular(upper, along[:, :m, None], upper=True)
+        inner = (memory.yy * u.mT).sum(-1) - along[:, m:]
+        right = diagonal[:, :, None] * u + (scale[:, None] * inner)[:, :, None]
         v = torch.linalg.solve_triangular(upper.mT, right, upper=False)
         weights = torch.cat([v, -scale[:, None, None] * u], 1)[:, :, 0]
         step = segments.rows_of(scale)[:, None] * force
-        step = step + (history * segments.rows_of(weights)[:, None, :]).sum(-1)
+        step = step + (memory.history * segments.rows_of(weights).T[:, :, None]).sum(0)
         downhill = segments.dot(step, force)
         longest = segments.max((step * step).sum(-1)).sqrt()
         factor = (self.max_step / longest.clamp(min=self.max_step)) * torch.where(downhill < 0, -1.0, 1.0)
