@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 800.0, 400.0
+WIDTH, HEIGHT = 680.0, 370.0
 # Room for labels at the text size that phones get.
-LEFT, RIGHT, TOP, BOTTOM = 92.0, 18.0, 26.0, 66.0
+LEFT, RIGHT, TOP, BOTTOM = 84.0, 18.0, 30.0, 56.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ class Axes:
             up,
             *titles,
             tuple((tick, counted(tick) if x_calls else f"{tick:.{x_places}f}") for tick in x_ticks),
-            tuple((tick, f"{100 * tick:.0f} %" if y_percent else f"{tick:.{y_places}f}") for tick in y_ticks),
+            tuple(
+                (tick, f"{100 * tick:.{max(0, y_places - 2)}f} %" if y_percent else f"{tick:.{y_places}f}")
+                for tick in y_ticks
+            ),
         )
 
     def svg(self, inside: str, name: str, label: str, outside: str = "") -> str:

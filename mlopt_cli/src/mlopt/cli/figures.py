@@ -5,12 +5,12 @@ Each function returns a ``Figure``, or None where there is nothing to show.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlopt.cli.axes import Axes
+from mlopt.cli.outcome import rounded
 from mlopt.cli.record import Record, Start
 from mlopt.core.statistics import Estimate, SuccessCurve
 
@@ -39,6 +39,9 @@ def energy_figure(record: Record) -> Figure | None:
     if not curves:
         return None
     last = max(points[-1][0] for points in curves.values())
+    hits = [start.first_hit for start in record.starts if start.first_hit is not None]
+    if len(hits) == len(curves):
+        last = min(last, 3 * max(hits))  # nothing happens after it
     finals = [points[-1][1] for points in curves.values()]
     low, high = _energy_range(curves, finals, record.target, last)
     # Before any line comes into the frame there is nothing to see.
@@ -100,12 +103,16 @@ def _curves(record: Record) -> dict[int, list[tuple[float, float]]]:
         index = indices[column] if column < len(indices) else column
         start = by_index.get(index)
         end = start.calls if start and start.calls else math.inf
+        hit = start.first_hit if start else None
         points: list[tuple[float, float]] = []
         latest = 0.0
         for calls, row in zip(record.trace_calls, record.trace_energy, strict=True):
             energy = row[column]
             if calls > end:
                 break
+            if hit is not None and energy is not None and latest < hit <= calls and points:
+                # The grid is coarse: the drop belongs where the hit was.
+                points.append((hit, energy))
             if energy is not None:
                 latest = calls
                 if not points or energy < points[-1][1]:
@@ -154,11 +161,12 @@ def _steps(points: Sequence[tuple[float, float]], axes: Axes) -> str:
 
 
 def _target_line(axes: Axes, target: float | None, horizontal: bool) -> str:
+    """Return the mark at the target; a vertical one stands on zero."""
     if target is None:
         return ""
     if horizontal:
         return f'<path class="target" d="M{axes.x.start:g} {axes.y(target):.1f}H{axes.x.end:g}"/>'
-    return f'<path class="target" d="M{axes.x(target):.1f} {axes.y.start:g}V{axes.y.end:g}"/>'
+    return f'<path class="target" d="M{axes.x(target):.1f} {axes.y(0.0):.1f}V{axes.y.end:g}"/>'
 
 
 def distribution_figure(record: Record) -> Figure | None:
@@ -166,7 +174,7 @@ def distribution_figure(record: Record) -> Figure | None:
     finals = sorted(
         (start.energy, start.first_hit is not None) for start in record.starts if start.energy is not None
     )
-    if not finals:
+    if len(finals) < 2:
         return None
     energies = [energy for energy, _ in finals]
     low = min([energies[0], *([record.target] if record.target is not None else [])])
@@ -175,7 +183,10 @@ def distribution_figure(record: Record) -> Figure | None:
     fence = quarter + 4 * max(quarter - low, middle - low)
     high = max(energy for energy in energies if energy <= fence)
     n_bins = min(max(math.ceil(2 * math.sqrt(len(energies))), 8), 40)
-    width = max((high - low) / (n_bins - 1), 1e-6 * max(abs(low), 1.0))
+    smallest = 1e-5 * max(abs(low), 1.0)
+    if high - low < smallest:
+        n_bins = 1
+    width = max((high - low) / max(n_bins - 1, 1), smallest)
     # The lowest energy is in the middle of the first bar, an empty one to its left.
     edges = [low + (i - 0.5) * width for i in range(n_bins + 1)]
     hits, others = [0] * n_bins, [0] * n_bins
@@ -185,12 +196,12 @@ def distribution_figure(record: Record) -> Figure | None:
             (hits if hit else others)[place] += 1
     most = max(a + b for a, b in zip(hits, others, strict=True))
     axes = Axes.over(
-        (edges[0] - width, edges[-1] + width / 2),
+        (edges[0] - width, edges[-1] + (width / 2 if n_bins > 1 else width)),
         (-0.16 * most, 1.08 * most),
         (f"final energy ({record.units})", "starts"),
         x_calls=False,
         y_whole=True,
-        height=340.0,
+        height=300.0,
     )
     axes = Axes(**{**axes.__dict__, "y_labels": tuple(label for label in axes.y_labels if label[0] >= 0)})
     bars = []
@@ -237,20 +248,24 @@ def success_figure(curve: SuccessCurve, mean: Estimate) -> Figure | None:
     """Fraction of starts that reached the target against force calls, with its band and the exponential law."""
     if curve.end <= 0:
         return None
+    # Once all have hit the curve stays at one.
+    end = 1.06 * curve.end if curve.fraction[-1] >= 1 else curve.end
+    # A search that seldom hits would otherwise be a line at the bottom.
+    top = min(1.02, max(0.05, 1.15 * max(curve.high)))
     axes = Axes.over(
-        (0.0, curve.end),
-        (0.0, 1.02),
+        (0.0, end),
+        (0.0, top),
         ("force calls", "starts that reached the target"),
         y_percent=True,
-        height=340.0,
+        height=300.0,
     )
     lower, upper = _staircase(curve, curve.low, axes), _staircase(curve, curve.high, axes)
     drawn = f'<path class="band" d="M{lower}L{" ".join(reversed(upper.split(" ")))}Z"/>'
     key = [("reached", "observed"), ("band", "95 % confidence")]
     if math.isfinite(mean.mean) and mean.mean > 0:
-        law = [(curve.end * i / 80, 1 - math.exp(-curve.end * i / 80 / mean.mean)) for i in range(81)]
+        law = [(end * i / 80, 1 - math.exp(-end * i / 80 / mean.mean)) for i in range(81)]
         drawn += f'<path class="law" d="M{"L".join(f"{axes.x(n):.1f},{axes.y(p):.1f}" for n, p in law)}"/>'
-        key.append(("law", f"a hit equally likely at every call, mean {html.escape(f'{mean.mean:,.0f}')}"))
+        key.append(("law", f"a hit equally likely at every call, mean {rounded(mean.mean)}"))
     drawn += f'<path class="reached" d="M{_staircase(curve, curve.fraction, axes)}"/>'
     return Figure(axes.svg(drawn, "success", "Fraction of starts that reached the target"), tuple(key))
 
@@ -258,6 +273,6 @@ def success_figure(curve: SuccessCurve, mean: Estimate) -> Figure | None:
 def _staircase(curve: SuccessCurve, values: Sequence[float], axes: Axes) -> str:
     """Return the corners of a step function, as in ``x,y x,y``."""
     corners = []
-    for n, until, value in zip(curve.calls, (*curve.calls[1:], curve.end), values, strict=True):
+    for n, until, value in zip(curve.calls, (*curve.calls[1:], axes.x.high), values, strict=True):
         corners += [f"{axes.x(n):.1f},{axes.y(value):.1f}", f"{axes.x(until):.1f},{axes.y(value):.1f}"]
     return " ".join(corners)

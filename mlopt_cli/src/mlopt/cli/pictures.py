@@ -102,7 +102,8 @@ def picture(minimum: Minimum, label: str) -> str:
 
     depth = points[:, 2]
     span = float(depth.max() - depth.min())
-    far = (depth.max() - depth) / span if span > 1e-9 else np.zeros(len(depth))
+    # A flat structure has no far side.
+    far = (depth.max() - depth) / max(span, 0.7 * float((high - low).max()))
     colours = _colours(minimum)
     shapes = []
     for i in np.argsort(depth, kind="stable"):
@@ -167,17 +168,20 @@ def _view(centred: Floats, minimum: Minimum) -> Floats:
     # A rod seen along its axis would be a dot.
     symmetric = _symmetry_axis(centred, minimum) if extent[0] < 1.7 * extent[1] else None
     if symmetric is not None:
-        toward = symmetric
-        flat = centred - np.outer(centred @ toward, toward)
-        across = np.cross(flat[np.argmax(np.linalg.norm(flat, axis=1).round(6))], toward)
-        across /= np.linalg.norm(across)
+        toward, fold = symmetric
+        side = np.cross(toward, np.eye(3)[np.argmin(np.abs(toward))])
+        side /= np.linalg.norm(side)
+        # The phase of this moment is where corners stick out: up, or sideways for what is longer than wide.
+        moment = np.sum((centred @ side + 1j * centred @ np.cross(toward, side)) ** fold)
+        phase = np.angle(moment) / fold - (0 if fold == 2 else math.pi / 2)
+        across = math.cos(phase) * side + math.sin(phase) * np.cross(toward, side)
     frame = np.stack([across, np.cross(toward, across), toward])
     view: Floats = _rotation(0, _TILT[0]) @ _rotation(1, _TILT[1]) @ frame
     return view
 
 
-def _symmetry_axis(centred: Floats, minimum: Minimum) -> Floats | None:
-    """Return the axis of the rotation of highest order that maps the structure on itself, if there is one."""
+def _symmetry_axis(centred: Floats, minimum: Minimum) -> tuple[Floats, int] | None:
+    """Return axis and order of the highest rotation that maps the structure on itself, if there is one."""
     import numpy as np
 
     from mlopt.core.matching import alignments
@@ -190,10 +194,10 @@ def _symmetry_axis(centred: Floats, minimum: Minimum) -> Floats | None:
     turning = np.flatnonzero(angles > 0.05)
     if not len(turning):
         return None
-    best = operations[turning[np.argmin(angles[turning].round(3))]]
+    chosen = turning[np.argmin(angles[turning].round(3))]
     # The axis is what the rotation leaves as it is.
-    axis: Floats = np.linalg.svd(best - np.eye(3))[2][2]
-    return axis
+    axis = np.linalg.svd(operations[chosen] - np.eye(3))[2][2]
+    return axis, round(2 * math.pi / float(angles[chosen]))
 
 
 def _rotation(axis: int, angle: float) -> Floats:

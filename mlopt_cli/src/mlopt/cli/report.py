@@ -102,7 +102,8 @@ def _head(record: Record, outcome: Outcome) -> str:
 def _tiles(record: Record, outcome: Outcome) -> str:
     tiles: list[tuple[str, str, str]] = []
     if outcome.best is not None:
-        gap = "" if record.target is None else f"{outcome.best - record.target:+.6f} from the target"
+        off = None if record.target is None else outcome.best - record.target
+        gap = "" if off is None else "the target" if abs(off) < 5e-7 else f"{off:+.6f} from the target"
         tiles.append((f"lowest energy ({record.units})", energy(outcome.best), gap))
     if outcome.n_starts:
         failed = f"{outcome.n_failed} failed (not finite)" if outcome.n_failed else ""
@@ -163,7 +164,7 @@ def _success(outcome: Outcome) -> str:
         law = -outcome.mean.mean * math.log1p(-share)
         rows.append(
             [
-                f"{share:.0%}",
+                f"{100 * share:.0f} %",
                 f"{seen:,.0f}" if seen is not None else "not reached",
                 rounded(law) if math.isfinite(law) else "–",
             ]

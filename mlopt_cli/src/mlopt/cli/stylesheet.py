@@ -25,8 +25,8 @@ dl.tiles dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-nume
 dl.tiles dd small { display: block; font-size: .8125rem; font-weight: 400; color: var(--soft); line-height: 1.35; }
 figure { margin: .4rem 0 0; container-type: inline-size; }
 svg.figure { display: block; width: 100%; height: auto; }
-svg.figure text { font-size: 14px; fill: var(--soft); font-variant-numeric: tabular-nums; }
-@container (max-width: 36rem) { svg.figure text { font-size: 22px; } svg.figure .dense { display: none; } }
+svg.figure text { font-size: 11.5px; fill: var(--soft); font-variant-numeric: tabular-nums; }
+@container (max-width: 36rem) { svg.figure text { font-size: 20px; } }
 svg.figure path { fill: none; }
 svg.figure .grid { stroke: var(--rule); } svg.figure .axis { stroke: var(--soft); }
 path.other, path.reached, path.best { stroke-linejoin: round; }
@@ -61,8 +61,9 @@ ul.key svg { width: .9rem; height: .9rem; }
 .balls .fade { fill: var(--card); } .balls .edge { stroke: var(--soft); fill: none; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; } th.left, td.left { text-align: left; }
+th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
+th.left, td.left { text-align: left; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 10rem; }
 tr.reached td:first-child { box-shadow: inset 3px 0 var(--reached); }
 details { margin: .8rem 0; border-top: 1px solid var(--rule); padding-top: .7rem; }

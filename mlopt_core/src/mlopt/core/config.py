@@ -138,7 +138,7 @@ def _parse(text: str, source: str) -> Any:
         holder: Any = OmegaConf.to_container(parsed, throw_on_missing=True)
         _check_values(holder["value"], "", source)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark: Any = error.problem_mark or error.context_mark
         where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
         problem = " ".join(f"{error.problem or error.context}".split())
         raise ConfigError([f"{where}not valid YAML: {problem}"], source) from error

@@ -78,7 +78,8 @@ class Flat:
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Length of the difference."""
-        return torch.linalg.vector_norm(self.difference(x, y), dim=-1)
+        length: torch.Tensor = torch.linalg.vector_norm(self.difference(x, y), dim=-1)
+        return length
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
         """Nothing changes."""
@@ -103,7 +104,8 @@ class UnitSphere:
         """Exponential map ``x cos t + tangent sin(t) / t``; renormalised against drift."""
         angle = torch.linalg.vector_norm(tangent, dim=-1, keepdim=True)
         moved = x * torch.cos(angle) + tangent * torch.sinc(angle / torch.pi)
-        return moved / torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+        length: torch.Tensor = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+        return moved / length
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Logarithm, by atan2 (acos loses half the digits near 0 and pi); undefined, and zero, at antipodes."""

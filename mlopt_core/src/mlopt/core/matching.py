@@ -121,7 +121,7 @@ def sorted_distances(
     if cell is not None and pbc is not None and np.any(pbc):
         from ase.geometry import find_mic
 
-        vectors = find_mic(vectors, np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))[0]  # type: ignore[no-untyped-call]
+        vectors = find_mic(vectors, np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))[0]
     distances = np.linalg.norm(vectors, axis=1)
     low, high = np.minimum(numbers[first], numbers[second]), np.maximum(numbers[first], numbers[second])
     return np.asarray(distances[np.lexsort((distances, high, low))], dtype=np.float64)
@@ -186,7 +186,7 @@ def _lattice_lengths(cell: Floats, pbc: NDArray[np.bool_]) -> Floats:
     """Return the shortest independent lattice vectors' lengths, sorted, and the k-th root of their volume."""
     from ase.geometry import minkowski_reduce
 
-    reduced = np.asarray(minkowski_reduce(cell, pbc)[0])  # type: ignore[no-untyped-call]
+    reduced = np.asarray(minkowski_reduce(cell, pbc)[0])
     reduced = reduced[np.asarray(pbc, dtype=bool)]
     volume = np.sqrt(max(np.linalg.det(reduced @ reduced.T), 0.0))
     return np.append(np.sort(np.linalg.norm(reduced, axis=1)), volume ** (1 / len(reduced)))

@@ -188,7 +188,7 @@ class MinimaStore:
 
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "export.db"
-            with connect(temporary, use_lock_file=False) as database:  # type: ignore[no-untyped-call]
+            with connect(temporary, use_lock_file=False) as database:
                 for atoms in self._images(minima):
                     database.write(atoms, key_value_pairs=atoms.info)
             write_bytes(path, temporary.read_bytes())

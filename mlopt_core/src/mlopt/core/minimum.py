@@ -85,7 +85,7 @@ class Minimum:
         group = self.point_group.symbol if self.point_group else "unknown"
         atoms.info.update(point_group=group, hits=self.hits, rank=rank)
         # Not in info as well: ASE's extxyz writer refuses an energy that it finds twice.
-        atoms.calc = SinglePointCalculator(atoms, energy=self.energy)  # type: ignore[no-untyped-call]
+        atoms.calc = SinglePointCalculator(atoms, energy=self.energy)
         return atoms
 
 

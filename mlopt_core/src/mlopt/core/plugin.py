@@ -29,8 +29,7 @@ _REQUIRED: Any = ...
 
 def setting(default: Any = _REQUIRED, doc: str = "", *, unit: str = "", **limits: Any) -> Any:
     """Declare a field of a plugin: default, one line of documentation, unit, and limits such as ``gt=0``."""
-    extra = {"unit": unit} if unit else None
-    return Field(default, description=doc, json_schema_extra=extra, **limits)
+    return Field(default, description=doc, json_schema_extra={"unit": unit} if unit else None, **limits)
 
 
 class Plugin(BaseModel):

@@ -45,11 +45,12 @@ class Potential(Plugin):
                 moved = Systems(deformed, systems.z, systems.ptr, cell, systems.pbc, systems.fixed)
             energy = self.energy(moved)
             wanted = [pos, strain] if stress else [pos]
+            grads: tuple[torch.Tensor | None, ...]
             total = energy.sum()
             if total.requires_grad:
                 grads = torch.autograd.grad(total, wanted, create_graph=keep, allow_unused=True)
             else:  # a constant energy, such as that of a single atom
-                grads = tuple(None for _ in wanted)
+                grads = (None,) * len(wanted)
         force = torch.zeros_like(pos) if grads[0] is None else -grads[0]
         tensor = None
         if stress:

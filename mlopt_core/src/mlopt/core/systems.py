@@ -84,7 +84,8 @@ class Systems:
     @cached_property
     def volume(self) -> torch.Tensor:
         """(n_systems,) cell volumes, 0 without a cell."""
-        return torch.linalg.det(self.cell).abs()
+        determinant: torch.Tensor = torch.linalg.det(self.cell)
+        return determinant.abs()
 
     def with_pos(self, pos: torch.Tensor) -> Systems:
         """The same systems at other positions; keeps what was derived from the rest."""

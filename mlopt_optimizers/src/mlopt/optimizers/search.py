@@ -18,7 +18,7 @@ from mlopt.core.potential import Potential
 from mlopt.core.progress import Progress
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.start import StartSampler
-from mlopt.core.stop import Reason, Stop
+from mlopt.core.stop import OnTarget, Reason, Stop
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.optimizers.polish import Polish
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: keeps the random numbers of starts apart from those of the search that follows
 _START_STREAM = 1
+_ON_TARGET: dict[str, OnTarget] = {"never": "continue", "start": "stop-start", "run": "stop-run"}
 #: seconds between two lines of progress
 _REPORT_EVERY = 0.5
 
@@ -119,7 +120,7 @@ class Search(Experiment):
             if restored.meta.get("system") != identity:
                 raise CheckpointError("the checkpoint is of another system: has the structure file changed?")
             progress.load_checkpoint(restored.tensors, restored.meta)
-            spent = float(restored.meta["seconds"])  # type: ignore[arg-type]
+            spent = float(restored.meta["seconds"])
 
         def elapsed() -> float:
             return spent + time.monotonic() - began
@@ -160,10 +161,10 @@ class Search(Experiment):
         if self.target is None:
             stop = Stop(self.budget.force_calls, self.fmax)
         else:
-            on_target = {"never": "continue", "start": "stop-start", "run": "stop-run"}[self.target.stop]
+            on_target = _ON_TARGET[self.target.stop]
             stop = Stop(
                 self.budget.force_calls, self.fmax, self.target.energy, self.target.tolerance, on_target
-            )  # type: ignore[arg-type]
+            )
         if self.optimizer.searching and self.fmax is not None:
             raise InputError(
                 "`fmax` ends local optimizers only; leave it out with a search such as basin-hopping"

@@ -72,7 +72,9 @@ class AsePotential(Potential):
         tensor = np.full((len(systems), 3, 3), np.nan)
         ptr = systems.ptr.tolist()
         for index, atoms in enumerate(systems.to_atoms()):
-            if not np.isfinite(atoms.positions).all():
+            if not len(atoms):
+                energy[index] = 0.0
+            if not len(atoms) or not np.isfinite(atoms.positions).all():
                 continue
             try:
                 found = _compute(calculator, atoms, stress and atoms.cell.rank == 3)

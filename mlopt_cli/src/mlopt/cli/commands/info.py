@@ -56,6 +56,8 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
     click.echo("Settings:" if described else "No settings.")
     for one in described:
         value = "required" if one.required else f"default {_default(one.default)}"
+        if one.type.startswith("group") and isinstance(one.default, dict):
+            value = ""  # its settings follow, with their own defaults
         facts = [one.type, value, one.limits, one.unit and f"in {one.unit}"]
         click.echo(f"  {one.name}: {', '.join(fact for fact in facts if fact)}")
         if one.doc:
