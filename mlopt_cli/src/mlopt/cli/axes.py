@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 680.0, 370.0
 # Room for labels at the text size that phones get.
-LEFT, RIGHT, TOP, BOTTOM = 84.0, 18.0, 30.0, 56.0
+LEFT, RIGHT, TOP, BOTTOM = 84.0, 30.0, 30.0, 56.0
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,9 @@ def distribution_figure(record: Record) -> Figure | None:
             place = min(int((energy - edges[0]) / width), n_bins - 1)
             (hits if hit else others)[place] += 1
     most = max(a + b for a, b in zip(hits, others, strict=True))
+    margin = width * (0.6 if n_bins > 1 else 4)
     axes = Axes.over(
-        (edges[0] - width, edges[-1] + (width / 2 if n_bins > 1 else width)),
+        (edges[0] - margin, edges[-1] + margin),
         (-0.16 * most, 1.08 * most),
         (f"final energy ({record.units})", "starts"),
         x_calls=False,

@@ -279,10 +279,12 @@ def _minima(path: Path, notes: list[str]) -> tuple[tuple[Minimum, ...], int]:
 
     minima: list[Minimum] = []
     try:
-        for place, atoms in enumerate(
-            itertools.islice(iread(path, index=":", format="extxyz"), MINIMA_SHOWN)
-        ):
-            minima.append(_minimum(atoms, place))
+        # An open file, for ASE reads an @ in a name as an index.
+        with path.open(encoding="utf-8") as lines:
+            for place, atoms in enumerate(
+                itertools.islice(iread(lines, index=":", format="extxyz"), MINIMA_SHOWN)
+            ):
+                minima.append(_minimum(atoms, place))
         total = _count_frames(path)
     # ASE raises whatever its parser meets in a torn or foreign file; the report goes on with what was read.
     except Exception as error:
