@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.cluster import Decahedron, Icosahedron, Octahedron
+from ase.cluster import Icosahedron, Octahedron
 from ase.io import write
 
-from mlopt.cli import pictures
 from mlopt.cli.record import number, read_record
 from mlopt.cli.report import write_report
 from mlopt.core.errors import RunDirectoryError
+from mlopt.core.rundir import RunDirectory, Status
 
 TARGET = -173.928427
 CONFIG = """experiment: search
@@ -297,6 +297,26 @@ def test_report_while_the_run_goes_on(tmp_path: Path) -> None:
             assert (f"{name}: " in page.text) is torn
 
 
+def test_report_of_a_killed_run(tmp_path: Path) -> None:
+    """Its status file says running for ever, but nobody holds the directory."""
+    RunDirectory.create(tmp_path / "run", config_resolved=CONFIG)
+    (tmp_path / "run/STATUS.json").write_text(json.dumps(asdict(Status("running"))))
+    _, page = report(tmp_path / "run")
+    assert "The run ended early (killed)" in page.text and "no results yet" in page.text
+
+
+def test_a_hit_by_the_polish_is_drawn(tmp_path: Path) -> None:
+    """Polishing comes after the last call of the search: the line and the axis go on to it."""
+    folder = fake_run(tmp_path / "run", 3, mean=1e12)
+    starts = json.loads((folder / "results/starts.json").read_text())
+    starts[1] |= {"first_hit": 260_000, "polished_energy": TARGET}
+    (folder / "results/starts.json").write_text(json.dumps(starts))
+    text, _ = report(folder)
+    assert "start 1: -173.928427 after 260,000 calls, target reached at 260,000" in text
+    dot = re.search(r'<circle class="best" cx="([\d.]+)"', text)
+    assert dot and float(dot[1]) == pytest.approx(650, abs=0.1)
+
+
 def test_report_of_another_kind_of_run(tmp_path: Path) -> None:
     """No starts at all: status, numbers and configuration remain."""
     (tmp_path / "results").mkdir()
@@ -320,10 +340,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_units_and_target_of_the_run(tmp_path: Path) -> None:
     """From the summary; while there is none, from the configuration."""
-    folder = fake_run(tmp_path / "run", 2, config="potential: {name: gupta}\nbudget: {target: -180}\n")
+    folder = fake_run(tmp_path / "run", 2, config="potential: {name: gupta}\ntarget: {energy: -180}\n")
     assert read_record(folder).units == "eV" and read_record(folder).target == TARGET
     (folder / "results/summary.json").write_text(json.dumps({"units": "kJ/mol"}))
     assert read_record(folder).units == "kJ/mol" and read_record(folder).target == -180
+    for units, shown in (("reduced", "reduced units"), ("eV, angstrom", "eV")):
+        (folder / "results/summary.json").write_text(json.dumps({"units": units}))
+        assert read_record(folder).units == shown
     (folder / "config.resolved.yaml").write_text("potential: morse\n")
     (folder / "results/summary.json").unlink()
     assert read_record(folder).units == "reduced units" and read_record(folder).target is None
@@ -335,55 +358,6 @@ def test_point_group_t_survives_the_file_format(tmp_path: Path) -> None:
     path = folder / "results/minima.extxyz"
     path.write_text(path.read_text().replace("point_group=Oh", "point_group=T"))
     assert read_record(folder).minima[0].point_group == "T"
-
-
-@pytest.mark.parametrize(
-    "atoms",
-    [
-        Atoms("Ar"),
-        Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 1]]),
-        Atoms("Ar3", positions=[[0, 0, 0], [0, 0, 1], [0, 0, 2]]),
-        Atoms("Ar2", positions=np.zeros((2, 3))),
-        Decahedron("Au", 3, 3, 0),
-        bulk("NaCl", "rocksalt", a=5.6, cubic=True),
-        bulk("Si", "diamond", a=5.43),
-        Atoms("Si4", positions=np.eye(4, 3), cell=[5, 5, 0], pbc=[True, True, False]),
-    ],
-    ids=[
-        "atom",
-        "dimer",
-        "chain",
-        "coincident",
-        "decahedron",
-        "alloy-cell",
-        "primitive-cell",
-        "slab-without-height",
-    ],
-)
-def test_pictures_of_odd_structures(tmp_path: Path, atoms: Atoms) -> None:
-    """Every sphere lies inside the picture, and every colour has its gradient and its entry in the key."""
-    minimum = read_record(fake_run(tmp_path / "run", 1, structures=[atoms])).minima[0]
-    drawing = pictures.picture(minimum, "a")
-    spheres = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)" r="([\d.]+)" fill="url\(#(\w+)\)"', drawing)
-    assert len(spheres) == len(atoms)
-    for x, y, r, _ in spheres:
-        assert all(float(r) - 0.2 <= float(c) <= pictures.SIZE - float(r) + 0.2 for c in (x, y))
-    names = {name for *_, name in spheres}
-    assert names == set(re.findall(r'radialGradient id="(\w+)"', pictures.gradients([minimum])))
-    assert pictures.legend([minimum]).count("<circle") == len(names)
-
-
-def test_clusters_are_seen_along_their_symmetry_axis(tmp_path: Path) -> None:
-    """Straightened, the picture of the truncated octahedron has its four-fold axis towards the viewer."""
-    turned = clusters()[0]
-    turned.rotate(37, (1, 2, 3))
-    minimum = read_record(fake_run(tmp_path / "run", 1, structures=[turned])).minima[0]
-    centred = minimum.positions - minimum.positions.mean(axis=0)
-    axis = pictures._symmetry_axis(centred, minimum)
-    assert axis is not None and axis[1] == 4
-    quarter = np.cross(axis[0], centred) + np.outer(centred @ axis[0], axis[0])
-    nearest = np.linalg.norm(quarter[:, None] - centred, axis=2).min(axis=1)
-    assert nearest.max() < 0.02
 
 
 def test_numbers_are_finite_floats_or_nothing() -> None:

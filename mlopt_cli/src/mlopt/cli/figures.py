@@ -38,7 +38,7 @@ def energy_figure(record: Record) -> Figure | None:
     curves = _curves(record)
     if not curves:
         return None
-    last = max(points[-1][0] for points in curves.values())
+    last = max(1.0, *(points[-1][0] for points in curves.values()))
     hits = [start.first_hit for start in record.starts if start.first_hit is not None]
     if len(hits) == len(curves):
         last = min(last, 3 * max(hits))  # nothing happens after it
@@ -122,6 +122,9 @@ def _curves(record: Record) -> dict[int, list[tuple[float, float]]]:
             latest = start.calls
             if not points:
                 points.append((start.calls, start.energy))
+        if hit is not None and hit > latest and points and start and start.energy is not None:
+            points.append((hit, start.energy))  # it was the polish that reached the target
+            latest = hit
         if points:
             curves[index] = [*points, (latest, points[-1][1])]
     return curves

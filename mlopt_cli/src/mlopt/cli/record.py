@@ -6,6 +6,7 @@ float or None, whatever the file holds.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core.errors import RunDirectoryError
+from mlopt.core.errors import MloptError, RunDirectoryError
+from mlopt.core.rundir import RunDirectory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,10 +100,10 @@ class Record:
 
     @property
     def units(self) -> str:
-        """Unit of energies: what the run says, else by potential."""
+        """Unit of energies: what the run says (as in ``eV, angstrom``), else by potential."""
         told = self.summary.get("units")
         if told:
-            return str(told)
+            return "reduced units" if told == "reduced" else str(told).split(",", maxsplit=1)[0]
         potential = self.config.get("potential")
         name = potential.get("name") if isinstance(potential, dict) else potential
         return "reduced units" if name in _REDUCED else "eV"
@@ -159,7 +161,7 @@ def read_record(folder: Path) -> Record:
         config_text=config_text,
         config=_yaml(config_text, notes),
         environment=_object(folder / "env.json", notes),
-        status=_object(folder / "STATUS.json", notes),
+        status=_status(folder, notes),
         summary=_object(folder / "results" / "summary.json", notes),
         starts=_starts(folder / "results" / "starts.json", notes),
     )
@@ -174,10 +176,20 @@ def read_record(folder: Path) -> Record:
     return Record(**{**record.__dict__, **changes, "notes": tuple(notes)})
 
 
+def _status(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """Return STATUS.json; a run that calls itself running while nobody runs it was killed."""
+    status = _object(folder / "STATUS.json", notes)
+    if status.get("state") == "running":
+        with contextlib.suppress(MloptError):
+            status["state"] = RunDirectory.open(folder).read_status().state
+    return status
+
+
 def _numbers_named(value: Any, names: tuple[str, ...]) -> Iterator[float]:
     if isinstance(value, dict):
         for name in names:
-            found = number(value.get(name))
+            inner = value.get(name)
+            found = number(inner.get("energy") if isinstance(inner, dict) else inner)
             if found is not None:
                 yield found
         for inner in value.values():
