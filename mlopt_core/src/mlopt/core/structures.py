@@ -125,7 +125,7 @@ def from_pyg(data: Any) -> Systems:
     ptr, batch = getattr(data, "ptr", None), getattr(data, "batch", None)
     if ptr is None:
         if batch is None:
-            batch = torch.zeros_like(data.z)
+            batch = torch.zeros_like(data.z, dtype=torch.int64)
         if bool((batch.diff() < 0).any()):
             raise InputError("from_pyg: `batch` is not sorted; sort the atoms by system")
         counts = torch.bincount(batch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr, field_validator
 
-from mlopt.core.elements import NUMBERS
+from mlopt.core.elements import NUMBERS, SYMBOLS
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.lazy import torch
@@ -110,17 +110,18 @@ class AsePotential(Potential):
                 continue
             tried.add(kind)
             trial = atoms if atoms.pbc.any() else _chain(sorted(kind[0]))
+            what = "a system of " + " and ".join(SYMBOLS[number] for number in sorted(kind[0]))
             try:
                 found = _compute(calculator, trial, False)
             except Exception as error:
                 raise InputError(
-                    f"the ASE calculator {self.calculator!r} cannot treat {trial.get_chemical_formula()}: "
+                    f"the ASE calculator {self.calculator!r} cannot treat {what}: "
                     f"{_cause(error)}. Change the system, or the calculator and its parameters."
                 ) from error
             if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):
                 raise InputError(
                     f"the ASE calculator {self.calculator!r} gives a non-finite energy or force for "
-                    f"{trial.get_chemical_formula()}. Check its parameters and the distances between the atoms."
+                    f"{what}. Check its parameters and the distances between the atoms."
                 )
 
     def _calculator(self) -> Any:
