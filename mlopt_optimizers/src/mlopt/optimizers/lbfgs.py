@@ -20,7 +20,7 @@ class LBFGSState(State):
     """x, force (n_rows, d), energy (n,): the last accepted point; step (n_rows, d) the move tried from there.
 
     history (2 m, n_rows, d): s_1..s_m, y_1..y_m, oldest first; zeros are no information.
-    sy, yy (n, m, m): products s_i . y_j and y_i . y_j. along (n, 2 m): products of the history with the force.
+    sy, yy (n, m, m): products s_i . y_j for i <= j, zero below, and y_i . y_j. along (n, 2 m): products of the history with the force.
     scale (n,): the initial inverse curvature.
     shrinks (n,) int64: times that the present step was shortened; -1 before the first evaluation.
     """
@@ -161,7 +161,7 @@ class LBFGS(Optimizer):
         m, scale, along = self.memory, memory.scale, memory.along
         diagonal = torch.diagonal(memory.sy, dim1=1, dim2=2)
         # an empty pair gets a unit pivot: its products are zero, so it drops out
-        upper = memory.sy.triu() + torch.diag_embed((diagonal == 0).to(scale))
+        upper = memory.sy + torch.diag_embed((diagonal == 0).to(scale))
         u = torch.linalg.solve_triangular(upper, along[:, :m, None], upper=True)
         inner = (memory.yy * u.mT).sum(-1) - along[:, m:]
         right = diagonal[:, :, None] * u + (scale[:, None] * inner)[:, :, None]
