@@ -33,7 +33,10 @@ class Outcome:
         energies = [start.energy for start in starts if start.energy is not None]
         told = number(record.summary.get("best_energy"))
         best = min(energies + ([told] if told is not None else []), default=None)
-        calls = sum(start.calls for start in starts) if starts else number(record.summary.get("force_calls"))
+        # The summary counts the polishing as well.
+        counts = [sum(start.calls for start in starts)] if starts else []
+        counts += [n for n in [number(record.summary.get("force_calls"))] if n is not None]
+        calls = max(counts, default=None)
         n_starts = len(starts) or int(number(record.summary.get("starts")) or 0)
         n_hits = sum(start.first_hit is not None for start in starts)
         rate = mean = curve = None

@@ -226,7 +226,10 @@ def _minima(record: Record) -> str:
         "times found",
         "first found by",
     ]
-    table = _table([*heads, "largest force"], rows, left=5)
+    # Not every run says who found a minimum, and how well it is converged: no columns of dashes.
+    told = [i for i in range(7) if any(row[i] != "–" for row in rows)]
+    heads = [[*heads, "largest force"][i] for i in told]
+    table = _table(heads, [[row[i] for i in told] for row in rows], left=told.index(5) if 5 in told else -1)
     rest = (
         f" The {MINIMA_SHOWN} lowest of {record.n_minima:,} are shown." if record.n_minima > len(rows) else ""
     )
