@@ -77,13 +77,15 @@ class Minimum:
             object.__setattr__(self, name, kind(value))
 
     def to_atoms(self, rank: int) -> Atoms:
-        """Return `ase.Atoms` with the energy as calculator result; ``info`` has point_group, hits and rank."""
+        """Return `ase.Atoms` with the energy as calculator result; ``info`` says the rest."""
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
 
         atoms = Atoms(numbers=self.z, positions=self.pos, cell=self.cell, pbc=self.pbc)
         group = self.point_group.symbol if self.point_group else "unknown"
-        atoms.info.update(point_group=group, hits=self.hits, rank=rank)
+        atoms.info.update(point_group=group, hits=self.hits, rank=rank, max_force=self.max_force)
+        known = {"start_index": self.start_index, "force_calls": self.force_calls}
+        atoms.info.update({key: value for key, value in known.items() if value is not None})
         # Not in info as well: ASE's extxyz writer refuses an energy that it finds twice.
         atoms.calc = SinglePointCalculator(atoms, energy=self.energy)
         return atoms

@@ -34,7 +34,8 @@ class Polished:
     """Relaxed structures, float64 on the CPU, with where they came from.
 
     systems: k structures. energy, fmax (k,): evaluated again from the final positions. start (k,) int64: index of the
-    start. calls (k,) int64: force calls that the start had made when the search met it. force_calls: spent here.
+    start. calls (k,) int64: force calls that the start had made when the search met it. spent (k,) int64: force calls of
+    the polish, the last evaluation included.
     """
 
     systems: Systems
@@ -42,13 +43,13 @@ class Polished:
     fmax: torch.Tensor
     start: torch.Tensor
     calls: torch.Tensor
-    force_calls: int
+    spent: torch.Tensor
 
 
-def polish(potential: Potential, systems: Systems, settings: Polish) -> tuple[Systems, int]:
-    """Relax ``systems``; returns them and the force calls spent. Energies are not trusted but computed again later."""
+def polish(potential: Potential, systems: Systems, settings: Polish) -> tuple[Systems, torch.Tensor]:
+    """Relax ``systems``; returns them and the force calls of each. Energies are computed again later."""
     if settings.force_calls == 0 or not systems.n_systems:
-        return systems, 0
+        return systems, torch.zeros(systems.n_systems, dtype=torch.int64)
     relaxed = minimize(
         AtomsLandscape(systems, potential),
         settings.optimizer,
@@ -58,7 +59,7 @@ def polish(potential: Potential, systems: Systems, settings: Polish) -> tuple[Sy
     )
     sound = ~relaxed.failed
     rows = systems.segments.rows_of(sound.to(systems.pos.device))[:, None]
-    return systems.with_pos(torch.where(rows, relaxed.x, systems.pos)), int(relaxed.calls.sum())
+    return systems.with_pos(torch.where(rows, relaxed.x, systems.pos)), relaxed.calls
 
 
 def best_of_each(result: Result, potential: Potential, settings: Polish) -> Polished:
@@ -99,11 +100,11 @@ def _systems(result: Result) -> Systems:
 
 
 def _evaluated(
-    potential: Potential, systems: Systems, spent: int, start: torch.Tensor, calls: torch.Tensor
+    potential: Potential, systems: Systems, spent: torch.Tensor, start: torch.Tensor, calls: torch.Tensor
 ) -> Polished:
     """Energy and force once more, in float64 on the CPU, from the positions that will be stored."""
     systems = systems.to("cpu", torch.float64)
     with torch.no_grad():
         found = AtomsLandscape(systems, potential).evaluate(systems.pos)
     fmax = systems.segments.max((found.force * found.force).sum(-1)).sqrt()
-    return Polished(systems, found.energy, fmax, start.cpu(), calls.cpu(), spent + systems.n_systems)
+    return Polished(systems, found.energy, fmax, start.cpu(), calls.cpu(), spent.cpu() + 1)

@@ -50,7 +50,7 @@ class SearchResult:
         best = best_of_each(result, search.potential, search.polish)
         met = lowest_met(result, search.potential, search.polish, search.minima.keep)
         minima = _store(search, [best, met], context)
-        calls = int(result.calls.sum()) + best.force_calls + met.force_calls
+        calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum())
         found = cls(search, result, best, minima, calls, elapsed())
         folder = context.results()
         if folder is not None:
@@ -65,11 +65,8 @@ class SearchResult:
         if target is None:
             return hits
         reached = (self.polished.energy <= target.energy + target.tolerance).tolist()
-        spent = self.result.calls.tolist()
-        per_start = self.search.polish.force_calls
-        return [
-            spent[i] + per_start if hit is None and reached[i] else hit for i, hit in enumerate(hits)
-        ]  # the polish of one start is charged in full: an upper bound
+        polished = (self.result.calls.cpu() + self.polished.spent).tolist()
+        return [polished[i] if hit is None and reached[i] else hit for i, hit in enumerate(hits)]
 
     @property
     def best(self) -> Minimum | None:
