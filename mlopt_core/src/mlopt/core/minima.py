@@ -22,9 +22,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -35,11 +33,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.core.atomic import write_bytes, write_text
-from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.matching import same_structure
-from mlopt.core.minimum import Evaluate, Ints, Minimum, Verification, verify
-from mlopt.core.symmetry import PointGroup, point_group
+from mlopt.core.minimum import (
+    Evaluate,
+    Ints,
+    Minimum,
+    Verification,
+    composition_key,
+    geometry,
+    verify,
+    with_point_group,
+)
+from mlopt.core.symmetry import PointGroup
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -142,7 +148,7 @@ class MinimaStore:
             raise InputError(f"lowest(k=...) must not be negative, got {k}.")
         wanted: dict[str, str] = {}
         if composition is not None:
-            wanted["composition"] = _composition(composition)
+            wanted["composition"] = composition_key(composition)
         if potential is not None:
             wanted["potential"] = potential
         where = " WHERE " + " AND ".join(f"{name} = ?" for name in wanted) if wanted else ""
@@ -197,7 +203,7 @@ class MinimaStore:
         return [minimum.to_atoms(rank) for rank, minimum in enumerate(self if minima is None else minima, 1)]
 
     def _add(self, minimum: Minimum, sources: list[str]) -> tuple[int, bool]:
-        composition = _composition(minimum.z)
+        composition = composition_key(minimum.z)
         with self._writing():
             known = [self._rows("SELECT minimum FROM hits WHERE source = ?", source) for source in sources]
             fresh = [source for source, rows in zip(sources, known, strict=True) if not rows]
@@ -205,11 +211,11 @@ class MinimaStore:
                 return int(known[0][0]["minimum"]), False
             same = self._same(minimum, composition)
             if same is None:
-                identifier = self._insert(_with_point_group(minimum), composition)
+                identifier = self._insert(with_point_group(minimum), composition)
             else:
                 identifier = int(same.id or 0)
                 if minimum.energy < same.energy:
-                    self._update(identifier, _with_point_group(minimum))
+                    self._update(identifier, with_point_group(minimum))
             for source in fresh:
                 self._database.execute("INSERT INTO hits VALUES (?, ?)", (source, identifier))
         return identifier, same is None
@@ -228,7 +234,7 @@ class MinimaStore:
         return None
 
     def _insert(self, minimum: Minimum, composition: str) -> int:
-        values = _geometry(minimum) | {
+        values = geometry(minimum) | {
             "potential": minimum.potential,
             "composition": composition,
             "first_run": minimum.first_run,
@@ -244,7 +250,7 @@ class MinimaStore:
         return int(cursor.lastrowid or 0)
 
     def _update(self, identifier: int, minimum: Minimum) -> None:
-        values = _geometry(minimum)
+        values = geometry(minimum)
         names = ", ".join(f"{name} = ?" for name in values)
         self._database.execute(f"UPDATE minima SET {names} WHERE id = ?", [*values.values(), identifier])
 
@@ -370,37 +376,6 @@ _PLAIN_COLUMNS = (
     "start_index",
     "force_calls",
 )
-
-
-def _geometry(minimum: Minimum) -> dict[str, object]:
-    """Return the columns that a lower-lying copy of the same minimum replaces."""
-    group = minimum.point_group
-    return {
-        "energy": minimum.energy,
-        "n_atoms": len(minimum.z),
-        "pos": minimum.pos.astype("<f8").tobytes(),
-        "z": minimum.z.astype("<i8").tobytes(),
-        "cell": minimum.cell.astype("<f8").tobytes(),
-        "pbc": sum(int(periodic) << axis for axis, periodic in enumerate(minimum.pbc)),
-        "max_force": minimum.max_force,
-        "rms_force": minimum.rms_force,
-        "point_group": group.symbol if group else None,
-        "point_group_order": group.order if group else None,
-    }
-
-
-def _with_point_group(minimum: Minimum) -> Minimum:
-    if minimum.point_group is None and not minimum.pbc.any():
-        # Atoms closer than the tolerance have no meaningful point group; they are stored without one.
-        with contextlib.suppress(InputError):
-            return replace(minimum, point_group=point_group(minimum.pos, minimum.z))
-    return minimum
-
-
-def _composition(wanted: str | Sequence[int] | Ints) -> str:
-    """Return the canonical key of a formula or of atomic numbers, ``"1:2,8:1"`` for water."""
-    count = Counter(parse_formula(wanted) if isinstance(wanted, str) else (int(number) for number in wanted))
-    return ",".join(f"{number}:{count[number]}" for number in sorted(count))
 
 
 def _refuse_other_formats(path: Path) -> None:

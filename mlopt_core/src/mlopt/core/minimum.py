@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError
 from mlopt.core.matching import checked
-from mlopt.core.symmetry import PointGroup
+from mlopt.core.symmetry import PointGroup, point_group
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -129,3 +132,35 @@ def verify(
     if not max_force <= force_tolerance:
         problems.append(f"largest force {max_force:g} exceeds {force_tolerance:g}")
     return Verification(energy, max_force, not problems, "; ".join(problems))
+
+
+def geometry(minimum: Minimum) -> dict[str, object]:
+    """Return the columns that a lower-lying copy of the same minimum replaces."""
+    group = minimum.point_group
+    return {
+        "energy": minimum.energy,
+        "n_atoms": len(minimum.z),
+        "pos": minimum.pos.astype("<f8").tobytes(),
+        "z": minimum.z.astype("<i8").tobytes(),
+        "cell": minimum.cell.astype("<f8").tobytes(),
+        "pbc": sum(int(periodic) << axis for axis, periodic in enumerate(minimum.pbc)),
+        "max_force": minimum.max_force,
+        "rms_force": minimum.rms_force,
+        "point_group": group.symbol if group else None,
+        "point_group_order": group.order if group else None,
+    }
+
+
+def with_point_group(minimum: Minimum) -> Minimum:
+    """Return the minimum with its point group, where it is finite and did not have one."""
+    if minimum.point_group is None and not minimum.pbc.any():
+        # Atoms closer than the tolerance have no meaningful point group; they are stored without one.
+        with contextlib.suppress(InputError):
+            return replace(minimum, point_group=point_group(minimum.pos, minimum.z))
+    return minimum
+
+
+def composition_key(wanted: str | Sequence[int] | Ints) -> str:
+    """Return the canonical key of a formula or of atomic numbers, ``"1:2,8:1"`` for water."""
+    count = Counter(parse_formula(wanted) if isinstance(wanted, str) else (int(number) for number in wanted))
+    return ",".join(f"{number}:{count[number]}" for number in sorted(count))
