@@ -44,7 +44,7 @@ class Made:
 def make(out: str | None, name: str, *, config_resolved: str, config_input: str) -> Made:
     """Create ``out``, or the next free ``runs/name-0001``."""
     missing = _missing(Path(_BASE) if out is None else Path(out))
-    path = default_path(name, _BASE) if out is None else Path(out).expanduser()
+    path = default_path(name, _BASE) if out is None else _expanded(out)
     folders = [path, *missing] if out is None else missing
     try:
         return Made(
@@ -58,6 +58,13 @@ def make(out: str | None, name: str, *, config_resolved: str, config_input: str)
     except MloptError:  # the disk refused after the directory had become ours
         _remove(path, folders)
         raise
+
+
+def _expanded(out: str) -> Path:
+    try:
+        return Path(out).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise RunDirectoryError(f"{out!r}: not a usable path: {error} Choose another --out.") from error
 
 
 def _missing(path: Path) -> list[Path]:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+def _not_nan(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if value != value:
+        raise click.BadParameter("nan is not a time in seconds.", context, parameter)
+    return value
+
+
 _OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object."),
     click.option(
@@ -26,6 +33,7 @@ _OPTIONS = (
     click.option(
         "--checkpoint-every",
         type=click.FloatRange(min=0),
+        callback=_not_nan,
         default=60.0,
         show_default=True,
         metavar="SECONDS",

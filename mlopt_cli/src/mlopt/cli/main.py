@@ -109,8 +109,12 @@ def _say(message: str, code: int, as_json: bool, usage: str = "") -> int:
     return code
 
 
-@click.command(cls=LazyGroup, invoke_without_command=True, epilog=EXIT_CODES)
-@click.help_option("-h", "--help")
+@click.command(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--version", is_flag=True, is_eager=True, help="Show the version and leave.")
 @click.pass_context
 def cli(ctx: click.Context, version: bool) -> None:

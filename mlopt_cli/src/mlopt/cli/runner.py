@@ -114,7 +114,7 @@ def reached_goal(summary: dict[str, Any]) -> bool:
         return bool(summary.get("hits"))
     if summary.get("converged") is not None:
         return bool(summary["converged"])
-    return summary.get("status") not in ("not-converged", "failed")
+    return summary.get("status") != "not-converged"
 
 
 def read_summary(run: RunDirectory) -> dict[str, Any] | None:
@@ -162,9 +162,13 @@ def _conduct(
         atomic.write_json(run.path("results", "summary.json"), summary)
         context.close()
         _report(context)
-        goal = reached_goal(summary)
-        context.status("not-converged" if options.strict and not goal else "finished")
-        context.record(f"finished after {time.monotonic() - began:.1f} s")
+        state = "finished"
+        if summary.get("status") == "failed":
+            state = "failed"
+        elif options.strict and not reached_goal(summary):
+            state = "not-converged"
+        context.status(state)
+        context.record(f"{state} after {time.monotonic() - began:.1f} s")
     except Preempted:
         # Preempted without a signal: the experiment has its own reason, and a checkpoint all the same.
         code = preemption.exit_code or ExitCode.PREEMPTED
@@ -221,6 +225,8 @@ def _report(context: RunContext) -> None:
 def _outcome(run: RunDirectory, summary: dict[str, Any], options: Options, message: str) -> Outcome:
     report = run.path("report.html")
     summary = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
+    if summary.get("status") == "failed":
+        return Outcome(ExitCode.FAILED, f"the run failed: every start did; {run.root} says why", summary)
     if options.strict and not reached_goal(summary):
         goal = (
             "no start reached the target"

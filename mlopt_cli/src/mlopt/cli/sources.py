@@ -40,6 +40,14 @@ def recipe_paths() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"), key=_natural)}
 
 
+def recipe(name: str) -> str:
+    """The text of a recipe; `InputError`, with a suggestion, if none has that name."""
+    recipes = recipe_paths()
+    if name not in recipes:
+        raise InputError(_unknown(name, recipes, "is not a recipe"))
+    return recipes[name].read_text(encoding="utf-8")
+
+
 def describe(path: Path) -> str:
     """The first line of a recipe, which says in a comment what it is."""
     with path.open(encoding="utf-8") as file:
@@ -58,7 +66,7 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
         name, label = given, f"recipe {given}"
         config = read_yaml(text, label)
     else:
-        raise InputError(unknown(given, recipes))
+        raise InputError(_unknown(given, recipes, "is neither a file nor a recipe"))
     if assignments:
         try:
             config = override(config, assignments)
@@ -68,7 +76,7 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
     return Source(name, label, text, config)
 
 
-def unknown(given: str, recipes: dict[str, Path], what: str = "is neither a file nor a recipe") -> str:
+def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
     """What to say of a name that is no recipe (nor a file), with the nearest one."""
     close = difflib.get_close_matches(given, recipes, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""

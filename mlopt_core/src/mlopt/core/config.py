@@ -167,7 +167,7 @@ def _check_events(text: str, source: str) -> None:
     depth = 0
     documents = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        line = f"line {event.start_mark.line + 1}: "
+        line = f"line {event.start_mark.line + 1}: " if event.start_mark is not None else ""
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:

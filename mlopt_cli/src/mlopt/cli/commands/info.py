@@ -30,9 +30,7 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
         kind, _, name = name.partition(":")
     recipes = sources.recipe_paths()
     if kind == "recipe" or (kind is None and name in recipes and not _owners(name)):
-        text = (
-            sources.find(name).text if name in recipes else sources.unknown(name, recipes, "is not a recipe")
-        )
+        text = sources.recipe(name)
         if as_json:
             emit_json({"kind": "recipe", "name": name, "text": text})
         else:

@@ -21,13 +21,7 @@ def command(recipe: str | None, output: str | None) -> None:
     from mlopt.cli import sources
     from mlopt.core.errors import InputError
 
-    recipes = sources.recipe_paths()
-    if recipe is None:
-        text = sources.TEMPLATE.read_text(encoding="utf-8")
-    elif recipe in recipes:
-        text = recipes[recipe].read_text(encoding="utf-8")
-    else:
-        raise InputError(sources.unknown(recipe, recipes, what="is not a recipe"))
+    text = sources.TEMPLATE.read_text(encoding="utf-8") if recipe is None else sources.recipe(recipe)
     if output == "-":
         click.echo(text, nl=False)
         return

@@ -1,0 +1,228 @@
+"""Fixtures of the command line's tests: an experiment that needs no physics, and the command in this process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mlopt.core import registry
+
+MODULE = '''
+"""An experiment for tests: adds up sines, one step at a time."""
+import json, math, os, signal, time
+from typing import Literal
+import torch
+from mlopt.core.checkpoint import Checkpoint
+from mlopt.core.errors import InputError, MloptError
+from mlopt.core.experiment import Context, Experiment, Preempted
+from mlopt.core.plugin import Plugin, setting
+
+class Outcome:
+    def __init__(self, values):
+        self.values = values
+    def summary(self):
+        return self.values
+
+class Sub(Plugin):
+    depth: int = setting(1, "how deep", unit="m", ge=1, le=9)
+
+class Sines(Experiment):
+    """Add up sines."""
+    steps: int = setting(10, "how many", ge=1)
+    sleep: float = setting(0.0, "after each step", unit="s", ge=0)
+    target: float | None = setting(None, "sum to stay below")
+    forbidden: bool = setting(False, "whether check refuses")
+    trouble: Literal[
+        "no", "input", "disk", "bug", "interrupt", "signal", "usr2", "ctrl-c", "all-failed"
+    ] = setting("no")
+    sub: Sub = setting(Sub(), "a group")
+    device: str = setting("cpu", "cpu or cuda")
+
+    def check(self):
+        if self.forbidden:
+            raise InputError("`forbidden` is on: switch it off")
+
+    def run(self, context=None):
+        context = context or Context()
+        total, step = torch.zeros((), dtype=torch.float64), 0
+        restored = context.restored()
+        if restored is not None:
+            total, step = restored.tensors["total"], restored.meta["step"]
+        while step < self.steps:
+            if context.pause():
+                context.save(step, Checkpoint({"total": total}, {"step": step}))
+                if context.stopping:
+                    raise Preempted
+            step += 1
+            total = total * 0.99 + math.sin(step)
+            context.metric(step, total=float(total))
+            context.progress(step / self.steps, f"total {float(total):.3f} [markup]")
+            suffered = context.results() / "suffered"
+            if step == self.steps // 2 and self.trouble != "no" and not suffered.exists():
+                suffered.touch()
+                self.suffer()
+            time.sleep(self.sleep)
+        (context.results() / "final.json").write_text(json.dumps(float(total)))
+        hits = None if self.target is None else int(float(total) < self.target)
+        status = "failed" if self.trouble == "all-failed" else "finished"
+        return Outcome({"experiment": "sines", "status": status, "target_energy": self.target, "hits": hits,
+                        "total": float(total), "not_json": math.nan})
+
+    def suffer(self):
+        if self.trouble == "input":
+            raise InputError("wrong after all: do better")
+        if self.trouble == "disk":
+            raise MloptError("the disk is full: free some space")
+        if self.trouble == "bug":
+            raise ZeroDivisionError("a [bug]")
+        if self.trouble == "interrupt":
+            raise KeyboardInterrupt
+        kinds = {"signal": signal.SIGTERM, "usr2": signal.SIGUSR2, "ctrl-c": signal.SIGINT}
+        if self.trouble in kinds:
+            os.kill(os.getpid(), kinds[self.trouble])
+
+class Stubborn(Experiment):
+    """Its settings do not survive being written."""
+    scale: float = setting(1.0, "changes at every reading")
+    def __init__(self, **values):
+        super().__init__(**{**values, "scale": values.get("scale", 1.0) * 2})
+    def run(self, context=None):
+        raise AssertionError("must not run")
+
+class Raising(Experiment):
+    """A validator of it raises what pydantic does not expect."""
+    def __init__(self, **values):
+        raise RuntimeError("surprise")
+    def run(self, context=None):
+        raise AssertionError("must not run")
+
+not_a_class = 3
+'''
+
+ENTRY_POINTS = """
+[mlopt.experiments]
+sines = mlopt_test_plugins:Sines
+stubborn = mlopt_test_plugins:Stubborn
+raising = mlopt_test_plugins:Raising
+broken = mlopt_test_raises:X
+leaving = mlopt_test_exits:X
+chatty = mlopt_test_prints:X
+missing = mlopt_test_nowhere:X
+number = mlopt_test_plugins:not_a_class
+stranger = collections:OrderedDict
+sub = mlopt_test_plugins:Sub
+[mlopt.moves]
+sub = mlopt_test_plugins:Sub
+twice = mlopt_test_plugins:Sub
+"""
+
+
+def write_distribution(folder: Path, name: str, entry_points: str) -> None:
+    """What pip leaves of an installed distribution, as far as entry points go."""
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
+@pytest.fixture(scope="session")
+def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for sys.path with the test plugins, sound and broken, registered as pip would."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "mlopt_test_plugins.py").write_text(MODULE)
+    (folder / "mlopt_test_raises.py").write_text("raise OSError('no such [library]')\n")
+    (folder / "mlopt_test_exits.py").write_text("raise SystemExit(0)\n")
+    (folder / "mlopt_test_prints.py").write_text(
+        "print('hello')\nfrom mlopt_test_plugins import Sines\nclass X(Sines): pass\n"
+    )
+    write_distribution(folder, "mlopt-test-plugins", ENTRY_POINTS)
+    write_distribution(folder, "mlopt-test-rival", "[mlopt.moves]\ntwice = mlopt_test_plugins:Sines\n")
+    return folder
+
+
+@pytest.fixture
+def plugins(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test plugins, registered in this process."""
+    monkeypatch.syspath_prepend(plugin_folder)
+    importlib.invalidate_caches()
+    yield plugin_folder
+    for name in [name for name in sys.modules if name.startswith("mlopt_test_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def mlopt(here: Path) -> Callable[..., Any]:
+    """Run the command in this process: ``mlopt("run", "lj13")`` gives exit code, stdout and stderr."""
+    from mlopt.cli.main import cli
+
+    def run(*args: str) -> Any:
+        result = CliRunner().invoke(cli, list(args), prog_name="mlopt")
+        return SimpleNamespace(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def refuse(mlopt: Callable[..., Any], here: Path) -> Callable[..., None]:
+    """Check that a request is refused: exit code 2, one message with all the words, and nothing written."""
+
+    def check(args: list[str], *words: str) -> None:
+        before = tree(here)
+        result = mlopt(*args)
+        assert result.code == 2, result
+        assert not result.out, "nothing belongs on stdout"
+        assert result.err.startswith(("mlopt: ", "Usage: ")) and "Traceback" not in result.err, result.err
+        for word in words:
+            assert word in result.err, f"{word!r} is missing in: {result.err}"
+        assert tree(here) == before, "something was written"
+
+    return check
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Replace the report by one that costs nothing; gives the directories that were asked for."""
+    from mlopt.cli import report
+
+    asked: list[Path] = []
+
+    def write_report(folder: Path) -> Path:
+        asked.append(folder)
+        (folder / "report.html").write_text("<html>")
+        return folder / "report.html"
+
+    monkeypatch.setattr(report, "write_report", write_report)
+    return asked
+
+
+@pytest.fixture
+def search() -> None:
+    """Skip where the experiment `search` is not installed."""
+    if not any(entry.name == "search" for entry in registry.entries("experiment")):
+        pytest.skip("needs the experiment `search`: install mlopt-optimizers (`make install`)")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file and folder below, with content."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        found |= {str(Path(parent, name)): b"" for name in folders}
+        found |= {str(Path(parent, name)): Path(parent, name).read_bytes() for name in files}
+    return found

@@ -1,0 +1,258 @@
+"""``mlopt resume``: after any kind of end the run ends as if it had never been stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlopt.core.rundir import RunDirectory
+
+CONFIG = "experiment: sines\nsteps: 40\n"
+
+
+@pytest.fixture
+def config(here: Path, plugins: Path, quick: list[Path]) -> str:
+    (here / "mine.yaml").write_text(CONFIG)
+    return "mine.yaml"
+
+
+def outcome(folder: Path) -> tuple[bytes, bytes, str]:
+    """What must not depend on kills: metrics, results, and that the run is finished."""
+    state = RunDirectory.open(folder).read_status().state
+    return (folder / "metrics.jsonl").read_bytes(), (folder / "results" / "final.json").read_bytes(), state
+
+
+def test_finished_run_is_left_alone(mlopt, config, here):
+    first = json.loads(mlopt("run", config, "--out", "x", "--json").out)
+    before = outcome(here / "x")
+    result = mlopt("resume", "x", "--json")
+    assert result.code == 0 and json.loads(result.out) == first
+    assert "is finished already" in result.err
+    assert outcome(here / "x") == before
+
+
+def test_finished_run_under_strict(mlopt, config):
+    mlopt("run", config, "--out", "x", "-s", "target=-99.0")
+    assert mlopt("resume", "x", "--strict").code == 3
+    assert mlopt("resume", "x").code == 0
+
+
+def test_same_result_as_without_a_stop(mlopt, config, here):
+    mlopt("run", config, "--out", "whole")
+    assert mlopt("run", config, "--out", "x", "-s", "trouble=signal").code == 75
+    result = mlopt("resume", "x")
+    assert result.code == 0 and "resumed from step-000000000020.ckpt" in result.err
+    assert outcome(here / "x") == outcome(here / "whole")
+
+
+def test_failed_run_is_taken_up(mlopt, config, here):
+    mlopt("run", config, "--out", "whole")
+    assert mlopt("run", config, "--out", "x", "-s", "trouble=disk", "--checkpoint-every", "0").code == 1
+    assert mlopt("resume", "x").code == 0
+    assert outcome(here / "x") == outcome(here / "whole")
+
+
+def test_damaged_checkpoint_is_skipped(mlopt, config, here):
+    mlopt("run", config, "--out", "whole")
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal", "--checkpoint-every", "0")
+    newest = max((here / "x" / "checkpoints").iterdir())
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 1
+    newest.write_bytes(data)
+    result = mlopt("resume", "x")
+    assert result.code == 0 and "skipped a checkpoint" in result.err and newest.name in result.err
+    assert outcome(here / "x") == outcome(here / "whole")
+
+
+def test_no_sound_checkpoint(mlopt, config, here):
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    for path in (here / "x" / "checkpoints").iterdir():
+        path.write_bytes(b"mlopt checkpoint\n")
+    result = mlopt("resume", "x")
+    assert result.code == 1 and "none of the 1 checkpoints can be used" in result.err
+
+
+def test_killed_before_the_first_checkpoint(mlopt, config, here):
+    mlopt("run", config, "--out", "whole")
+    mlopt("run", config, "--out", "x", "-s", "trouble=disk", "--checkpoint-every", "inf")
+    result = mlopt("resume", "x")
+    assert result.code == 0 and "started from the beginning" in result.err
+    assert outcome(here / "x") == outcome(here / "whole")
+
+
+@pytest.mark.parametrize(
+    "lost", [["STATUS.json"], ["results/summary.json"], ["env.json", "log.txt"], ["config.input.yaml"]]
+)
+def test_killed_before_the_last_file(mlopt, config, here, lost):
+    mlopt("run", config, "--out", "whole", "--checkpoint-every", "0")
+    mlopt("run", config, "--out", "x", "--checkpoint-every", "0")
+    for name in lost:
+        (here / "x" / name).unlink()
+    assert mlopt("resume", "x").code == 0
+    assert outcome(here / "x") == outcome(here / "whole")
+
+
+def test_torn_status(mlopt, config, here):
+    mlopt("run", config, "--out", "x")
+    (here / "x" / "STATUS.json").write_text('{"state": "fin')
+    assert mlopt("resume", "x").code == 0
+    assert RunDirectory.open(here / "x").read_status().state == "finished"
+
+
+def test_changed_configuration(mlopt, config, here, refuse):
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    path = here / "x" / "config.resolved.yaml"
+    path.write_text(path.read_text().replace("steps: 40", "steps: 50"))
+    refuse(
+        ["resume", "x"],
+        "not the one this run began with",
+        "-steps: 40",
+        "+steps: 50",
+        "mlopt run CONFIG --out",
+    )
+
+
+def test_no_overrides(config, refuse):
+    refuse(["resume", "x", "-s", "steps=3"], "-s")
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "folder"])
+def test_not_a_run_directory(here, refuse, kind):
+    if kind == "file":
+        (here / "x").write_text("")
+    if kind == "folder":
+        (here / "x").mkdir()
+        (here / "x" / "precious.txt").write_text("")
+    for command in ("resume", "status", "report"):
+        refuse([command, "x"], str(here / "x"), "run directory")
+
+
+def test_held_by_another_process(mlopt, config, here, refuse):
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mlopt.core.dirlock import hold\n"
+        "with hold(Path('x')):\n    print(flush=True)\n    sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin and other.stdout
+        other.stdout.readline()
+        result = mlopt("resume", "x")
+        other.stdin.close()
+    assert result.code == 2 and f"in use by process {other.pid}" in result.err
+
+
+def test_changed_versions_are_told(mlopt, config, here):
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    path = here / "x" / "env.json"
+    recorded = json.loads(path.read_text())
+    recorded["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(recorded))
+    result = mlopt("resume", "x")
+    assert result.code == 0 and "warning: torch was 1.0 when the run began" in result.err
+
+
+def test_threads_are_those_of_the_start(mlopt, config, here):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        mlopt("run", config, "--out", "x", "--threads", "3", "-s", "trouble=signal")
+        torch.set_num_threads(1)
+        assert "threads" not in mlopt("resume", "x").err
+        assert torch.get_num_threads() == 3
+        mlopt("run", config, "--out", "y", "--threads", "3", "-s", "trouble=signal")
+        assert "the number of threads was 3" in mlopt("resume", "y", "--threads", "1").err
+    finally:
+        torch.set_num_threads(before)
+
+
+def fork(args: list[str]) -> int:
+    """Run the command in a fork of this process, which has torch loaded already; returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        from mlopt.cli.main import cli
+
+        cli.main(args)
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(99)
+
+
+def wait(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("kills", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_at_random_instants(config, here, kills):
+    import torch
+
+    torch.zeros(())
+    chance = random.Random(kills)
+    run = ["run", config, "-s", "sleep=0.002", "--checkpoint-every", "0.01", "--quiet", "--out"]
+    began = time.monotonic()
+    assert wait(fork([*run, "whole"])) == 0
+    length = time.monotonic() - began
+    done = number = 0
+    while done < kills:
+        folder = here / f"x{number}"
+        number += 1
+        code = 1
+        while code != 0:
+            # A kill before the marker is written leaves no run to resume: then the run is started again.
+            started = (folder / ".mlopt-run").exists()
+            pid = fork(
+                ["resume", str(folder), "--quiet", "--checkpoint-every", "0.01"]
+                if started
+                else [*run, str(folder)]
+            )
+            if done < kills:
+                time.sleep(chance.uniform(0.0, 1.2 * length))
+                os.kill(pid, signal.SIGKILL)
+                done += 1
+            code = wait(pid)
+            assert code in (0, -signal.SIGKILL), (folder / "log.txt").read_text()
+        assert outcome(folder) == outcome(here / "whole"), f"kills of {folder}"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)]
+)
+def test_signal_from_outside(plugin_folder, here, number, code):
+    (here / "mine.yaml").write_text("experiment: sines\nsteps: 100000\nsleep: 0.01\n")
+    path = os.pathsep.join([str(plugin_folder), os.environ.get("PYTHONPATH", "")])
+    line = [sys.executable, "-m", "mlopt.cli", "run", "mine.yaml", "--out", "x", "--json"]
+    with subprocess.Popen(
+        line,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (here / "x" / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(number)
+        asked = time.monotonic()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert time.monotonic() - asked < 10
+    assert json.loads(out)["exit_code"] == code
+    assert len(list((here / "x" / "checkpoints").iterdir())) == 1
