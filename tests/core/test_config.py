@@ -339,10 +339,8 @@ def test_objects_become_plain(tmp_path):
         dump_yaml({"a": [object()]})
 
 
-SNIPPETS = """: |- |[|]|{|}|&a |*a|!!int |${x}|???|'|"|#|>|%|---|null|.nan|1e999|é|name|step: 1|<<: |? |=|0x_|1:2""".split(
-    "|"
-)
-SNIPPETS += ["\n", "\n---\n", "  ", "\t", "|", "\x00", "\ufeff"]
+SNIPPETS = """: |- |[|]|{|}|&a |*a|!!int |${x}|???|'|"|#|>|%|---|null|.nan|1e999|é|name|step: 1""".split("|")
+SNIPPETS += ["<<: ", "? ", "=", "0x_", "1:2", "\n", "\n---\n", "  ", "\t", "|", "\x00", "\ufeff"]
 
 
 def mutated(text: str, chance: random.Random) -> str:
