@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.external import ExternalOptimizer
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
@@ -75,6 +76,8 @@ class Driver:
         if progress.active.numel() < landscape.segments.n_problems:
             landscape = landscape.select(progress.active)
         with torch.no_grad():
+            if isinstance(self.optimizer, ExternalOptimizer):
+                return self.optimizer.advance(landscape, progress, self.stop, pause)
             while progress.active.numel():
                 if pause is not None and pause():
                     break

@@ -62,6 +62,7 @@ class Segments:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum ``values (n_rows, ...)`` over everything that belongs to a problem: (n_problems,)."""
+        values = values.contiguous()  # torch sums strided memory in another order
         if self.size is not None:
             return values.reshape(self.n_problems, -1).sum(-1)
         out = values.new_zeros(self.n_problems)
@@ -71,7 +72,7 @@ class Segments:
 
     def sum_stack(self, values: torch.Tensor) -> torch.Tensor:
         """`sum` of each of ``k`` arrays, ``values (k, n_rows, d)``: (n_problems, k)."""
-        k = len(values)
+        k, values = len(values), values.contiguous()
         if self.size is not None:
             return values.reshape(k, self.n_problems, -1).sum(-1).T
         out = values.new_zeros(self.n_problems, k)

@@ -38,7 +38,9 @@ class StartSampler(Plugin):
                 f"systems, got {tuple(diameter.shape)} and {tuple(key.shape)}"
             )
         if not bool((diameter > 0).all()):
-            raise InputError(f"{type(self).__name__}: every `diameter` must be positive; the potential gave one that is not")
+            raise InputError(
+                f"{type(self).__name__}: every `diameter` must be positive; the potential gave one that is not"
+            )
         with torch.no_grad():
             counter = torch.zeros(n, dtype=torch.int64, device=key.device)
             drawn = self.draw(systems, diameter.to(torch.float64), Draws(key, counter, systems.segments))

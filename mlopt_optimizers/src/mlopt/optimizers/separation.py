@@ -25,7 +25,9 @@ def separate(
         if size < 2:
             continue
         per_chunk = max(1, _CHUNK // size**2)
-        for some, own in zip(problems.split(per_chunk), rows.split(per_chunk * size), strict=True):
+        for some, own in zip(
+            torch.split(problems, per_chunk), torch.split(rows, per_chunk * size), strict=True
+        ):
             unit = mean[own]
             cell = systems.cell[some].to(pos.dtype) / unit.reshape(-1, size)[:, 0, None, None]
             moved = _relax(
@@ -79,7 +81,9 @@ class _Image:
         safe = torch.where(pbc[:, :, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
         # the reciprocal vectors, written out as cross products: bits must not depend on the batch
         a, b, c = safe.unbind(1)
-        crosses = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
+        crosses = torch.stack(
+            [torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1
+        )
         volume = a[:, 0] * crosses[:, 0, 0] + a[:, 1] * crosses[:, 0, 1] + a[:, 2] * crosses[:, 0, 2]
         self.cell, self.dual = safe[..., None, None], (crosses / volume[:, None, None])[..., None, None]
         self.pbc = pbc[..., None, None]

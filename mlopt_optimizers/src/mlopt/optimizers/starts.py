@@ -18,7 +18,9 @@ from mlopt.optimizers.separation import separate
 class GivenStart(StartSampler):
     """The positions of the systems themselves, shaken if asked for."""
 
-    rattle: float = setting(0.0, "standard deviation of a normal displacement of each component", unit="diameter", ge=0)
+    rattle: float = setting(
+        0.0, "standard deviation of a normal displacement of each component", unit="diameter", ge=0
+    )
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Given positions plus noise."""
@@ -30,7 +32,9 @@ class GivenStart(StartSampler):
 class BoxStart(StartSampler):
     """Uniform in a cube about the origin; along periodic directions, uniform in the cell."""
 
-    edge: float | None = setting(None, "edge of the cube; none: what `density` makes it", unit="diameter", gt=0)
+    edge: float | None = setting(
+        None, "edge of the cube; none: what `density` makes it", unit="diameter", gt=0
+    )
     density: float = setting(
         0.7, "where no edge is given, atoms in a cube; close packing is 1.41", unit="1/diameter^3", gt=0
     )
@@ -70,7 +74,8 @@ class SphereStart(StartSampler):
         direction, share = draws.normal_rows(3), draws.rows(1)
         length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
         away = systems.segments.rows_of(radius)[:, None] * _cube_root(share)
-        return direction / length.clamp(min=torch.finfo(length.dtype).tiny) * away
+        unit: torch.Tensor = direction / length.clamp(min=torch.finfo(length.dtype).tiny)
+        return unit * away
 
 
 class HarmonicStart(StartSampler):
@@ -86,7 +91,9 @@ class HarmonicStart(StartSampler):
 
     edge: float = setting(3.0, "edge of the box in directions without periodicity", unit="diameter", gt=0)
     steps: int = setting(100, "gradient descent steps on the soft spheres", ge=0)
-    step: float = setting(0.05, "size of these steps; soft spheres have unit stiffness", unit="diameter^2/energy", gt=0)
+    step: float = setting(
+        0.05, "size of these steps; soft spheres have unit stiffness", unit="diameter^2/energy", gt=0
+    )
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Uniform, then separated."""
