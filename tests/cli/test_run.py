@@ -212,6 +212,26 @@ def test_full_disk_while_the_directory_is_made(mlopt, config, here, monkeypatch)
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
 
 
+@pytest.mark.parametrize(("trouble", "code"), [("signal", 75), ("disk", 1)])
+def test_status_that_cannot_be_written(mlopt, config, here, monkeypatch, trouble, code):
+    """What became of the run and its checkpoint counts, even where the disk takes no more."""
+    from mlopt.cli.context import RunContext
+    from mlopt.core.errors import MloptError
+
+    write = RunContext.status
+
+    def refuse(self, state, message=""):
+        if (here / "x" / "results" / "suffered").exists():
+            raise MloptError("no room for STATUS.json")
+        write(self, state, message)
+
+    monkeypatch.setattr(RunContext, "status", refuse)
+    monkeypatch.setattr("mlopt.cli.context._STATUS_EVERY", 0.0)
+    result = mlopt("run", config, "--out", "x", "-s", f"trouble={trouble}")
+    assert result.code == code and "no room" not in result.err
+    assert "no room for STATUS.json" in (here / "x" / "log.txt").read_text()
+
+
 def test_file_wins_over_recipe(mlopt, config, here):
     (here / "lj13").write_text(CONFIG)
     result = mlopt("run", "lj13", "--json")

@@ -65,7 +65,8 @@ class RunContext(Context):
         now = time.monotonic()
         if now >= self._next_status:
             self._next_status = now + _STATUS_EVERY
-            self.status("running")
+            with contextlib.suppress(MloptError):  # as for the log
+                self.status("running")
 
     def log(self, message: str) -> None:
         self._display.note(message)

@@ -197,16 +197,21 @@ def _stopped(context: RunContext, code: ExitCode, state: str, message: str) -> O
     context.close()
     root = context.run.root
     context.record(message)
-    context.status(state, message)
+    _try_status(context, state, message)
     summary = {"status": state, "exit_code": int(code), "message": message, "run_dir": str(root)}
     return Outcome(code, f"{message}. Go on with: mlopt resume {root}", summary)
 
 
 def _failed(context: RunContext, message: str, details: str) -> None:
     context.record(details)
+    _try_status(context, "failed", message)
+
+
+def _try_status(context: RunContext, state: str, message: str) -> None:
+    """Write STATUS.json if the disk lets us: how the run ended is what the user has to hear, not that it could not."""
     try:
-        context.status("failed", message)
-    except MloptError as error:  # a full disk: what made the run fail is what the user has to hear
+        context.status(state, message)
+    except MloptError as error:
         context.record(str(error))
 
 
