@@ -49,9 +49,9 @@ class SimulatedAnnealing(Optimizer):
     are accepted: to accept rises would be to walk at infinite temperature, where atoms overlap and energies mean
     nothing. Non-finite energies are rejected and do not count.
 
-    It returns the lowest point met, not a minimum: quench it afterwards. Free clusters evaporate at 98 % acceptance, and
-    starts with overlapping atoms calibrate to their overlaps: give these a ``start_temperature`` near melting (about
-    0.5 for Lennard-Jones) and a ``cooling`` of 0.05.
+    It returns the lowest point met, not a minimum: quench it afterwards. Free clusters evaporate at 98 % acceptance,
+    and starts with overlapping atoms calibrate to their overlaps: give these a ``start_temperature`` near melting
+    (about 0.5 for Lennard-Jones) and a ``cooling`` of 0.05.
     """
 
     searching: ClassVar[bool] = True

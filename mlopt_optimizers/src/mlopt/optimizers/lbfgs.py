@@ -20,8 +20,8 @@ class LBFGSState(State):
     """x, force (n_rows, d), energy (n,): the last accepted point; step (n_rows, d) the move tried from there.
 
     history (2 m, n_rows, d): s_1..s_m, y_1..y_m, oldest first; zeros are no information.
-    sy, yy (n, m, m): products s_i . y_j for i <= j, zero below, and y_i . y_j. along (n, 2 m): products of the history with the force.
-    scale (n,): the initial inverse curvature.
+    sy, yy (n, m, m): products s_i . y_j for i <= j, zero below, and y_i . y_j.
+    along (n, 2 m): products of the history with the force. scale (n,): the initial inverse curvature.
     shrinks (n,) int64: times that the present step was shortened; -1 before the first evaluation.
     """
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from mlopt.core.driver import minimize
+from mlopt.core.driver import Driver
+from mlopt.core.experiment import Preempted
 from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, Plugin, setting
 from mlopt.core.potential import Potential
+from mlopt.core.random import problem_keys
 from mlopt.core.result import Result
+from mlopt.core.stop import Stop
 from mlopt.core.systems import Systems
 from mlopt.optimizers.lbfgs import LBFGS
 
@@ -34,8 +38,8 @@ class Polished:
     """Relaxed structures, float64 on the CPU, with where they came from.
 
     systems: k structures. energy, fmax (k,): evaluated again from the final positions. start (k,) int64: index of the
-    start. calls (k,) int64: force calls that the start had made when the search met it. spent (k,) int64: force calls of
-    the polish, the last evaluation included.
+    start. calls (k,) int64: force calls that the start had made when the search met it. spent (k,) int64: force calls
+    of the polish, the last evaluation included.
     """
 
     systems: Systems
@@ -46,31 +50,41 @@ class Polished:
     spent: torch.Tensor
 
 
-def polish(potential: Potential, systems: Systems, settings: Polish) -> tuple[Systems, torch.Tensor]:
-    """Relax ``systems``; returns them and the force calls of each. Energies are computed again later."""
+def polish(
+    potential: Potential, systems: Systems, settings: Polish, pause: Callable[[], bool]
+) -> tuple[Systems, torch.Tensor]:
+    """Relax ``systems``; returns them and the force calls of each. Energies are computed again later.
+
+    Raises:
+        Preempted: ``pause`` was true between two steps. The search before it can be resumed; this starts over.
+    """
     if settings.force_calls == 0 or not systems.n_systems:
         return systems, torch.zeros(systems.n_systems, dtype=torch.int64)
-    relaxed = minimize(
-        AtomsLandscape(systems, potential),
-        settings.optimizer,
-        systems.pos,
-        force_calls=settings.force_calls,
-        fmax=None if settings.optimizer.searching else settings.fmax,
-    )
+    stop = Stop(settings.force_calls, None if settings.optimizer.searching else settings.fmax)
+    driver = Driver(AtomsLandscape(systems, potential), settings.optimizer, stop)
+    ids = torch.arange(systems.n_systems, device=systems.pos.device)
+    progress = driver.advance(driver.begin(systems.pos, problem_keys(0, ids)), pause)
+    if not progress.done:
+        raise Preempted
+    relaxed = driver.result(progress)
     sound = ~relaxed.failed
     rows = systems.segments.rows_of(sound.to(systems.pos.device))[:, None]
     return systems.with_pos(torch.where(rows, relaxed.x, systems.pos)), relaxed.calls
 
 
-def best_of_each(result: Result, potential: Potential, settings: Polish) -> Polished:
+def best_of_each(
+    result: Result, potential: Potential, settings: Polish, pause: Callable[[], bool]
+) -> Polished:
     """Polish the best point of every start."""
     systems = _systems(result).with_pos(result.x.to(torch.float64)).to(dtype=torch.float64)
     return _evaluated(
-        potential, *polish(potential, systems, settings), torch.arange(len(result)), result.calls
+        potential, *polish(potential, systems, settings, pause), torch.arange(len(result)), result.calls
     )
 
 
-def lowest_met(result: Result, potential: Potential, settings: Polish, keep: int) -> Polished:
+def lowest_met(
+    result: Result, potential: Potential, settings: Polish, keep: int, pause: Callable[[], bool]
+) -> Polished:
     """Polish the ``keep`` lowest distinct minima that a search met, over all starts."""
     base = _systems(result).to(dtype=torch.float64)
     picked: list[tuple[int, int]] = []
@@ -90,7 +104,7 @@ def lowest_met(result: Result, potential: Potential, settings: Polish, keep: int
         ptr = base.ptr
         points = [result.pool_x[int(ptr[start]) : int(ptr[start + 1]), slot] for start, slot in picked]
         systems = systems.with_pos(torch.cat(points).to(torch.float64))
-    return _evaluated(potential, *polish(potential, systems, settings), starts, calls)
+    return _evaluated(potential, *polish(potential, systems, settings, pause), starts, calls)
 
 
 def _systems(result: Result) -> Systems:

@@ -130,12 +130,13 @@ class Search(Experiment):
             driver.advance(progress, watch.pause)
             if watch.out_of_time:
                 driver.end_all(progress, Reason.TIME)
-            if not progress.done:
-                tensors, meta = progress.to_checkpoint()
-                meta |= {"system": identity, "seconds": elapsed()}
-                context.save(progress.calls, Checkpoint(tensors, meta))
-                if context.stopping:
-                    raise Preempted
+            # also when done: polishing can be long, and what is killed in it goes on from here
+            tensors, meta = progress.to_checkpoint()
+            context.save(
+                progress.calls, Checkpoint(tensors, meta | {"system": identity, "seconds": elapsed()})
+            )
+            if context.stopping:
+                raise Preempted
         watch.report(final=True)
         return SearchResult.of(self, driver.result(progress), context, elapsed)
 

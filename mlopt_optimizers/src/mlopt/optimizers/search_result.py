@@ -47,8 +47,12 @@ class SearchResult:
         cls, search: Search, result: Result, context: Context, elapsed: Callable[[], float]
     ) -> SearchResult:
         """Polish what a search left, store the minima, and write the files of a run."""
-        best = best_of_each(result, search.potential, search.polish)
-        met = lowest_met(result, search.potential, search.polish, search.minima.keep)
+
+        def pause() -> bool:
+            return context.stopping
+
+        best = best_of_each(result, search.potential, search.polish, pause)
+        met = lowest_met(result, search.potential, search.polish, search.minima.keep, pause)
         minima = _store(search, [best, met], context)
         calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum())
         found = cls(search, result, best, minima, calls, elapsed())

@@ -69,13 +69,14 @@ class SphereStart(StartSampler):
         else:
             radius = self.margin + _cube_root(counts * (3.0 / (4.0 * math.pi * math.sqrt(2.0))))
         radius = radius * _mean(systems, diameter)
-        if systems.periodic:
-            return _in_box(systems, 2.0 * radius, draws)
         direction, share = draws.normal_rows(3), draws.rows(1)
         length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
         away = systems.segments.rows_of(radius)[:, None] * _cube_root(share)
-        unit: torch.Tensor = direction / length.clamp(min=torch.finfo(length.dtype).tiny)
-        return unit * away
+        ball: torch.Tensor = direction / length.clamp(min=torch.finfo(length.dtype).tiny) * away
+        if not systems.periodic:
+            return ball
+        periodic = systems.segments.rows_of(systems.pbc.any(-1))  # others in the batch may have no cell
+        return torch.where(periodic[:, None], _in_box(systems, 2.0 * radius, draws), ball)
 
 
 class HarmonicStart(StartSampler):
