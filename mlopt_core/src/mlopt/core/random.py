@@ -16,6 +16,7 @@ from mlopt.core.segments import Segments
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_SALT = -3335678366873096957  # 0xD1B54A32D192ED03
 
 
 def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
@@ -35,7 +36,8 @@ def derive(key: torch.Tensor | int, *ids: torch.Tensor | int) -> torch.Tensor:
     value = _mix(value + _GOLDEN)
     for part in ids:
         part = torch.as_tensor(part, dtype=torch.int64, device=value.device)
-        value = _mix(value ^ _mix(part + _GOLDEN))
+        # without the salted mix, key and identity would be interchangeable, and equal ones would cancel
+        value = _mix(_mix(value ^ _SALT) ^ _mix(part + _GOLDEN))
     return value
 
 
