@@ -80,8 +80,8 @@ class Result:
 
     @property
     def best(self) -> int:
-        """Index of the problem with the lowest finite energy."""
-        return int(torch.where(torch.isfinite(self.energy), self.energy, torch.inf).argmin())
+        """Index of the problem with the lowest energy among those with finite energy and force."""
+        return int(torch.where(torch.isfinite(self.energy + self.fmax), self.energy, torch.inf).argmin())
 
     def point(self, index: int) -> torch.Tensor:
         """The point (rows of that problem, d) of one problem."""

@@ -1,0 +1,47 @@
+"""Every optimizer's row in the contract's table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlopt.core.optimizer import Optimizer
+from mlopt.core.testing import check_imports_without_torch, check_optimizer
+from mlopt.optimizers.adam import Adam
+from mlopt.optimizers.annealing import SimulatedAnnealing
+from mlopt.optimizers.fire import Fire
+from mlopt.optimizers.gradient_descent import GradientDescent
+from mlopt.optimizers.minima_hopping import MinimaHopping
+from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
+
+FLAT = ("quadratic", "lennard-jones")
+ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
+    "gradient-descent": (GradientDescent(step_size=0.05), {"surfaces": ("quadratic", "spins")}),
+    "gradient-descent, short steps": (
+        GradientDescent(step_size=0.01, max_step=0.02),
+        {"differentiable": "step_size"},
+    ),
+    "adam": (Adam(), {"differentiable": "step_size", "converges_within": 6000}),
+    "fire": (Fire(), {"differentiable": "dt"}),
+    "fire 2.0": (Fire(variant="2.0"), {"differentiable": "dt"}),
+    "fire of ase": (Fire(variant="ase"), {"differentiable": "dt"}),
+    "annealing": (SimulatedAnnealing(steps=60, calibration=10), {}),
+    "annealing, given temperature": (SimulatedAnnealing(steps=30, start_temperature=0.5, adapt=False), {}),
+    "minima-hopping": (MinimaHopping(quench=Fire(), dt=0.05), {}),
+    "minima-hopping, softened": (MinimaHopping(quench=Fire(), softening=3, dt=0.05), {}),
+    "scipy-basinhopping": (ScipyBasinHopping(), {"surfaces": FLAT}),
+    "scipy-dual-annealing": (ScipyDualAnnealing(), {"surfaces": FLAT}),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_contract(name: str) -> None:
+    optimizer, arguments = ROWS[name]
+    check_optimizer(optimizer, **arguments)
+
+
+def test_modules_leave_torch_alone() -> None:
+    names = "adam annealing fire gradient_descent minima_hopping scipy_search separation starts".split()
+    check_imports_without_torch(*(f"mlopt.optimizers.{name}" for name in names))
+    check_imports_without_torch("mlopt.optimizers", "mlopt.core.external", "mlopt.core.start")
