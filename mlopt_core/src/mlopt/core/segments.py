@@ -104,7 +104,7 @@ class Segments:
     def scale(self, per_problem: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """``values (n_rows, d)`` times its problem's factor ``per_problem (n_problems,)``: (n_rows, d)."""
         if self.size is not None:
-            return (values.reshape(self.n_problems, -1) * per_problem[:, None]).reshape(values.shape)
+            return (values.reshape(self.n_problems, -1) * per_problem.unsqueeze(1)).view(values.shape)
         return values * per_problem[self.batch][:, None]
 
     def argmax(self, values: torch.Tensor) -> torch.Tensor:
