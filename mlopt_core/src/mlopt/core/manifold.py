@@ -108,17 +108,20 @@ class UnitSphere:
         return moved / length
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Logarithm, by atan2 (acos loses half the digits near 0 and pi); undefined, and zero, at antipodes."""
-        cosine = (x * y).sum(-1, keepdim=True)
-        across = y - cosine * x
+        """Logarithm; undefined, and zero, at antipodes."""
+        across = y - (x * y).sum(-1, keepdim=True) * x
         sine = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
         tiny = torch.finfo(x.dtype).tiny
-        return torch.where(sine > 0, torch.atan2(sine, cosine) / sine.clamp(min=tiny), 0.0) * across
+        return torch.where(sine > 0, self.distance(x, y)[:, None] / sine.clamp(min=tiny), 0.0) * across
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Angle between the rows, radians."""
-        cosine = (x * y).sum(-1)
-        return torch.atan2(torch.linalg.vector_norm(y - cosine[:, None] * x, dim=-1), cosine)
+        """Angle between the rows, radians.
+
+        Twice the angle whose tangent is |y - x| / |y + x|: acos would lose half the digits near 0 and pi, and the last
+        bit of torch's atan2 depends on the place in the tensor, that is on the batch.
+        """
+        apart, together = (torch.linalg.vector_norm(one, dim=-1) for one in (y - x, y + x))
+        return 2.0 * torch.atan(apart / together)
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
         """Parallel transport along the great circle; undefined where ``y = -x``."""

@@ -21,8 +21,11 @@ from mlopt.core.testing.surfaces import Watched, lennard_jones, quadratic, spins
 
 #: rows of the problems in a batch: unlike sizes, a single row, and equal ones
 _SIZES = [5, 1, 4, 5, 7]
-_Surface = Callable[[list[int]], tuple[Landscape, torch.Tensor]]
-_SURFACES: dict[str, _Surface] = {"quadratic": quadratic, "lennard-jones": lennard_jones, "spins": spins}
+_SURFACES: dict[str, Callable[[list[int]], tuple[Landscape, torch.Tensor]]] = {
+    "quadratic": quadratic,
+    "lennard-jones": lennard_jones,
+    "spins": spins,
+}
 
 
 def check_optimizer(
