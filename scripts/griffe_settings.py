@@ -1,19 +1,39 @@
-"""For the reference: a plugin's settings get their documentation and default from `setting(...)`.
+"""For the reference: what mkdocstrings cannot know of the way in which mlopt is documented.
 
-mkdocstrings reads the source without importing it, so a field declared as ``k: float = setting(1.0, "spring constant",
-unit="eV")`` would stand there without a docstring.
+It reads the source without importing it, so a field declared as ``k: float = setting(1.0, "spring constant",
+unit="eV")`` would stand there without a docstring. And lines such as ``energy (n,): of each problem`` in a docstring,
+one below the other, would run together into one paragraph: they become a list.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import griffe
 
+_NAME = r"[a-z_]\w*(?: \([^)]*\))?(?: \w+)?"
+_FIELD = re.compile(rf"{_NAME}(?:[,;] {_NAME})*: \S")
+
+
+def as_list(text: str) -> str:
+    """The text with paragraphs that describe fields, a line each, turned into lists."""
+    paragraphs = text.split("\n\n")
+    for index, paragraph in enumerate(paragraphs):
+        lines = paragraph.split("\n")
+        if _FIELD.match(lines[0]):
+            lines = [f"- {line}" if _FIELD.match(line) else f"  {line}" for line in lines]
+            paragraphs[index] = "\n".join(lines)
+    return "\n\n".join(paragraphs)
+
 
 class Settings(griffe.Extension):
     """Turns ``setting(default, doc, unit=..., gt=...)`` into an attribute with value and docstring."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None and not obj.is_attribute:
+            obj.docstring.value = as_list(obj.docstring.value)
 
     def on_attribute_instance(self, *, node: Any, attr: griffe.Attribute, **_: Any) -> None:
         call = getattr(node, "value", None)

@@ -16,7 +16,7 @@ import click
 from mlopt.cli.main import COMMANDS, cli
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "commands.md"
-WIDTH = 100
+WIDTH = 80
 
 HEAD = """# Commands
 

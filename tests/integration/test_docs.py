@@ -7,14 +7,16 @@ A page is one session in an empty folder that holds the files of examples/. Its 
   ``# name.py`` makes it a file instead, which later blocks import.
 - ``yaml``: read; validated if it has an ``experiment:``. A first line ``# name.yaml`` makes it a file as well.
 - ``toml``: a ``# pyproject.toml`` registers its entry points, as installing it would.
-- ``bash`` and ``console``: lines that begin with ``mlopt`` are run, others are read for ``make`` targets and scripts,
-  which must exist. To every ``mlopt run`` of a search the test appends the settings of `SMALL`: it takes a second then.
+- ``bash``: lines that begin with ``mlopt`` are run, others are read for ``make`` targets and scripts, which must exist.
+  To every ``mlopt run`` of a search the test appends the settings of `SMALL`: it takes a second then.
+- ``console``: lines that begin with ``$ mlopt`` are run as they are, and must print what follows (``...`` is anything).
 
 A block is left alone only if ``<!-- not run: reason -->`` stands above it.
 """
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import importlib.util
 import re
@@ -97,7 +99,7 @@ class Session:
             (self.folder / block.file_name).write_text(block.text, encoding="utf-8")
             importlib.invalidate_caches()
         run = {"python": self.python, "yaml": self.yaml, "toml": self.toml}
-        run |= {"bash": self.shell, "console": self.shell}
+        run |= {"bash": self.shell, "console": self.console}
         if block.kind in run:
             run[block.kind](block)
 
@@ -145,11 +147,24 @@ class Session:
                 script = REPOSITORY / words[1]
                 assert script.exists(), f"{place}: there is no {words[1]}"
 
-    def mlopt(self, arguments: list[str], place: str) -> None:
+    def console(self, block: Block) -> None:
+        for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
+            words = shlex.split(command, comments=True)
+            place = f"{name_of(self.page)}, line {block.line}: {command}"
+            assert words[0] == "mlopt", f"{place}: only mlopt's own commands are tried"
+            self.mlopt(words[1:], place, expected)
+
+    def mlopt(self, arguments: list[str], place: str, expected: str | None = None) -> None:
         from mlopt.cli.main import cli
 
-        extra = SMALL if is_search(arguments) else []
+        extra = SMALL if expected is None and is_search(arguments) else []
         done = CliRunner().invoke(cli, [*arguments, *extra], prog_name="mlopt")
+        if expected is not None:
+            same = doctest.OutputChecker().check_output(
+                expected, done.output, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            )
+            assert same, f"{place} printed:\n{done.output}\ninstead of:\n{expected}"
+            return
         assert done.exit_code == 0, f"{place} left with {done.exit_code}:\n{done.stdout}\n{done.stderr}"
 
 
@@ -235,14 +250,15 @@ def test_every_page_is_in_the_navigation():
     assert listed == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
 
 
-@pytest.mark.parametrize("part", ["core", "potentials", "optimizers", "cli"])
+@pytest.mark.parametrize("part", ["core", "potentials", "optimizers"])
 def test_reference_names_every_module(part):
+    """Not of mlopt.cli, which is a command before it is a library."""
     source = REPOSITORY / f"mlopt_{part}" / "src"
     files = [path for path in source.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
     modules = {".".join(path.relative_to(source).with_suffix("").parts) for path in files}
-    modules = {name for name in modules if ".commands." not in name}  # these are on the page of commands
     page = (DOCS / "reference" / f"{part}.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^::: (\S+)", page, re.MULTILINE)) == modules
+    listed = set(re.findall(r"^::: (\S+)", page, re.MULTILINE))
+    assert listed == modules, f"docs/reference/{part}.md: add or remove {sorted(listed ^ modules)}"
 
 
 def load_script(name: str) -> Any:

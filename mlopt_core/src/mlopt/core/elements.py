@@ -21,6 +21,9 @@ def parse_formula(formula: str) -> list[int]:
 
     Raises:
         InputError: malformed, an unknown element (with a suggestion), or no atoms.
+
+    >>> parse_formula("CuAr2")
+    [29, 18, 18]
     """
     if not re.fullmatch(r"(?:[A-Z][a-z]?[0-9]*)+", formula):
         raise InputError(f"{formula!r} is not a formula; write elements and counts, like Ar38 or Ag32Au6")

@@ -71,6 +71,10 @@ class Draws:
     """Successive draws for a batch of problems, whose rows get numbers of their own.
 
     key, counter: (n_problems,) int64. Read `counter` afterwards and keep it in the state.
+
+    >>> draws = Draws(problem_keys(0, torch.arange(2)), torch.zeros(2, dtype=torch.int64), Segments.uniform(2, 3))
+    >>> draws.uniform(1).shape, draws.rows(4).shape, draws.counter.tolist()
+    (torch.Size([2, 1]), torch.Size([6, 4]), [13, 13])
     """
 
     def __init__(self, key: torch.Tensor, counter: torch.Tensor, segments: Segments) -> None:

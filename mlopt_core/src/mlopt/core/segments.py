@@ -16,6 +16,12 @@ class Segments:
     """The rows ``ptr[i]:ptr[i + 1]`` form problem ``i``.
 
     ptr: (n_problems + 1,) int64, non-decreasing, starting at 0.
+
+    >>> segments = Segments(torch.tensor([0, 2, 5]))
+    >>> segments.sum(torch.ones(5, 3)).tolist(), segments.batch.tolist()
+    ([6.0, 9.0], [0, 0, 1, 1, 1])
+    >>> segments.rows_of(torch.tensor([10, 20])).tolist()
+    [10, 10, 20, 20, 20]
     """
 
     def __init__(self, ptr: torch.Tensor) -> None:
@@ -106,6 +112,21 @@ class Segments:
         if self.size is not None:
             return (values.reshape(self.n_problems, -1) * per_problem.unsqueeze(1)).view(values.shape)
         return values * per_problem[self.batch][:, None]
+
+    def combine(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Sum over k of ``values (k, n_rows, d)`` times ``weights (n_problems, k)``: (n_rows, d).
+
+        Added up one by one: ``sum(0)`` would add in an order that depends on the batch.
+        """
+        shape = values.shape[1:]
+        if self.size is not None:
+            values = values.reshape(len(values), self.n_problems, -1)
+        else:
+            weights = weights[self.batch]
+        total = values[0] * weights[:, :1]
+        for i in range(1, len(values)):
+            total = torch.addcmul(total, values[i], weights[:, i : i + 1])
+        return total.reshape(shape)
 
     def argmax(self, values: torch.Tensor) -> torch.Tensor:
         """Row of the largest ``values (n_rows,)`` of each problem, the first of equals: (n_problems,) int64.

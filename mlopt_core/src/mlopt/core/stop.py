@@ -38,6 +38,9 @@ class Stop:
     target: energy to reach; `target_tolerance` above it counts as reached, since a loosely quenched minimum lies a
         little above its bottom.
     on_target: go on, end that start, or end the run.
+
+    >>> Stop(force_calls=2_000, target=-44.3268, on_target="stop-run").target_tolerance
+    0.001
     """
 
     force_calls: int = 10_000
