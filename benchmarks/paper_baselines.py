@@ -3,7 +3,7 @@
     python benchmarks/paper_baselines.py
 
 The last row is what the paper's comparison left out: basin hopping with an L-BFGS quench, at the same force calls.
-The paper's numbers (Merchant et al. 2021, Table 2 and Fig. 5) stand beside ours; hits of its basin hopping are not given.
+The paper's numbers (Merchant et al. 2021, Table 2 and Fig. 5) stand beside ours; it gives no hits of basin hopping.
 """
 
 from __future__ import annotations

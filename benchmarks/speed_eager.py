@@ -39,7 +39,9 @@ def starts(n_atoms: int, batch: int) -> Systems:
     """Soft-sphere starts, so that nobody spends the run on overlapping atoms."""
     systems = Systems.cluster([18] * n_atoms, batch)
     keys = problem_keys(0, torch.arange(batch))
-    return systems.with_pos(HarmonicStart().sample(systems, torch.ones(len(systems.z), dtype=torch.float64), keys))
+    return systems.with_pos(
+        HarmonicStart().sample(systems, torch.ones(len(systems.z), dtype=torch.float64), keys)
+    )
 
 
 def time_mlopt(systems: Systems, steps: int) -> float:
@@ -107,7 +109,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     names = ", ".join(f"{name} {version(name)}" for name in ("torch", "ase", "torch-sim-atomistic"))
-    print(f"{names}; batch {arguments.batch}, {arguments.threads} threads, float64, FIRE; us per system and step")
+    print(
+        f"{names}; batch {arguments.batch}, {arguments.threads} threads, float64, FIRE; us per system and step"
+    )
     print(f"{'system':8}{'mlopt':>9}{'ASE':>10}{'TorchSim':>10}{'ASE/mlopt':>11}{'TorchSim/mlopt':>16}")
     for n_atoms in (13, 38, 75):
         systems = starts(n_atoms, arguments.batch)
@@ -115,7 +119,10 @@ def main() -> None:
         ase = time_ase(systems, 300)
         other = time_torchsim(systems, 10)
         shown = ("", "") if other is None else (f"{other:.1f}", f"{other / ours:.0f} x")
-        print(f"LJ{n_atoms:<6}{ours:9.2f}{ase:10.1f}{shown[0]:>10}{ase / ours:>9.0f} x{shown[1]:>16}", flush=True)
+        print(
+            f"LJ{n_atoms:<6}{ours:9.2f}{ase:10.1f}{shown[0]:>10}{ase / ours:>9.0f} x{shown[1]:>16}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How often basin hopping finds a Lennard-Jones global minimum within a budget, with 95% intervals.
 
-    python benchmarks/success_rate.py 38 --starts 150 --force-calls 50000 [--temperature 0.8] [--step 0.36]
+python benchmarks/success_rate.py 38 --starts 150 --force-calls 50000 [--temperature 0.8] [--step 0.36]
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def main() -> None:
     )
     found = search.run()
     hits = sum(hit is not None for hit in found.first_hits)
-    rate, mean = wilson(hits, arguments.starts), mean_calls_to_hit(found.first_hits, found.result.calls.tolist())
+    rate, mean = (
+        wilson(hits, arguments.starts),
+        mean_calls_to_hit(found.first_hits, found.result.calls.tolist()),
+    )
     energies = found.polished.energy
     quench = float(found.result.calls.sum()) / max(1, int(found.result.quenches.sum()))
     print(

@@ -10,9 +10,12 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.testing import check_imports_without_torch, check_optimizer
 from mlopt.optimizers.adam import Adam
 from mlopt.optimizers.annealing import SimulatedAnnealing
+from mlopt.optimizers.basin_hopping import BasinHopping
 from mlopt.optimizers.fire import Fire
 from mlopt.optimizers.gradient_descent import GradientDescent
+from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.minima_hopping import MinimaHopping
+from mlopt.optimizers.moves import Displacement, Exchange
 from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
 
 FLAT = ("quadratic", "lennard-jones")
@@ -28,7 +31,21 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     "fire of ase": (Fire(variant="ase"), {"differentiable": "dt"}),
     "annealing": (SimulatedAnnealing(steps=60, calibration=10), {}),
     "annealing, given temperature": (SimulatedAnnealing(steps=30, start_temperature=0.5, adapt=False), {}),
-    "minima-hopping": (MinimaHopping(quench=Fire(), dt=0.05), {}),
+    "lbfgs": (LBFGS(), {"converges_within": 100}),
+    "lbfgs, short memory": (LBFGS(memory=1, max_step=0.1, rise=0.0), {"converges_within": 600}),
+    "basin-hopping": (BasinHopping(), {}),
+    "basin-hopping, adaptive": (
+        BasinHopping(
+            quench=Adam(),
+            quench_calls=20,
+            adapt_step=True,
+            adapt_temperature=True,
+            moves=[Displacement(probability=0.5), Exchange()],
+        ),
+        {},
+    ),
+    "minima-hopping": (MinimaHopping(dt=0.05), {}),
+    "minima-hopping, fire": (MinimaHopping(quench=Fire(), dt=0.05), {}),
     "minima-hopping, softened": (MinimaHopping(quench=Fire(), softening=3, dt=0.05), {}),
     "scipy-basinhopping": (ScipyBasinHopping(), {"surfaces": FLAT}),
     "scipy-dual-annealing": (ScipyDualAnnealing(), {"surfaces": FLAT}),

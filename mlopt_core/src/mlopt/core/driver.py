@@ -72,56 +72,52 @@ class Driver:
 
     def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
         """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps."""
-        landscape = self.landscape
+        landscape, optimizer = self.landscape, self.optimizer
         if progress.active.numel() < landscape.segments.n_problems:
-            landscape = landscape.select(progress.active)
+            landscape, optimizer = landscape.select(progress.active), optimizer.select(progress.active)
         with torch.no_grad():
-            if isinstance(self.optimizer, ExternalOptimizer):
-                return self.optimizer.advance(landscape, progress, self.stop, pause)
-            while progress.active.numel():
-                if pause is not None and pause():
-                    break
+            if isinstance(optimizer, ExternalOptimizer):
+                return optimizer.advance(landscape, progress, self.stop, pause)
+            while progress.active.numel() and not (pause is not None and pause()):
                 evaluation = landscape.evaluate(progress.x)
                 progress.calls += 1
-                landscape = self._judge(progress, landscape, evaluation)
+                reason = self._judge(progress, landscape, evaluation)
+                if reason is not None:
+                    optimizer = optimizer.select(torch.nonzero(reason == 0).flatten())
+                    landscape, evaluation = progress.end(reason, landscape, evaluation)
+                    if not progress.active.numel():
+                        break
+                x, state = optimizer.step(landscape, progress.x, evaluation, progress.state)
+                progress.x, progress.state = x, state
+                found = optimizer.found(state)
+                if found is not None and self.keep:
+                    progress.tally = progress.tally.add_minima(found, progress.calls, landscape.segments)
         return progress
 
-    def _judge(self, progress: Progress, landscape: Landscape, evaluation: Evaluation) -> Landscape:
-        """Record the evaluation, end what has to end, step the rest; returns the landscape of the rest."""
+    def _judge(self, progress: Progress, landscape: Landscape, evaluation: Evaluation) -> torch.Tensor | None:
+        """Record the evaluation; the reasons of the problems that end now, 0 for the others, or None if none ends."""
         stop, segments = self.stop, landscape.segments
         force2 = segments.longest2(evaluation.force)
         sound = torch.isfinite(evaluation.energy + force2)
         reason = self._failures(progress, sound)
-        tally = progress.tally.update(
-            progress.x, evaluation.energy, force2, segments, self.optimizer.searching
-        )
-        reached = None
+        searching = self.optimizer.searching
+        tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, searching)
+        reached = False
         if stop.target is not None:
             hit = tally.energy <= stop.target + stop.target_tolerance
             tally = tally.note_hit(hit, progress.calls)
             if stop.on_target != "continue":
                 reason = torch.where((reason == 0) & hit, Reason.TARGET.code, reason)
-                reached = hit
+                reached = stop.on_target == "stop-run" and bool(hit.any())
         progress.tally = tally
         if stop.fmax is not None:
-            done = (reason == 0) & (force2 < stop.fmax**2)
-            reason = torch.where(done, Reason.CONVERGED.code, reason)
+            reason = torch.where((reason == 0) & (force2 < stop.fmax**2), Reason.CONVERGED.code, reason)
         progress.record()
-        ended = bool((reason != 0).any())
-        if ended and stop.on_target == "stop-run" and reached is not None and bool(reached.any()):
-            reason = torch.where(reason == 0, Reason.RUN_TARGET.code, reason)
+        if reached:
+            return torch.where(reason == 0, Reason.RUN_TARGET.code, reason)
         if progress.calls >= stop.force_calls:
-            reason = torch.where(reason == 0, Reason.BUDGET.code, reason)
-            ended = True
-        if ended:
-            landscape, evaluation = progress.end(reason, landscape, evaluation)
-            if not progress.active.numel():
-                return landscape
-        progress.x, progress.state = self.optimizer.step(landscape, progress.x, evaluation, progress.state)
-        found = self.optimizer.found(progress.state)
-        if found is not None and self.keep:
-            progress.tally = progress.tally.add_minima(found, progress.calls, landscape.segments)
-        return landscape
+            return torch.where(reason == 0, Reason.BUDGET.code, reason)
+        return reason if bool((reason != 0).any()) else None
 
     def _failures(self, progress: Progress, sound: torch.Tensor) -> torch.Tensor:
         """Reason codes: NON_FINITE where a problem fails, 0 elsewhere."""

@@ -136,6 +136,19 @@ class Optimizer(Plugin):
         """The next point and state, given the evaluation at ``x``. Pure: changes no argument."""
         raise NotImplementedError(f"{type(self).__name__} must define `step`")
 
+    def select(self, problems: torch.Tensor) -> Self:
+        """This optimizer for some of the problems: settings with one number a problem are cut down to them."""
+        changed: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Optimizer):
+                part = value.select(problems)
+                if part is not value:
+                    changed[name] = part
+            elif isinstance(value, torch.Tensor) and value.ndim:
+                changed[name] = value[problems]
+        return self.replace(**changed) if changed else self
+
     def found(self, state: Any) -> Found | None:
         """Minima that the last step arrived at; None for optimizers that do not search."""
         return None

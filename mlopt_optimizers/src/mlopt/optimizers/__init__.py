@@ -1,23 +1,42 @@
-"""Optimizers, searches and starts of mlopt."""
+"""Optimizers, searches, moves and starts of mlopt, and the experiment `Search`."""
 
 from mlopt.optimizers.adam import Adam
 from mlopt.optimizers.annealing import SimulatedAnnealing
+from mlopt.optimizers.basin_hopping import BasinHopping
 from mlopt.optimizers.fire import Fire
 from mlopt.optimizers.gradient_descent import GradientDescent
+from mlopt.optimizers.hopping import Hopping
+from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.minima_hopping import MinimaHopping
+from mlopt.optimizers.moves import Angular, Displacement, Exchange
+from mlopt.optimizers.polish import Polish
+from mlopt.optimizers.restarts import RandomRestarts
 from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
+from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
 from mlopt.optimizers.starts import BoxStart, GivenStart, HarmonicStart, SphereStart
 
 __all__ = [
+    "LBFGS",
     "Adam",
+    "Angular",
+    "BasinHopping",
     "BoxStart",
+    "Budget",
+    "Displacement",
+    "Exchange",
     "Fire",
     "GivenStart",
     "GradientDescent",
     "HarmonicStart",
+    "Hopping",
     "MinimaHopping",
+    "MinimaSettings",
+    "Polish",
+    "RandomRestarts",
     "ScipyBasinHopping",
     "ScipyDualAnnealing",
+    "Search",
     "SimulatedAnnealing",
     "SphereStart",
+    "Target",
 ]

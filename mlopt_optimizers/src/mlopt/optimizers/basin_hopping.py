@@ -93,7 +93,9 @@ class BasinHopping(Hopping):
         segments = landscape.segments
         # a ball of N close-packed spheres of diameter d (volume d^3 / sqrt 2 each), and one diameter of room
         diameter = segments.max(landscape.diameter.to(x))
-        ball = diameter * (1.0 + (segments.counts * 3.0 / (4.0 * math.pi * math.sqrt(2.0))) ** (1.0 / 3.0))
+        spheres = segments.counts.to(x) * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))
+        # not `pow`, whose last bit depends on the place in the tensor, that is on the batch
+        ball = diameter * (1.0 + torch.exp(torch.log(spheres) / 3.0))
         away = x - segments.rows_of(segments.mean_rows(x))
         distance = (away * away).sum(-1).sqrt()
         factor = (self.container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)

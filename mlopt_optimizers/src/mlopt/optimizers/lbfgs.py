@@ -167,9 +167,8 @@ class LBFGS(Optimizer):
         right = diagonal[:, :, None] * u + (scale[:, None] * inner)[:, :, None]
         v = torch.linalg.solve_triangular(upper.mT, right, upper=False)
         weights = torch.cat([v, -scale[:, None, None] * u], 1)[:, :, 0]
-        step = segments.rows_of(scale)[:, None] * force
-        step = step + (memory.history * segments.rows_of(weights).T[:, :, None]).sum(0)
+        step = segments.scale(scale, force) + segments.combine(weights, memory.history)
         downhill = segments.dot(step, force)
-        longest = segments.max((step * step).sum(-1)).sqrt()
+        longest = segments.longest2(step).sqrt()
         factor = (self.max_step / longest.clamp(min=self.max_step)) * torch.where(downhill < 0, -1.0, 1.0)
-        return step * segments.rows_of(factor)[:, None]
+        return segments.scale(factor, step)

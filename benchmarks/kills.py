@@ -1,0 +1,43 @@
+"""Kill searches at random instants, resume them, and compare with searches that were left alone.
+
+    python benchmarks/kills.py [--kills 200]
+
+Every run of a small basin-hopping search is killed (SIGKILL) once at a random instant of its life, then resumed to
+its end. Prints how many ended with other bytes in their results or metrics; exits 1 if any did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # children are forked, which threads of a parent do not survive
+
+import torch  # paid once, before the forks
+
+from mlopt.cli.testing import results, small_search
+from mlopt.core.testing.kills import check_kills
+
+
+def main() -> None:
+    """Print one line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        told = check_kills(small_search(folder), results, folder, runs=arguments.kills)
+    print(
+        f"{told['runs']} runs, {told['killed']} killed, {told['different']} different; {time.monotonic() - began:.0f} s"
+    )
+    sys.exit(1 if told["different"] else 0)
+
+
+if __name__ == "__main__":
+    main()
