@@ -9,9 +9,7 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 
 from mlopt.core.system import SystemSpec
-from mlopt.optimizers import GivenStart
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.search import Budget, Search
+from mlopt.optimizers import BasinHopping, Budget, GivenStart, Search
 from mlopt.potentials import AsePotential
 
 found = Search(

@@ -10,8 +10,7 @@ import torch
 from mlopt.core import Potential, Systems, setting
 from mlopt.core.system import SystemSpec
 from mlopt.core.testing import check_potential
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.search import Budget, Search
+from mlopt.optimizers import BasinHopping, Budget, Search
 
 
 class Gupta(Potential):

@@ -6,8 +6,7 @@ python examples/morse_scan.py [N]
 import sys
 
 from mlopt.core.system import SystemSpec
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.search import Budget, Search
+from mlopt.optimizers import BasinHopping, Budget, Search
 from mlopt.potentials import Morse
 
 n_atoms = int(sys.argv[1]) if len(sys.argv) > 1 else 8
@@ -16,8 +15,8 @@ for rho0 in (3.0, 6.0, 10.0, 14.0):
         system=SystemSpec(cluster=f"Ar{n_atoms}"),
         potential=Morse(rho0=rho0),
         optimizer=BasinHopping(temperature=0.4),
-        starts=8,
-        budget=Budget(force_calls=800),
+        starts=6,
+        budget=Budget(force_calls=400),
     ).run()
     best = found.best
     print(f"rho0 = {rho0:4}: {best.energy:12.6f}  {best.point_group.symbol:4}  {len(found.minima)} minima")

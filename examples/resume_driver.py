@@ -10,8 +10,7 @@ import torch
 from mlopt.core import AtomsLandscape, Driver, Stop, Systems
 from mlopt.core.checkpoint import Checkpoint, newest_sound, save
 from mlopt.core.random import problem_keys
-from mlopt.optimizers import SphereStart
-from mlopt.optimizers.basin_hopping import BasinHopping
+from mlopt.optimizers import BasinHopping, SphereStart
 from mlopt.potentials import LennardJones
 
 

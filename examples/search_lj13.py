@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mlopt.core.config import load_experiment, read_file
 from mlopt.core.system import SystemSpec
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.search import Budget, Search, Target
+from mlopt.optimizers import BasinHopping, Budget, Search, Target
 from mlopt.potentials import LennardJones
 
 found = Search(
