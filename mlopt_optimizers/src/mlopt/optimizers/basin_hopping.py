@@ -13,7 +13,7 @@ from mlopt.core.move import Move
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import Draws
 from mlopt.optimizers.hopping import Hopping, HoppingState
-from mlopt.optimizers.moves import Angular, Displacement
+from mlopt.optimizers.moves import Angular, Displacement, free_rows
 
 #: hops between two adaptations, and the factor of each, as in GMIN
 _WINDOW = 50
@@ -88,8 +88,6 @@ class BasinHopping(Hopping):
         """Pull evaporated rows back, as GMIN's container does; only where rows are atoms without periodicity."""
         if self.container is None or landscape.diameter is None or x.shape[1] != 3:
             return x
-        if getattr(landscape.manifold, "cell", None) is not None:
-            return x
         segments = landscape.segments
         # a ball of N close-packed spheres of diameter d (volume d^3 / sqrt 2 each), and one diameter of room
         diameter = segments.max(landscape.diameter.to(x))
@@ -99,4 +97,5 @@ class BasinHopping(Hopping):
         away = x - segments.rows_of(segments.mean_rows(x))
         distance = (away * away).sum(-1).sqrt()
         factor = (self.container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)
-        return torch.where((factor < 1.0)[:, None], x - away * (1.0 - factor)[:, None], x)
+        outside = (factor < 1.0) & free_rows(landscape, x)
+        return torch.where(outside[:, None], x - away * (1.0 - factor)[:, None], x)

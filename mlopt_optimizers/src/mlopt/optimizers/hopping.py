@@ -6,6 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
+from pydantic import field_validator
+
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
@@ -13,6 +15,16 @@ from mlopt.core.optimizer import Found, Optimizer, State, nested, per_problem, p
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import Draws
 from mlopt.optimizers.lbfgs import LBFGS
+
+
+def local_only(optimizer: Optimizer) -> Optimizer:
+    """The optimizer, if it ends at a minimum; `ValueError` for a search, which would go on for ever."""
+    if optimizer.searching:
+        raise ValueError(
+            f"{type(optimizer).__name__} is a search, which does not end at a minimum; "
+            f"take a local optimizer such as lbfgs or fire"
+        )
+    return optimizer
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,11 @@ class Hopping(Optimizer):
         ge=0,
     )
     quench_calls: int = setting(1000, "and at the latest after this many force calls", ge=1)
+
+    @field_validator("quench")
+    @classmethod
+    def _local(cls, quench: Optimizer) -> Optimizer:
+        return local_only(quench)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> HoppingState:
         """Before the first quench."""
@@ -102,6 +119,8 @@ class Hopping(Optimizer):
             found_energy=evaluation.energy,
             found_x=x,
         )
+        # nor is a finite energy with a non-finite force one to accept
+        evaluation = replace(evaluation, energy=torch.where(sound, evaluation.energy, torch.nan))
         problems = torch.nonzero(ended).flatten()
         if not problems.numel():
             return new_x, state

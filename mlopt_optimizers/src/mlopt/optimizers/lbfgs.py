@@ -99,6 +99,7 @@ class LBFGS(Optimizer):
         if gone:  # to the old point, with what was known there
             rows = segments.rows_of(back)[:, None]
             here = torch.where(rows, state.x, x)
+            y = torch.where(rows, 0.0, y)  # the force is again that of before
         memory = self._remember(landscape, here, state, s, y, force, began & ~back)
         step = manifold.project(here, self._direction(segments, memory, force))
         if gone:
@@ -127,18 +128,20 @@ class LBFGS(Optimizer):
         products = segments.sum_stack(torch.stack([s * y, y * y, s * force, y * force]))
         good = learn & (state.shrinks < _MAX_SHRINKS) & (products[:, 0] > 1e-12 * products[:, 1])
         keep = segments.rows_of(good)[:, None]
-        s, y = torch.where(keep, s, 0.0), torch.where(keep, y, 0.0)
+        change, s, y = y, torch.where(keep, s, 0.0), torch.where(keep, y, 0.0)
         new = torch.where(good[:, None], products, 0.0)
         old = landscape.manifold.transport(state.x, x, state.history)
         history = torch.cat([old[1:m], s[None], old[m + 1 :], y[None]])
-        with_y = segments.sum_stack(history * y)
+        with_change = segments.sum_stack(history * change)
+        with_y = torch.where(good[:, None], with_change, 0.0)
         sy, yy, along = (torch.zeros_like(one) for one in (state.sy, state.yy, state.along))
         sy[:, :-1, :-1], yy[:, :-1, :-1] = state.sy[:, 1:, 1:], state.yy[:, 1:, 1:]
         sy[:, :, -1] = with_y[:, :m]
         yy[:, :, -1] = yy[:, -1, :] = with_y[:, m:]
-        # the force has changed by -y, so its products with older pairs need no pass over the history
-        along[:, : m - 1] = state.along[:, 1:m] - with_y[:, : m - 1]
-        along[:, m:-1] = state.along[:, m + 1 :] - with_y[:, m:-1]
+        # the force has changed by -change, learned from or not, so its products with older pairs need no pass over
+        # the history
+        along[:, : m - 1] = state.along[:, 1:m] - with_change[:, : m - 1]
+        along[:, m:-1] = state.along[:, m + 1 :] - with_change[:, m:-1]
         along[:, m - 1], along[:, -1] = new[:, 2], new[:, 3]
         scale = torch.where(good, products[:, 0] / products[:, 1], state.scale)
         memory = _Memory(history, sy, yy, along, scale)

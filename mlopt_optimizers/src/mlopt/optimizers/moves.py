@@ -17,6 +17,15 @@ def _diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
     return x.new_ones(len(x)) if landscape.diameter is None else landscape.diameter.to(x)
 
 
+def free_rows(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
+    """(n_rows,) bool: rows that may be put elsewhere on a cluster, those neither fixed nor of a periodic problem."""
+    free = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    if landscape.fixed is not None:
+        free = free & ~landscape.fixed
+    periodic = getattr(landscape.manifold, "pbc", None)
+    return free if periodic is None else free & ~periodic.any(-1)
+
+
 class Displacement(Move):
     """Displace every row at random (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
 
@@ -46,7 +55,7 @@ class Angular(Move):
 
     A row whose energy is above ``threshold`` times that of the most strongly bound row is moved to the sphere through
     the outermost row about the centre. Does nothing where a potential cannot tell the energies of rows, and nothing
-    in periodic directions.
+    to periodic systems.
     """
 
     threshold: float = setting(
@@ -69,7 +78,7 @@ class Angular(Move):
         centre = segments.rows_of(segments.mean_rows(x))
         radius = segments.max(((x - centre) ** 2).sum(-1)).sqrt()
         strongest = -segments.max(-row_energy)
-        loose = row_energy > self.threshold * segments.rows_of(strongest)
+        loose = (row_energy > self.threshold * segments.rows_of(strongest)) & free_rows(landscape, x)
         cosine, angle = 2.0 * numbers[:, 0] - 1.0, 2.0 * math.pi * numbers[:, 1]
         sine = (1.0 - cosine * cosine).sqrt()
         direction = torch.stack([sine * torch.cos(angle), sine * torch.sin(angle), cosine], -1)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+from pydantic import field_validator
+
 from mlopt.core.driver import Driver
 from mlopt.core.experiment import Preempted
 from mlopt.core.landscape import AtomsLandscape
@@ -17,6 +19,7 @@ from mlopt.core.random import problem_keys
 from mlopt.core.result import Result
 from mlopt.core.stop import Stop
 from mlopt.core.systems import Systems
+from mlopt.optimizers.hopping import local_only
 from mlopt.optimizers.lbfgs import LBFGS
 
 #: candidates whose energies differ by less are polished once; the store compares geometries afterwards
@@ -31,6 +34,12 @@ class Polish(Plugin):
     fmax: float | None = setting(
         1e-6, "largest atomic force at which a structure is done", unit="energy/length", gt=0
     )
+
+
+    @field_validator("optimizer")
+    @classmethod
+    def _local(cls, optimizer: Optimizer) -> Optimizer:
+        return local_only(optimizer)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def polish(
     """
     if settings.force_calls == 0 or not systems.n_systems:
         return systems, torch.zeros(systems.n_systems, dtype=torch.int64)
-    stop = Stop(settings.force_calls, None if settings.optimizer.searching else settings.fmax)
+    stop = Stop(settings.force_calls, settings.fmax)
     driver = Driver(AtomsLandscape(systems, potential), settings.optimizer, stop)
     ids = torch.arange(systems.n_systems, device=systems.pos.device)
     progress = driver.advance(driver.begin(systems.pos, problem_keys(0, ids)), pause)
@@ -73,20 +82,24 @@ def polish(
 
 
 def best_of_each(
-    result: Result, potential: Potential, settings: Polish, pause: Callable[[], bool]
+    result: Result, base: Systems, potential: Potential, settings: Polish, pause: Callable[[], bool]
 ) -> Polished:
-    """Polish the best point of every start."""
-    systems = _systems(result).with_pos(result.x.to(torch.float64)).to(dtype=torch.float64)
+    """Polish the best point of every start; ``base`` is the batch that the starts were drawn for, in float64."""
+    systems = _at(base, result.x)
     return _evaluated(
         potential, *polish(potential, systems, settings, pause), torch.arange(len(result)), result.calls
     )
 
 
 def lowest_met(
-    result: Result, potential: Potential, settings: Polish, keep: int, pause: Callable[[], bool]
+    result: Result,
+    base: Systems,
+    potential: Potential,
+    settings: Polish,
+    keep: int,
+    pause: Callable[[], bool],
 ) -> Polished:
     """Polish the ``keep`` lowest distinct minima that a search met, over all starts."""
-    base = _systems(result).to(dtype=torch.float64)
     picked: list[tuple[int, int]] = []
     last = -torch.inf
     flat = result.pool_energy.flatten()
@@ -103,14 +116,13 @@ def lowest_met(
     if picked:
         ptr = base.ptr
         points = [result.pool_x[int(ptr[start]) : int(ptr[start + 1]), slot] for start, slot in picked]
-        systems = systems.with_pos(torch.cat(points).to(torch.float64))
+        systems = _at(systems, torch.cat(points))
     return _evaluated(potential, *polish(potential, systems, settings, pause), starts, calls)
 
 
-def _systems(result: Result) -> Systems:
-    landscape = result.landscape
-    assert isinstance(landscape, AtomsLandscape)  # a search makes no other
-    return landscape.systems
+def _at(base: Systems, x: torch.Tensor) -> Systems:
+    """``base`` at ``x``; fixed atoms are where they were given, though a search in float32 has rounded them."""
+    return base.with_pos(torch.where(base.fixed[:, None], base.pos, x.to(torch.float64)))
 
 
 def _evaluated(

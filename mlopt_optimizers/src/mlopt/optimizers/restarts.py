@@ -32,9 +32,10 @@ class RandomRestarts(Hopping):
         if not isinstance(landscape, AtomsLandscape):
             raise InputError("random-restarts draws starts for atoms; on another landscape use basin-hopping")
         key = derive(state.key, state.hops)
-        fresh = self.start.sample(landscape.systems.with_pos(x), landscape.diameter, key).to(x)
+        given = landscape.systems
         if landscape.fixed is not None:
-            fresh = torch.where(landscape.fixed[:, None], x, fresh)
+            given = given.with_pos(torch.where(landscape.fixed[:, None], x, given.pos.to(x)))
+        fresh = self.start.sample(given, landscape.diameter, key).to(x)
         lower = evaluation.energy < state.energy
         rows = landscape.segments.rows_of(lower)[:, None]
         state = replace(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import field_validator
 
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.driver import Driver
@@ -22,7 +26,7 @@ from mlopt.core.stop import OnTarget, Reason, Stop
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.optimizers.polish import Polish
-from mlopt.optimizers.starts import SphereStart
+from mlopt.optimizers.starts import GivenStart, SphereStart
 
 if TYPE_CHECKING:
     from mlopt.optimizers.search_result import SearchResult
@@ -66,6 +70,24 @@ class MinimaSettings(Plugin):
     )
     database: str | None = setting(None, "a minima store that this run adds to; several runs can share one")
 
+    @field_validator("database")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        # a run may be resumed from another folder
+        return None if value is None else str(Path(value).expanduser().absolute())
+
+    def check(self) -> None:
+        """Refuse a database that this run could not add to in the end; creates none."""
+        if self.database is None:
+            return
+        path = Path(self.database)
+        if path.exists():
+            from mlopt.core.minima import MinimaStore
+
+            MinimaStore(path, self.energy_window, self.distance_tolerance).close()
+        elif not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise InputError(f"`minima.database`: {path.parent} is no folder that can be written to; create it first")
+
 
 class Search(Experiment):
     """Search for the lowest minima of one system from many starts.
@@ -78,7 +100,9 @@ class Search(Experiment):
     system: SystemSpec = setting(..., "the atoms")
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
-    start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where each start begins")
+    start: Annotated[StartSampler | None, FromRegistry("start")] = setting(
+        None, "where each start begins; none: at the structure of a file, anywhere in a ball for a formula"
+    )
     starts: int = setting(64, "how many", ge=1, le=1_000_000)
     budget: Budget = setting(Budget(), "when a start ends")
     fmax: float | None = setting(None, "end a start at this largest force; only for local optimizers", gt=0)
@@ -93,8 +117,19 @@ class Search(Experiment):
         """Read the structure, try the potential on it and find the device, before anything is written."""
         self._device()
         self._stop()
+        self.minima.check()
+        if self.system.file is None and self._start.given:
+            raise InputError(
+                "`start: given` needs positions, and a formula has none: give a `system.file`, or another start"
+            )
         system = self.system.load()
         self.potential.check(system)
+
+    @property
+    def _start(self) -> StartSampler:
+        if self.start is not None:
+            return self.start
+        return SphereStart() if self.system.file is None else GivenStart()
 
     def run(self, context: Context | None = None) -> SearchResult:
         """Search, polish, verify; write results where ``context`` has a place for them.
@@ -147,6 +182,8 @@ class Search(Experiment):
             raise InputError(
                 f"device {self.device!r} is not one that torch knows; use cpu, cuda or cuda:0"
             ) from None
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"device {self.device!r} is not supported; use cpu, cuda or cuda:0")
         if device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(
                 f"device {self.device!r}: torch sees no CUDA device. Run with `--device cpu`, or install a CUDA build "
@@ -178,7 +215,7 @@ class Search(Experiment):
         return system.repeat(self.starts).to(self._device(), getattr(torch, self.dtype))
 
     def _starts(self, systems: Systems, diameter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        drawn = self.start.sample(systems, diameter, derive(key, _START_STREAM)).to(systems.pos)
+        drawn = self._start.sample(systems, diameter, derive(key, _START_STREAM)).to(systems.pos)
         return torch.where(systems.fixed[:, None], systems.pos, drawn)
 
 

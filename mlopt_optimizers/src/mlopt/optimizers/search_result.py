@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tempfile
@@ -51,8 +52,9 @@ class SearchResult:
         def pause() -> bool:
             return context.stopping
 
-        best = best_of_each(result, search.potential, search.polish, pause)
-        met = lowest_met(result, search.potential, search.polish, search.minima.keep, pause)
+        base = search.system.load().repeat(len(result)).to(result.x.device)
+        best = best_of_each(result, base, search.potential, search.polish, pause)
+        met = lowest_met(result, base, search.potential, search.polish, search.minima.keep, pause)
         minima = _store(search, [best, met], context)
         calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum())
         found = cls(search, result, best, minima, calls, elapsed())
@@ -146,17 +148,20 @@ def _store(search: Search, batches: list[Polished], context: Context) -> list[Mi
     folder = context.results()
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
-            return _fill(search, batches, Path(scratch), "")
+            return _fill(search, batches, Path(scratch), context.run_id, "")
     for leftover in folder.glob("minima.db*"):  # a resumed run may find a store that it had half filled
         leftover.unlink()
-    return _fill(search, batches, folder, folder.parent.name)
+    return _fill(search, batches, folder, context.run_id, folder.parent.name)
 
 
-def _fill(search: Search, batches: list[Polished], folder: Path, run: str) -> list[Minimum]:
+def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, name: str) -> list[Minimum]:
     settings = search.minima
-    potential = json.dumps(search.config()["potential"], sort_keys=True)
+    config = search.config()
+    potential = json.dumps(config["potential"], sort_keys=True)
+    # a shared database counts a source once: two runs may have the same name, or none
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
     with MinimaStore(folder / "minima.db", settings.energy_window, settings.distance_tolerance) as store:
-        for batch, name in zip(batches, ("best", "met"), strict=True):
+        for batch, kind in zip(batches, ("best", "met"), strict=True):
             order = torch.argsort(batch.energy, stable=True).tolist()
             for i in order:
                 if not float(batch.fmax[i]) < _MINIMUM_FORCE or not math.isfinite(float(batch.energy[i])):
@@ -171,11 +176,11 @@ def _fill(search: Search, batches: list[Polished], folder: Path, run: str) -> li
                         one.pbc[0].numpy(),
                         max_force=float(batch.fmax[i]),
                         potential=potential,
-                        first_run=run,
+                        first_run=name,
                         seed=search.seed,
                         start_index=int(batch.start[i]),
                         force_calls=int(batch.calls[i]),
-                        source=f"{run}/{name}/{i}",
+                        source=f"{run_id}/{kind}/{name}/{i}",
                     )
                 )
         minima = list(store)

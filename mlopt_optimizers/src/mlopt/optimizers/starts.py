@@ -6,6 +6,7 @@ Lengths are in units of the atoms' diameter (`Potential.diameter`), so that one 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
@@ -17,6 +18,8 @@ from mlopt.optimizers.separation import separate
 
 class GivenStart(StartSampler):
     """The positions of the systems themselves, shaken if asked for."""
+
+    given: ClassVar[bool] = True
 
     rattle: float = setting(
         0.0, "standard deviation of a normal displacement of each component", unit="diameter", ge=0
