@@ -1,6 +1,6 @@
 """How often basin hopping finds a Lennard-Jones global minimum within a budget, with 95% intervals.
 
-python benchmarks/success_rate.py 38 --starts 150 --force-calls 50000 [--temperature 0.8] [--step 0.36]
+python benchmarks/success_rate.py 38 --starts 150 --force-calls 50000 [--temperature 0.8] [--step 0.32]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=150)
     parser.add_argument("--force-calls", type=int, default=50_000)
     parser.add_argument("--temperature", type=float, default=0.8)
-    parser.add_argument("--step", type=float, default=0.36)
+    parser.add_argument("--step", type=float, default=Displacement().step)
     parser.add_argument("--quench-tolerance", type=float, default=BasinHopping().quench_tolerance)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

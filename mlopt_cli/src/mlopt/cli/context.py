@@ -42,6 +42,10 @@ class RunContext(Context):
         self._next_status = 0.0
         self._state: dict[str, Any] = {}
 
+    @property
+    def run_id(self) -> str:
+        return self.run.run_id
+
     def pause(self) -> bool:
         return self.stopping or self._clock.due()
 

@@ -118,7 +118,7 @@ def _say(message: str, code: int, as_json: bool, usage: str = "") -> int:
 @click.option("--version", is_flag=True, is_eager=True, help="Show the version and leave.")
 @click.pass_context
 def cli(ctx: click.Context, version: bool) -> None:
-    """Global optimization in PyTorch: searches, learned optimizers, paths and potentials.
+    """Minimise rough energy landscapes in PyTorch: many starts at once, every force call counted.
 
     \b
     mlopt run lj38                     run a recipe

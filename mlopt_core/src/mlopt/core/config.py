@@ -219,7 +219,7 @@ def _assign(config: Any, assignment: str) -> None:
     steps = key.split(".")
     if not equals or not all(steps):
         raise ConfigError(
-            [f"-s {_short(assignment)}: should be key=value, like `starts=10` or `optimizer.step=0.3`"]
+            [f"-s {_short(assignment)}: should be key=value, like `starts=10` or `optimizer.temperature=0.3`"]
         )
     try:
         value = _parse(text, "")

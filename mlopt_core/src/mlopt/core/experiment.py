@@ -6,6 +6,7 @@ An experiment is a plugin; its constructor is the configuration. It runs without
 
 from __future__ import annotations
 
+import uuid
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ class Preempted(Exception):
 
 class Context:
     """What surrounds a run. This one keeps nothing and never interrupts; the command line has one with a directory."""
+
+    def __init__(self) -> None:
+        self._run_id = uuid.uuid4().hex
 
     def pause(self) -> bool:
         """Whether to come back between two steps, to `save`: a checkpoint is due or the run has to stop."""
@@ -45,6 +49,11 @@ class Context:
 
     def log(self, message: str) -> None:
         """Write a line to the log."""
+
+    @property
+    def run_id(self) -> str:
+        """What tells this run from every other; the same after a resume."""
+        return self._run_id
 
     def results(self) -> Path | None:
         """The folder for results, or None where nothing is written."""

@@ -40,8 +40,8 @@ class Plugin(BaseModel):
     def replace(self, **values: Any) -> Self:
         """A copy with some settings changed, *not* validated.
 
-        This is how a meta-trainer turns numbers into tensors: ``Adam().replace(step=theta)``, with ``theta`` 0-d or
-        (n_problems,). Use the constructor for values that a person typed.
+        This is how a meta-trainer turns numbers into tensors: ``Adam().replace(step_size=theta)``, with ``theta``
+        0-d or (n_problems,). Use the constructor for values that a person typed.
         """
         unknown = [name for name in values if name not in type(self).model_fields]
         if unknown:
@@ -108,7 +108,8 @@ class FromRegistry:
         except PluginError as error:
             raise PydanticCustomError("plugin", "{message}", {"message": str(error)}) from error
         if not issubclass(cls, base):
-            raise PydanticCustomError("plugin", f"{name!r} is not a {base.__name__} but a {cls.__name__}")
+            wanted = getattr(base, "__name__", self.kind)  # a union has no name
+            raise PydanticCustomError("plugin", f"{name!r} is not a {wanted} but a {cls.__name__}")
         return cls(**settings)  # pydantic puts the locations of a nested ValidationError behind ours
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
@@ -16,6 +17,9 @@ class StartSampler(Plugin):
 
     Invariant: the start of a system depends on that system and its key, never on the batch; same key, same start.
     """
+
+    #: True where the start is the positions that the systems have
+    given: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:

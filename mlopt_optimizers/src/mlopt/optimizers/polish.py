@@ -35,7 +35,6 @@ class Polish(Plugin):
         1e-6, "largest atomic force at which a structure is done", unit="energy/length", gt=0
     )
 
-
     @field_validator("optimizer")
     @classmethod
     def _local(cls, optimizer: Optimizer) -> Optimizer:

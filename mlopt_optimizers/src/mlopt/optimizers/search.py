@@ -86,7 +86,9 @@ class MinimaSettings(Plugin):
 
             MinimaStore(path, self.energy_window, self.distance_tolerance).close()
         elif not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise InputError(f"`minima.database`: {path.parent} is no folder that can be written to; create it first")
+            raise InputError(
+                f"`minima.database`: {path.parent} is no folder that can be written to; create it first"
+            )
 
 
 class Search(Experiment):

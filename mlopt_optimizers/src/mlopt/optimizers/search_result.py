@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tempfile
@@ -156,10 +155,7 @@ def _store(search: Search, batches: list[Polished], context: Context) -> list[Mi
 
 def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, name: str) -> list[Minimum]:
     settings = search.minima
-    config = search.config()
-    potential = json.dumps(config["potential"], sort_keys=True)
-    # a shared database counts a source once: two runs may have the same name, or none
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    potential = json.dumps(search.config()["potential"], sort_keys=True)
     with MinimaStore(folder / "minima.db", settings.energy_window, settings.distance_tolerance) as store:
         for batch, kind in zip(batches, ("best", "met"), strict=True):
             order = torch.argsort(batch.energy, stable=True).tolist()

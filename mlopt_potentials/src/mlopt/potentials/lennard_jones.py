@@ -55,6 +55,10 @@ class LennardJones(CutPairPotential):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """``s^2 - 2 s`` with ``s = r^-6``, and ``12 (s^2 - s) / r^2``."""
         inverse = r2.reciprocal()
-        s = inverse * inverse * inverse
-        attraction = s * (s - 1.0)
-        return attraction - s, attraction * (12.0 * inverse)
+        if inverse.requires_grad:
+            s = inverse * inverse * inverse
+            bound = s * (s - 1.0)
+            return bound - s, bound * inverse * 12.0
+        s = (inverse * inverse).mul_(inverse)  # the same, in place: memory is what this waits for
+        bound = (s - 1.0).mul_(s)
+        return bound - s, inverse.mul_(bound).mul_(12.0)

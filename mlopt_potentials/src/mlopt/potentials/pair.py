@@ -32,7 +32,7 @@ from mlopt.potentials.neighbours import find_neighbours
 
 #: pairs (n * n for n atoms) treated at once: they and what is computed from them stay in the cache, and they are
 #: enough to be worth a second thread (torch's grain is 32768 elements)
-CHUNK = 49152
+CHUNK = 98304
 #: atoms of a free system from which on a neighbour list beats all pairs, where the range is finite
 LISTED_FROM = 300
 #: pairs within the range that `check` lets pass in one system; each takes some 300 bytes
@@ -176,7 +176,9 @@ class PairPotential(Potential):
             return pos.new_zeros(0), torch.zeros_like(pos)
         energy = torch.cat(energies) if len(energies) > 1 else energies[0]
         force = torch.cat(forces, 1) if len(forces) > 1 else forces[0]
-        return (0.5 * scale) * energy.flatten(), (scale / length) * force.permute(1, 2, 0).reshape(b * n, 3)
+        return (0.5 * scale) * energy.flatten(), (scale / length) * force.permute(1, 2, 0).contiguous().view(
+            b * n, 3
+        )
 
     def _block(
         self, x: torch.Tensor, z: torch.Tensor, start: int, stop: int
@@ -189,12 +191,16 @@ class PairPotential(Potential):
         for; the Gram matrix would be cheaper still, but its bits depend on the batch.
         """
         difference = x[:, :, start:stop, None] - x[:, :, None, :]
-        square = difference * difference
-        r2 = square[0] + square[1] + square[2]
-        if r2.requires_grad:
+        if difference.requires_grad:
+            r2 = difference[0] * difference[0]
+            for component in difference[1:]:
+                r2 = torch.addcmul(r2, component, component)
             own = torch.eye(x.shape[-1], dtype=torch.bool, device=x.device)[start:stop]
             r2 = r2.masked_fill(own, float("inf"))
         else:
+            r2 = difference[0] * difference[0]
+            for component in difference[1:]:
+                r2.addcmul_(component, component)
             r2.diagonal(offset=start, dim1=-2, dim2=-1).fill_(float("inf"))
         energy, weight = self.pair(r2, z[:, start:stop, None], z[:, None, :])
         if difference.requires_grad or weight.requires_grad:
