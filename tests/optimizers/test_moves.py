@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,9 @@ def test_displacement_sizes() -> None:
         assert float(one.abs().max()) <= half and float(one.abs().max()) > 0.99 * half
         assert abs(float(one.mean())) < 4 * half / math.sqrt(3 * 1500)
         assert float(one.var()) == pytest.approx(half**2 / 3, rel=0.1)
-    kick = (apply(Displacement(step=0.3, distribution="normal"), landscape, x, scale=scale) - x).reshape(4, -1)
+    kick = (apply(Displacement(step=0.3, distribution="normal"), landscape, x, scale=scale) - x).reshape(
+        4, -1
+    )
     for problem, sigma in enumerate([0.6, 1.2, 0.3, 0.6]):
         one = kick[problem] / sigma
         assert float(one.var()) == pytest.approx(1.0, rel=0.12)
@@ -243,12 +246,15 @@ def test_a_problem_moves_alike_in_any_batch(name: str, dtype: torch.dtype) -> No
     for other in ([4, 2, 0, 5], [0, 3, 4], [3], [1], [5, 5, 1]):
         for problem, points in zip(other, moved(other), strict=True):
             assert torch.equal(points, whole[problem]), (other, problem)
-    assert any(not torch.equal(points, x[rows]) for points, rows in zip(whole, landscape_rows(landscape), strict=True))
+    assert any(
+        not torch.equal(points, x[rows])
+        for points, rows in zip(whole, landscape_rows(landscape), strict=True)
+    )
 
 
 def landscape_rows(landscape: Landscape) -> list[slice]:
     ptr = landscape.segments.ptr.tolist()
-    return [slice(low, high) for low, high in zip(ptr, ptr[1:], strict=False)]
+    return [slice(low, high) for low, high in itertools.pairwise(ptr)]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,11 @@ def landscape_rows(landscape: Landscape) -> list[slice]:
     [
         (Displacement, {"step": 0.0}, "step: input should be greater than 0 (got 0.0)"),
         (Displacement, {"distribution": "flat"}, "should be 'uniform' or 'normal' (got 'flat')"),
-        (Displacement, {"probability": 1.5}, "probability: input should be less than or equal to 1 (got 1.5)"),
+        (
+            Displacement,
+            {"probability": 1.5},
+            "probability: input should be less than or equal to 1 (got 1.5)",
+        ),
         (Angular, {"threshold": 1.0}, "threshold: input should be less than 1 (got 1.0)"),
         (Exchange, {"pairs": 0}, "pairs: input should be greater than or equal to 1 (got 0)"),
         (Exchange, {"pair": 1}, "unknown key 'pair' in the top level. Did you mean 'pairs'?"),

@@ -53,8 +53,9 @@ class LBFGS(Optimizer):
 
     The step is ``H force`` in the compact form of Byrd, Nocedal & Schnabel (Math. Program. 63, 129 (1994), eq. 3.5),
     scaled down so that no row moves farther than ``max_step``. No line search (as in GMIN and ASE): a step that raises
-    the energy is taken back and tried again shorter, which costs one force call each. On a landscape whose force is
-    no gradient (a band) energies are not compared.
+    the energy is taken back and tried again shorter, which costs one force call each. From a step along negative
+    curvature nothing is learned but that steps may be longer. On a landscape whose force is no gradient (a band)
+    energies are not compared.
     """
 
     memory: int = setting(8, "pairs of steps and gradient changes that are remembered", ge=1, le=100)
@@ -143,7 +144,9 @@ class LBFGS(Optimizer):
         along[:, : m - 1] = state.along[:, 1:m] - with_change[:, : m - 1]
         along[:, m:-1] = state.along[:, m + 1 :] - with_change[:, m:-1]
         along[:, m - 1], along[:, -1] = new[:, 2], new[:, 3]
-        scale = torch.where(good, products[:, 0] / products[:, 1], state.scale)
+        # a scale learned at a steep place would creep for ever where the curvature is negative and nothing is learned
+        longer = torch.where(learn, (2.0 * state.scale).clamp(min=self.scale), state.scale)
+        scale = torch.where(good, products[:, 0] / products[:, 1], longer)
         memory = _Memory(history, sy, yy, along, scale)
         forget = learn & (state.shrinks >= _MAX_SHRINKS)
         return self._cleared(memory, forget, segments) if bool(forget.any()) else memory
