@@ -24,6 +24,8 @@ from mlopt.optimizers.lbfgs import LBFGS
 
 #: candidates whose energies differ by less are polished once; the store compares geometries afterwards
 _SAME_ENERGY = 1e-5
+#: a minimum of the pool this little above the lowest energy of a start is that lowest one
+_MET_WITHIN = 1e-3
 
 
 class Polish(Plugin):
@@ -85,8 +87,13 @@ def best_of_each(
 ) -> Polished:
     """Polish the best point of every start; ``base`` is the batch that the starts were drawn for, in float64."""
     systems = _at(base, result.x)
+    calls = result.calls
+    if result.pool_energy.shape[1]:  # a search met its best when it first arrived at that minimum
+        energy, slot = result.pool_energy.min(1)
+        met = result.pool_calls.gather(1, slot[:, None])[:, 0]
+        calls = torch.where(energy - result.energy < _MET_WITHIN, met, calls)
     return _evaluated(
-        potential, *polish(potential, systems, settings, pause), torch.arange(len(result)), result.calls
+        potential, *polish(potential, systems, settings, pause), torch.arange(len(result)), calls
     )
 
 

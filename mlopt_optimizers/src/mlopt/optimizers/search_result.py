@@ -158,7 +158,7 @@ def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, na
     potential = json.dumps(search.config()["potential"], sort_keys=True)
     with MinimaStore(folder / "minima.db", settings.energy_window, settings.distance_tolerance) as store:
         for batch, kind in zip(batches, ("best", "met"), strict=True):
-            order = torch.argsort(batch.energy, stable=True).tolist()
+            order = torch.argsort(batch.calls, stable=True).tolist()  # who was first is told as the finder
             for i in order:
                 if not float(batch.fmax[i]) < _MINIMUM_FORCE or not math.isfinite(float(batch.energy[i])):
                     continue
