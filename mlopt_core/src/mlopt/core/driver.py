@@ -8,6 +8,7 @@ Invariant: what happens to a problem depends on its own point, key and number of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from mlopt.core.errors import InputError
@@ -98,35 +99,37 @@ class Driver:
         """Record the evaluation; the reasons of the problems that end now, 0 for the others, or None if none ends."""
         stop, segments = self.stop, landscape.segments
         force2 = segments.longest2(evaluation.force)
-        sound = torch.isfinite(evaluation.energy + force2)
-        reason = self._failures(progress, sound)
+        reason = self._failures(progress, evaluation.energy + force2)
         searching = self.optimizer.searching
         tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, searching)
         reached = False
         if stop.target is not None:
             hit = tally.energy <= stop.target + stop.target_tolerance
             tally = tally.note_hit(hit, progress.calls)
-            if stop.on_target != "continue":
-                reason = torch.where((reason == 0) & hit, Reason.TARGET.code, reason)
-                reached = stop.on_target == "stop-run" and bool(hit.any())
+            if stop.on_target != "continue" and bool(hit.any()):
+                reason = _also(reason, hit, Reason.TARGET)
+                reached = stop.on_target == "stop-run"
         progress.tally = tally
         if stop.fmax is not None:
-            reason = torch.where((reason == 0) & (force2 < stop.fmax**2), Reason.CONVERGED.code, reason)
+            quiet = force2 < stop.fmax**2
+            reason = _also(reason, quiet, Reason.CONVERGED) if bool(quiet.any()) else reason
         progress.record()
-        if reached:
-            return torch.where(reason == 0, Reason.RUN_TARGET.code, reason)
-        if progress.calls >= stop.force_calls:
-            return torch.where(reason == 0, Reason.BUDGET.code, reason)
-        return reason if bool((reason != 0).any()) else None
+        if reached or progress.calls >= stop.force_calls:
+            everyone = torch.ones_like(force2, dtype=torch.bool)
+            return _also(reason, everyone, Reason.RUN_TARGET if reached else Reason.BUDGET)
+        return reason
 
-    def _failures(self, progress: Progress, sound: torch.Tensor) -> torch.Tensor:
-        """Reason codes: NON_FINITE where a problem fails, 0 elsewhere."""
-        if bool(sound.all()) and not progress.unsound:
-            return torch.zeros_like(sound, dtype=torch.int64)
-        progress.tally = progress.tally.count_unsound(sound)
-        progress.unsound = bool((progress.tally.unsound_calls > 0).any())
+    def _failures(self, progress: Progress, numbers: torch.Tensor) -> torch.Tensor | None:
+        """Reason codes: NON_FINITE where a problem's ``numbers (k,)`` fail it, 0 elsewhere; None if none fails."""
+        # one number to look at while all goes well; a sum that overflows only costs the closer look
+        if math.isfinite(float(numbers.sum())) and not progress.unsound:
+            return None
+        progress.tally = progress.tally.count_unsound(torch.isfinite(numbers))
+        unsound = progress.tally.unsound_calls
+        progress.unsound = bool((unsound > 0).any())
         patience = _PATIENCE if self.optimizer.recovers and progress.calls > 1 else 1
-        return torch.where(progress.tally.unsound_calls >= patience, Reason.NON_FINITE.code, 0)
+        given_up = unsound >= patience
+        return _also(None, given_up, Reason.NON_FINITE) if bool(given_up.any()) else None
 
     def end_all(self, progress: Progress, reason: Reason) -> Progress:
         """End every problem that still runs."""
@@ -137,6 +140,13 @@ class Driver:
     def result(self, progress: Progress) -> Result:
         """What is known so far, for every problem: ended or not."""
         return Result.of(self.landscape, progress, self.stop)
+
+
+def _also(reason: torch.Tensor | None, mask: torch.Tensor, new: Reason) -> torch.Tensor:
+    """Reason codes (k,) with ``new`` where ``mask`` is true and there was none; 0 is none."""
+    if reason is None:
+        return mask * new.code
+    return torch.where((reason == 0) & mask, new.code, reason)
 
 
 def minimize(

@@ -107,11 +107,18 @@ class Segments:
         columns = squares.unbind(-1)
         return self.max(sum(columns[1:], columns[0]) if len(columns) <= 4 else squares.sum(-1))
 
-    def scale(self, per_problem: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """``values (n_rows, d)`` times its problem's factor ``per_problem (n_problems,)``: (n_rows, d)."""
+    def scale(
+        self, per_problem: torch.Tensor, values: torch.Tensor, plus: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """``values (n_rows, d)`` times their problem's factor ``per_problem (n_problems,)``, added to ``plus``."""
+        shape = values.shape
         if self.size is not None:
-            return (values.reshape(self.n_problems, -1) * per_problem.unsqueeze(1)).view(values.shape)
-        return values * per_problem[self.batch][:, None]
+            values, factor = values.reshape(self.n_problems, -1), per_problem.unsqueeze(1)
+            plus = None if plus is None else plus.reshape(self.n_problems, -1)
+        else:
+            factor = per_problem[self.batch][:, None]
+        product = values * factor if plus is None else torch.addcmul(plus, values, factor)
+        return product.view(shape)
 
     def combine(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Sum over k of ``values (k, n_rows, d)`` times ``weights (n_problems, k)``: (n_rows, d).

@@ -148,7 +148,7 @@ class Fire(Optimizer):
             b = state.alpha * _ratio(ww, ff) * ahead + dt
             if self.variant == "original":
                 b, kick = b + (a * kick - 0.5 * dt), 0.5 * dt
-        velocity = segments.scale(a, w) + segments.scale(b, force)
+        velocity = segments.scale(b, force, segments.scale(a, w))
         length = dt
         if self.max_step is not None and self.variant == "ase":
             norm = segments.dot(velocity, velocity).clamp(min=_TINY).rsqrt()
