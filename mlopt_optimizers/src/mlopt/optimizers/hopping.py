@@ -125,7 +125,7 @@ class Hopping(Optimizer):
         if not problems.numel():
             return new_x, state
         part, (_, rows) = landscape.select(problems), segments.select(problems)
-        moved, there = self._leave(
+        moved, there = self.select(problems)._leave(
             part, x[rows], evaluation.select(problems, rows), state.select(problems, rows)
         )
         return new_x.index_copy(0, rows, moved), state.put(problems, rows, there)
