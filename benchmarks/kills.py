@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        told = check_kills(small_search(folder), results, folder, runs=arguments.kills)
+        told = check_kills(small_search(folder), results, folder, kills=arguments.kills)
     print(
         f"{told['runs']} runs, {told['killed']} killed, {told['different']} different; {time.monotonic() - began:.0f} s"
     )

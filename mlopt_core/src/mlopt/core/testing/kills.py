@@ -49,31 +49,37 @@ def check_kills(
     results: Callable[[Path], bytes],
     folder: Path,
     *,
-    runs: int,
-    kills_per_run: int = 1,
+    kills: int,
     seed: int = 0,
 ) -> dict[str, int]:
     """Compare killed and resumed runs with one that was left alone.
 
     start_or_resume: given a path, starts a run there or resumes the one that is there; returns 0 when it is done.
     results: what of a finished run must be the same, as bytes.
-    runs: how many runs to kill, each ``kills_per_run`` times at instants drawn evenly over an undisturbed run.
+    kills: how many runs to kill, each once, at instants drawn evenly over the life of an undisturbed run. One that
+        ends before its instant comes is compared, too, and another is run in its place.
 
-    Returns ``{"runs", "killed", "different"}``: children killed, and runs with another result or exit status.
+    Returns ``{"runs", "killed", "different"}``: runs made, children killed, and runs with another result or exit
+    status.
+
+    Raises:
+        AssertionError: most runs end before they can be killed.
     """
     began = time.monotonic()
     kill_and_resume(lambda: start_or_resume(folder / "whole"), delays=[])
     lasted = time.monotonic() - began
     expected = results(folder / "whole")
     draw = random.Random(seed)
-    killed = different = 0
-    for index in range(runs):
-        path = folder / f"killed-{index}"
+    runs = killed = different = 0
+    while killed < kills:
+        if runs == 10 * kills:
+            raise AssertionError(f"only {killed} of {runs} runs could be killed; make the run longer")
+        path = folder / f"killed-{runs}"
 
         def work(path: Path = path) -> int:
             return start_or_resume(path)
 
-        count, status = kill_and_resume(work, delays=[draw.uniform(0, lasted) for _ in range(kills_per_run)])
-        killed += count
+        count, status = kill_and_resume(work, delays=[draw.uniform(0, lasted)])
+        runs, killed = runs + 1, killed + count
         different += status != 0 or results(path) != expected
     return {"runs": runs, "killed": killed, "different": different}
