@@ -1,6 +1,6 @@
 """How often basin hopping finds a Lennard-Jones global minimum within a budget, with 95% intervals.
 
-python benchmarks/success_rate.py 38 --starts 150 --force-calls 50000 [--temperature 0.8] [--step 0.32]
+python benchmarks/success_rate.py 38 --starts 150 --force-calls 50000 [--temperature 0.8] [--step 0.36]
 """
 
 from __future__ import annotations

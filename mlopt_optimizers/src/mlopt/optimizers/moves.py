@@ -30,7 +30,7 @@ class Displacement(Move):
     """Displace every row at random (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
 
     step: float = setting(
-        0.32, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0
+        0.36, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0
     )
     distribution: Literal["uniform", "normal"] = setting("uniform", "of each component")
 
