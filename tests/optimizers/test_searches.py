@@ -96,7 +96,7 @@ def test_annealing_starts_at_the_wanted_acceptance() -> None:
     driver = Driver(landscape, optimizer, Stop(force_calls=10_000))
     progress = driver.begin(x, problem_keys(0, torch.arange(40)))
     asked = iter(range(10_000))
-    state = driver.advance(progress, lambda: next(asked) == 201).state  # the start and the calibration
+    state = driver.advance(progress, lambda: next(asked) == 200).state  # the start and the calibration
     chance = torch.exp(-state.rises / state.temperature[:, None]).mean(-1)
     assert bool(state.rises.isfinite().all())
     assert torch.allclose(chance, torch.full_like(chance, 0.8), atol=1e-6)
@@ -153,8 +153,8 @@ def test_scipy_searches_run_problem_by_problem(optimizer: Optimizer) -> None:
     landscape, x = lennard_jones([4, 5, 4])
     watched = Watched(landscape)
     driver = Driver(watched, optimizer, Stop(force_calls=150), keep=4)
-    pauses = iter([False, False, True])
-    progress = driver.advance(driver.begin(x, problem_keys(0, torch.arange(3))), lambda: next(pauses))
+    begun = driver.begin(x, problem_keys(0, torch.arange(3)))
+    progress = driver.advance(begun, lambda: watched.calls[0] >= 300)
     assert progress.active.tolist() == [2] and watched.calls[0] == 300 == progress.total_calls
     between = driver.result(progress)
     assert between.reason == [Reason.BUDGET, Reason.BUDGET, Reason.RUNNING]
@@ -164,6 +164,17 @@ def test_scipy_searches_run_problem_by_problem(optimizer: Optimizer) -> None:
     if isinstance(optimizer, ScipyBasinHopping):
         assert bool((found.quenches >= 2).all())
         assert torch.allclose(found.pool_energy.amin(1), found.energy, atol=1e-4)
+
+
+def test_scipy_search_stops_within_a_problem_for_who_insists() -> None:
+    landscape, x = lennard_jones([4, 5])
+    driver = Driver(landscape, ScipyBasinHopping(), Stop(force_calls=150), keep=4)
+    whole = driver.result(driver.advance(driver.begin(x, problem_keys(0, torch.arange(2)))))
+    asked = iter(range(10_000))
+    progress = driver.advance(driver.begin(x, problem_keys(0, torch.arange(2))), lambda: next(asked) >= 200)
+    assert progress.active.tolist() == [1] and progress.total_calls == 150  # the second begins anew
+    found = driver.result(driver.advance(progress))
+    assert torch.equal(found.energy, whole.energy) and torch.equal(found.x, whole.x)
 
 
 def test_scipy_searches_stop_on_target() -> None:

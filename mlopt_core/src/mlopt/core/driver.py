@@ -72,14 +72,20 @@ class Driver:
         )
 
     def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
-        """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps."""
+        """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps.
+
+        Takes one step at least.
+        """
         landscape, optimizer = self.landscape, self.optimizer
         if progress.active.numel() < landscape.segments.n_problems:
             landscape, optimizer = landscape.select(progress.active), optimizer.select(progress.active)
         with torch.no_grad():
             if isinstance(optimizer, ExternalOptimizer):
                 return optimizer.advance(landscape, progress, self.stop, pause)
-            while progress.active.numel() and not (pause is not None and pause()):
+            stepped = False
+            # one step at least, or saves that take longer than the time between them would stop all progress
+            while progress.active.numel() and not (stepped and pause is not None and pause()):
+                stepped = True
                 evaluation = landscape.evaluate(progress.x)
                 progress.calls += 1
                 reason = self._judge(progress, landscape, evaluation)

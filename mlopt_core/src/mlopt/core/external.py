@@ -40,6 +40,10 @@ class ExternalState(State):
     key: torch.Tensor = per_problem()
 
 
+class _PausedError(Exception):
+    """Raised through the algorithm when the run has to stop at once; the problem begins anew when it goes on."""
+
+
 class Meter:
     """One problem, as a function of a flat numpy vector of its free coordinates; counts, and ends the problem.
 
@@ -47,9 +51,16 @@ class Meter:
     """
 
     def __init__(
-        self, landscape: Landscape, x: torch.Tensor, tally: Tally, stop: Stop, searching: bool
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        tally: Tally,
+        stop: Stop,
+        searching: bool,
+        pause: Callable[[], bool] | None = None,
     ) -> None:
         self.landscape, self.stop, self.searching = landscape, stop, searching
+        self._pause, self._asked = pause, False
         self.tally, self.calls = tally, 0
         self._x = x
         fixed = (
@@ -58,6 +69,11 @@ class Meter:
             else landscape.fixed
         )
         self._free = (~fixed)[:, None].expand_as(x)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a pause was asked for while this problem ran."""
+        return self._asked
 
     @property
     def start(self) -> NDArray[np.float64]:
@@ -86,6 +102,11 @@ class Meter:
         """
         if self.calls >= self.stop.force_calls:
             raise _EndedError(Reason.BUDGET)
+        if self._pause is not None and self._pause():
+            # who asks once wants a checkpoint, which can wait for the end of this problem; who insists wants to stop
+            if self._asked:
+                raise _PausedError
+            self._asked = True
         x = self.rows(flat)
         found = self.landscape.evaluate(x)
         self.calls += 1
@@ -167,7 +188,8 @@ class ExternalOptimizer(Optimizer):
         self, landscape: Landscape, progress: Progress, stop: Stop, pause: Callable[[], bool] | None = None
     ) -> Progress:
         """What `Driver.advance` does, for the active problems, whose ``landscape`` this is."""
-        while progress.active.numel() and not (pause is not None and pause()):
+        asked = False
+        while progress.active.numel() and not asked:
             first = torch.zeros(1, dtype=torch.int64, device=progress.x.device)
             _, rows = landscape.segments.select(first)
             meter = Meter(
@@ -176,8 +198,12 @@ class ExternalOptimizer(Optimizer):
                 progress.tally.select(first, rows),
                 stop,
                 self.searching,
+                pause,
             )
-            reason = self._complete(meter, progress.state.key[0])
+            try:
+                reason = self._complete(meter, progress.state.key[0])
+            except _PausedError:
+                break
             progress.tally = progress.tally.put(first, rows, meter.tally)
             codes = torch.zeros_like(progress.active)
             codes[0] = reason.code
@@ -185,6 +211,7 @@ class ExternalOptimizer(Optimizer):
             progress.calls = meter.calls
             landscape, _ = progress.end(codes, landscape, nothing)
             progress.calls = 0  # of the problems that are left
+            asked = meter.asked or (pause is not None and pause())
             if reason is Reason.TARGET and stop.on_target == "stop-run":
                 codes = torch.full_like(progress.active, Reason.RUN_TARGET.code)
                 progress.end(codes, landscape, Evaluation(progress.tally.energy, progress.x))

@@ -60,7 +60,8 @@ def check_structures(
             more = f", and {len(close) - 1} more pairs" if len(close) > 1 else ""
             raise InputError(
                 f"{where}: atoms {first} and {second} ({symbols}) are {distance:.3g} apart, less than "
-                f"{least_distance:g}{more}. Remove duplicates, check the units, or ask to separate them."
+                f"{least_distance:g}{more}. Remove duplicates, check the units, "
+                f"or set `separate: true` beside `file` to nudge them apart."
             )
         for attempt in range(_NUDGES):
             if not close:

@@ -36,6 +36,7 @@ class BasinHopping(Hopping):
     container: float | None = setting(
         1.3,
         "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container",
+        gt=0,
     )
     acceptance: float = setting(0.5, "share of accepted hops that adaptation aims at", gt=0, lt=1)
     adapt_step: bool = setting(False, "change the size of moves towards that share, every 50 hops")

@@ -15,7 +15,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, Plugin, setting
 from mlopt.core.potential import Potential
-from mlopt.core.random import problem_keys
+from mlopt.core.random import Draws, problem_keys
 from mlopt.core.result import Result
 from mlopt.core.stop import Stop
 from mlopt.core.systems import Systems
@@ -35,6 +35,12 @@ class Polish(Plugin):
     force_calls: int = setting(1000, "at most this many for each structure; 0: no polishing", ge=0)
     fmax: float | None = setting(
         1e-6, "largest atomic force at which a structure is done", unit="energy/length", gt=0
+    )
+    shake: float = setting(
+        1e-3,
+        "random displacement before it, lest symmetry hold a structure on a saddle",
+        unit="diameter",
+        ge=0,
     )
 
     @field_validator("optimizer")
@@ -72,8 +78,11 @@ def polish(
         return systems, torch.zeros(systems.n_systems, dtype=torch.int64)
     stop = Stop(settings.force_calls, settings.fmax)
     driver = Driver(AtomsLandscape(systems, potential), settings.optimizer, stop)
-    ids = torch.arange(systems.n_systems, device=systems.pos.device)
-    progress = driver.advance(driver.begin(systems.pos, problem_keys(0, ids)), pause)
+    key = problem_keys(0, torch.arange(systems.n_systems, device=systems.pos.device))
+    draws = Draws(key, torch.zeros_like(key), systems.segments)
+    kick = settings.shake * potential.diameter(systems.z).to(systems.pos)[:, None] * draws.normal_rows(3)
+    begun = torch.where(systems.fixed[:, None], systems.pos, systems.pos + kick)
+    progress = driver.advance(driver.begin(begun, key), pause)
     if not progress.done:
         raise Preempted
     relaxed = driver.result(progress)

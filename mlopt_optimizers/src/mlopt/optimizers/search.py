@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -150,14 +150,20 @@ class Search(Experiment):
         driver = Driver(landscape, self.optimizer, self._stop(), self.minima.per_start)
         key = problem_keys(self.seed, ids)
         progress = driver.begin(self._starts(systems, landscape.diameter, key), key)
-        identity = json.dumps([systems.z[: int(systems.ptr[1])].tolist(), systems.cell[0].tolist()])
+        identity = _digest(self.system.load())
         spent = 0.0
         restored = context.restored()
         if restored is not None:
             if restored.meta.get("system") != identity:
-                raise CheckpointError("the checkpoint is of another system: has the structure file changed?")
+                raise CheckpointError(
+                    "the checkpoint is of another structure: has the structure file changed? Put it back as it was, or "
+                    "start a new run"
+                )
             progress.load_checkpoint(restored.tensors, restored.meta)
             spent = float(restored.meta["seconds"])
+        else:  # at once, so that a resume always knows which structure it is about
+            tensors, meta = progress.to_checkpoint()
+            context.save(0, Checkpoint(tensors, meta | {"system": identity, "seconds": 0.0}))
 
         def elapsed() -> float:
             return spent + time.monotonic() - began
@@ -169,9 +175,9 @@ class Search(Experiment):
                 driver.end_all(progress, Reason.TIME)
             # also when done: polishing can be long, and what is killed in it goes on from here
             tensors, meta = progress.to_checkpoint()
-            context.save(
-                progress.calls, Checkpoint(tensors, meta | {"system": identity, "seconds": elapsed()})
-            )
+            meta |= {"system": identity, "seconds": elapsed()}
+            # where problems run one after the other only their total grows
+            context.save(progress.calls or progress.total_calls, Checkpoint(tensors, meta))
             if context.stopping:
                 raise Preempted
         watch.report(final=True)
@@ -219,6 +225,12 @@ class Search(Experiment):
     def _starts(self, systems: Systems, diameter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         drawn = self._start.sample(systems, diameter, derive(key, _START_STREAM)).to(systems.pos)
         return torch.where(systems.fixed[:, None], systems.pos, drawn)
+
+
+def _digest(system: Systems) -> str:
+    """SHA-256 of a structure: what a checkpoint remembers of it."""
+    parts = (system.pos, system.z, system.cell, system.pbc, system.fixed)
+    return hashlib.sha256(repr([part.tolist() for part in parts]).encode()).hexdigest()
 
 
 class _Watch:

@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlopt.core import atomic
+from mlopt.core.errors import MloptError
 from mlopt.core.experiment import Context
 from mlopt.core.lazy import torch
-from mlopt.core.minima import MinimaStore, Minimum
+from mlopt.core.minima import MinimaStore, Minimum, verify
 from mlopt.core.result import Result
 from mlopt.core.statistics import mean_calls_to_hit
+from mlopt.core.systems import Systems
 from mlopt.optimizers.polish import Polished, best_of_each, lowest_met
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from numpy.typing import NDArray
 
     from mlopt.optimizers.search import Search
 
-#: a polished structure with a larger atomic force than this is no minimum and is not stored
+#: a polished structure with a larger atomic force than this is no minimum and is not stored, unless the polish was
+#: asked for no better
 _MINIMUM_FORCE = 1e-3
 
 
@@ -55,7 +59,7 @@ class SearchResult:
         best = best_of_each(result, base, search.potential, search.polish, pause)
         met = lowest_met(result, base, search.potential, search.polish, search.minima.keep, pause)
         minima = _store(search, [best, met], context)
-        calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum())
+        calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum()) + len(minima)
         found = cls(search, result, best, minima, calls, elapsed())
         folder = context.results()
         if folder is not None:
@@ -103,15 +107,12 @@ class SearchResult:
                 else None
             )
         energies = [e for e in self.polished.energy.tolist() if math.isfinite(e)]
-        lowest = self.best.energy if self.best else (min(energies) if energies else None)
+        lowest = min([*energies, *([self.best.energy] if self.best else [])], default=None)
+        converged: bool | None = None  # nothing was asked for that could be missed
         if target is not None:
             converged = any(hit is not None for hit in hits)
-        else:
-            converged = (
-                self.search.optimizer.searching
-                or self.search.fmax is None
-                or bool(self.result.converged.all())
-            )
+        elif self.search.fmax is not None:
+            converged = bool(self.result.converged.all())
         return {
             "experiment": "search",
             "status": "finished" if not bool(self.result.failed.all()) else "failed",
@@ -156,16 +157,21 @@ def _store(search: Search, batches: list[Polished], context: Context) -> list[Mi
 def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, name: str) -> list[Minimum]:
     settings = search.minima
     potential = json.dumps(search.config()["potential"], sort_keys=True)
+    relaxed_to = max(_MINIMUM_FORCE, search.polish.fmax or 0.0)
+    best = batches[0].energy
     with MinimaStore(folder / "minima.db", settings.energy_window, settings.distance_tolerance) as store:
         for batch, kind in zip(batches, ("best", "met"), strict=True):
             order = torch.argsort(batch.calls, stable=True).tolist()  # who was first is told as the finder
             for i in order:
-                if not float(batch.fmax[i]) < _MINIMUM_FORCE or not math.isfinite(float(batch.energy[i])):
+                start, energy = int(batch.start[i]), float(batch.energy[i])
+                if not float(batch.fmax[i]) <= relaxed_to or not math.isfinite(energy):
                     continue
+                if kind == "met" and abs(energy - float(best[start])) < settings.energy_window:
+                    continue  # that start has been counted at this minimum
                 one = batch.systems[i]
                 store.add(
                     Minimum(
-                        float(batch.energy[i]),
+                        energy,
                         one.pos.numpy(),
                         one.z.numpy(),
                         one.cell[0].numpy(),
@@ -174,17 +180,49 @@ def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, na
                         potential=potential,
                         first_run=name,
                         seed=search.seed,
-                        start_index=int(batch.start[i]),
+                        start_index=start,
                         force_calls=int(batch.calls[i]),
                         source=f"{run_id}/{kind}/{name}/{i}",
                     )
                 )
-        minima = list(store)
+        minima = _verified(list(store), search, relaxed_to)
         if settings.database is not None:
             with MinimaStore(
                 settings.database, settings.energy_window, settings.distance_tolerance
             ) as shared:
                 shared.merge_from(store)
+    return minima
+
+
+def _verified(minima: list[Minimum], search: Search, relaxed_to: float) -> list[Minimum]:
+    """The minima as read back from the store, each evaluated again from its stored coordinates.
+
+    Raises:
+        MloptError: one does not have the energy that is stored with it.
+    """
+
+    def evaluate(
+        pos: NDArray[Any], z: NDArray[Any], cell: NDArray[Any], pbc: NDArray[Any]
+    ) -> tuple[float, NDArray[Any]]:
+        system = Systems(
+            torch.from_numpy(pos),
+            torch.from_numpy(z),
+            torch.tensor([0, len(z)]),
+            torch.from_numpy(cell)[None],
+            torch.from_numpy(pbc)[None],
+        )
+        found = search.potential.evaluate(system)
+        return float(found.energy[0]), found.force.numpy()
+
+    # a file may fix atoms, and the forces on those are not zero
+    force_tolerance = 1.01 * relaxed_to if search.system.file is None else math.inf
+    for minimum in minima:
+        told = verify(minimum, evaluate, force_tolerance, 1e-9 * (1.0 + abs(minimum.energy)))
+        if not told.ok:
+            raise MloptError(
+                f"minimum {minimum.id} does not hold when it is evaluated again: {told.reason}. "
+                f"A potential must give the same energy for the same coordinates."
+            )
     return minima
 
 
