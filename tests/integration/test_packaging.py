@@ -200,7 +200,7 @@ def test_source_files_are_short():
 
 
 def test_no_tracked_file_names_a_place_on_one_machine():
-    # Written so that it does not match itself; "docs/root/" and "https://host/home/" are somebody's own business.
+    # Written so that it does not match itself; such a folder inside a longer path or an address may stand.
     place = re.compile(r"(?<![\w.~}-])/(?:work|root|home)/")
     found = []
     for path in tracked_files():
