@@ -28,7 +28,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.core.potential import Potential
 from mlopt.core.systems import Systems
-from mlopt.potentials.neighbours import find_neighbours
+from mlopt.core.neighbours import find_neighbours
 
 #: pairs (n * n for n atoms) treated at once: they and what is computed from them stay in the cache, and they are
 #: enough to be worth a second thread (torch's grain is 32768 elements)
