@@ -25,10 +25,10 @@ from typing import Literal
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.lazy import torch
+from mlopt.core.neighbours import find_neighbours
 from mlopt.core.plugin import setting
 from mlopt.core.potential import Potential
 from mlopt.core.systems import Systems
-from mlopt.core.neighbours import find_neighbours
 
 #: pairs (n * n for n atoms) treated at once: they and what is computed from them stay in the cache, and they are
 #: enough to be worth a second thread (torch's grain is 32768 elements)
