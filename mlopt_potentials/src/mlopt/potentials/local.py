@@ -38,7 +38,9 @@ class LocalPotential(Potential):
 
     def usual_cutoff(self) -> float:
         """A cutoff to suggest where one is missing, in the length of ``pos``."""
-        raise NotImplementedError(f"{type(self).__name__} must define `usual_cutoff`, or always have a `reach`")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define `usual_cutoff`, or always have a `reach`"
+        )
 
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int
@@ -160,25 +162,24 @@ def squares_of_distances(difference: torch.Tensor, start: int = 0) -> torch.Tens
     return r2
 
 
-def force_of_pairs(zero: torch.Tensor, pairs: Neighbours, pull: torch.Tensor) -> torch.Tensor:
+def force_of_pairs(
+    zero: torch.Tensor, first: torch.Tensor, second: torch.Tensor, pull: torch.Tensor
+) -> torch.Tensor:
     """Force (n_atoms, 3) where each pair pulls its first atom by ``pull (3, n_pairs)`` and its second the other way.
 
     One component at a time: on the CPU, 1-D index_add is a plain loop, fast and in a fixed order.
     """
     return torch.stack(
-        [
-            zero.index_add(0, pairs.first, part).index_add(0, pairs.second, part, alpha=-1)
-            for part in pull.unbind(0)
-        ],
+        [zero.index_add(0, first, part).index_add(0, second, part, alpha=-1) for part in pull.unbind(0)],
         -1,
     )
 
 
 def virial_of_pairs(
-    systems: Systems, pairs: Neighbours, pull: torch.Tensor, difference: torch.Tensor
+    systems: Systems, first: torch.Tensor, pull: torch.Tensor, difference: torch.Tensor
 ) -> torch.Tensor:
     """dE/dstrain (n_systems, 3, 3) of pairs that are ``difference (3, n_pairs)`` apart and feel ``pull``."""
-    owner = systems.batch[pairs.first]
+    owner = systems.batch[first]
     none = systems.cell.new_zeros(len(systems))
     upper = {
         (a, b): none.index_add(0, owner, pull[a] * difference[b], alpha=-1)

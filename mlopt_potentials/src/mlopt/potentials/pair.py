@@ -124,8 +124,8 @@ class PairPotential(LocalPotential):
         zero = systems.pos.new_zeros(len(systems.pos))
         row_energy = zero.index_add(0, first, energy).index_add(0, second, energy)
         pull = difference * weight
-        force = force_of_pairs(zero, pairs, pull)
-        virial = scale * virial_of_pairs(systems, pairs, pull, difference) if stress else None
+        force = force_of_pairs(zero, first, second, pull)
+        virial = scale * virial_of_pairs(systems, first, pull, difference) if stress else None
         row_energy, force = (0.5 * scale) * row_energy, (scale / length) * force
         return spoil_lost(systems, pairs, row_energy, force, virial)
 
