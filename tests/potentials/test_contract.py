@@ -10,7 +10,15 @@ import torch
 from mlopt.core.potential import Potential
 from mlopt.core.systems import Systems
 from mlopt.core.testing import PotentialTolerance, check_imports_without_torch, check_potential
-from mlopt.potentials import AsePotential, LennardJones, Morse, SoftSphere, SumPotential
+from mlopt.potentials import (
+    AsePotential,
+    Gupta,
+    LennardJones,
+    Morse,
+    SoftSphere,
+    StillingerWeber,
+    SumPotential,
+)
 
 
 def clusters(
@@ -51,6 +59,13 @@ def mixed() -> Systems:
     return Systems.concatenate([clusters((13, 2)), crystals(), clusters((5,))]).select([3, 0, 5, 1, 2, 4])
 
 
+def made_of(kinds: list[int], systems: Systems, spacing: float) -> Systems:
+    """The same systems of other elements, at random places, with distances ``spacing`` times as long."""
+    generator = torch.Generator().manual_seed(len(kinds))
+    z = torch.tensor(kinds)[torch.randint(len(kinds), systems.z.shape, generator=generator)]
+    return replace(systems, pos=spacing * systems.pos, cell=spacing * systems.cell, z=z)
+
+
 LISTED = {"none": 2.0, "energy": 2.2, "force": 2.5}
 PAIRS: list[tuple[Potential, Systems]] = [
     (LennardJones(), clusters()),
@@ -68,6 +83,26 @@ PAIRS: list[tuple[Potential, Systems]] = [
 
 @pytest.mark.parametrize("potential, systems", PAIRS, ids=lambda value: type(value).__name__)
 def test_pair_potentials(potential: Potential, systems: Systems) -> None:
+    check_potential(potential, systems)
+
+
+MANY_BODY: list[tuple[Potential, Systems]] = [
+    (Gupta(), made_of([79], clusters(), 2.7)),
+    (Gupta(preset="AgAu"), made_of([47, 79], clusters(), 2.7)),
+    (Gupta(preset="PdPt", cutoff=6.0), made_of([46, 78], mixed(), 2.7)),
+    (Gupta(preset="au55-paper", cutoff=6.0, taper=0.0), made_of([79], mixed(), 2.8)),
+    (Gupta(preset="AgPt", cutoff=7.0, taper=2.0), made_of([47, 78], crystals(), 2.6)),
+    (Gupta(cutoff=5.0), made_of([78], slabs(), 2.6)),
+    (StillingerWeber(), made_of([14], clusters(), 2.3)),
+    (StillingerWeber(), made_of([14], crystals(), 2.2)),
+    (StillingerWeber(preset="paper"), made_of([14], mixed(), 2.3)),
+    (StillingerWeber(p=4.5, q=0.5, gamma=0.7, cos_theta0=0.2), made_of([14], mixed(), 2.3)),
+    (StillingerWeber(three_body=0.0), made_of([14], slabs(), 2.3)),
+]
+
+
+@pytest.mark.parametrize("potential, systems", MANY_BODY, ids=lambda value: type(value).__name__)
+def test_many_body_potentials(potential: Potential, systems: Systems) -> None:
     check_potential(potential, systems)
 
 

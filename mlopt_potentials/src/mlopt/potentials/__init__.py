@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlopt.potentials.ase_potential import AsePotential
+from mlopt.potentials.gupta import Gupta, GuptaPair
 from mlopt.potentials.lennard_jones import LennardJones
 from mlopt.potentials.morse import Morse
 from mlopt.potentials.pair import CutPairPotential, PairPotential
 from mlopt.potentials.soft_sphere import SoftSphere
+from mlopt.potentials.stillinger_weber import StillingerWeber
 from mlopt.potentials.sum import SumPotential
 
 if TYPE_CHECKING:
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AsePotential",
     "CutPairPotential",
+    "Gupta",
+    "GuptaPair",
     "LennardJones",
     "MloptCalculator",
     "Morse",
     "PairPotential",
     "SoftSphere",
+    "StillingerWeber",
     "SumPotential",
 ]
 
