@@ -66,12 +66,13 @@ def test_the_same_pairs(cutoff: float) -> None:
 
 def test_who_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wires and slabs, and systems with many images, go to the search by cells; nobody else."""
-    asked = []
-    monkeypatch.setattr(
-        images,
-        "find_neighbours",
-        lambda systems, cutoff: asked.append(len(systems)) or find_neighbours(systems, cutoff),
-    )
+    asked: list[int] = []
+
+    def by_cells(systems: Systems, cutoff: float) -> Neighbours:
+        asked.append(len(systems))
+        return find_neighbours(systems, cutoff)
+
+    monkeypatch.setattr(images, "find_neighbours", by_cells)
     expected = as_set(find_neighbours(batch(), 3.0))
     assert as_set(find_pairs(batch(), 3.0)) == expected and asked == [1]
     monkeypatch.setattr(images, "MOST", 0)

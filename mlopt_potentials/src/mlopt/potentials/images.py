@@ -44,9 +44,10 @@ def find_pairs(systems: Systems, cutoff: float) -> Neighbours:
     searched = torch.nonzero(small & ~lost).flatten()
     key = torch.cat([counts[:, None], whole[:, None].long(), images.nan_to_num(0.0).long()], -1)[searched]
     found = []
-    kinds, kind = torch.unique(key, dim=0, return_inverse=True)
+    alike = bool((key == key[:1]).all())  # the usual case, and `unique` takes its time
+    kinds, kind = (key[:1], None) if alike else torch.unique(key, dim=0, return_inverse=True)
     for index, (n, periodic, *m) in enumerate(kinds.tolist()):
-        group = searched[kind == index]
+        group = searched if kind is None else searched[kind == index]
         metric = _metric(cell[group]) if periodic else None
         found += _tried(at, systems.ptr[group], n, m, metric, cutoff)
     other = torch.nonzero(~small).flatten()
