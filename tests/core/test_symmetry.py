@@ -184,13 +184,13 @@ def lj_minima() -> dict[int, tuple[float, Floats]]:
     for size in range(3, 16):
         smaller = found[size - 1][1]
         trials = []
-        for _ in range(6):
+        for _ in range(20):
             direction = rng.normal(size=3)
             reach = np.linalg.norm(smaller - smaller.mean(axis=0), axis=1).max() + 0.8
             extra = smaller.mean(axis=0) + reach * direction / np.linalg.norm(direction)
             trials.append(quench(np.vstack([smaller, extra])))
         best = min(trials, key=lambda trial: trial[0])
-        for _ in range(6):
+        for _ in range(20):
             best = min(best, quench(best[1] + rng.uniform(-0.4, 0.4, best[1].shape)), key=lambda t: t[0])
         found[size] = best
     return found

@@ -11,28 +11,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from mlopt.core.engine import EngineName, choose_engine
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.external import ExternalOptimizer
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
-from mlopt.core.progress import Outcome, Progress, Tally
+from mlopt.core.progress import PATIENCE, Outcome, Progress, Tally
 from mlopt.core.random import problem_keys
 from mlopt.core.result import Result
 from mlopt.core.stop import OnTarget, Reason, Stop
-
-#: consecutive non-finite evaluations after which even a search that can step back gives a problem up
-_PATIENCE = 10
 
 
 class Driver:
     """Runs one optimizer on one landscape.
 
     keep: how many of the lowest distinct minima to remember for each problem of a search.
+    engine: see `choose_engine`; announce: what is told when a kernel has to be compiled.
     """
 
-    def __init__(self, landscape: Landscape, optimizer: Optimizer, stop: Stop, keep: int = 10) -> None:
+    def __init__(
+        self,
+        landscape: Landscape,
+        optimizer: Optimizer,
+        stop: Stop,
+        keep: int = 10,
+        engine: EngineName = "eager",
+        announce: Callable[[str], None] = lambda message: None,
+    ) -> None:
         if optimizer.searching and stop.fmax is not None:
             raise InputError(
                 f"`fmax` cannot end {type(optimizer).__name__}: it searches on after every minimum. "
@@ -42,6 +49,8 @@ class Driver:
         self.optimizer = optimizer
         self.stop = stop
         self.keep = keep if optimizer.searching else 0
+        self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls)
+        self.announce = announce
 
     def begin(self, x: torch.Tensor, key: torch.Tensor) -> Progress:
         """The progress before the first evaluation.
@@ -82,6 +91,8 @@ class Driver:
         with torch.no_grad():
             if isinstance(optimizer, ExternalOptimizer):
                 return optimizer.advance(landscape, progress, self.stop, pause)
+            if self.engine is not None:
+                return self.engine.advance(landscape, optimizer, progress, self.stop, pause, self.announce)
             stepped = False
             # one step at least, or saves that take longer than the time between them would stop all progress
             while progress.active.numel() and not (stepped and pause is not None and pause()):
@@ -90,10 +101,13 @@ class Driver:
                 progress.calls += 1
                 reason = self._judge(progress, landscape, evaluation)
                 if reason is not None:
-                    optimizer = optimizer.select(torch.nonzero(reason == 0).flatten())
-                    landscape, evaluation = progress.end(reason, landscape, evaluation)
+                    progress.end(reason, progress.calls)
                     if not progress.active.numel():
                         break
+                    rest = torch.nonzero(reason == 0).flatten()
+                    _, rows = landscape.segments.select(rest)
+                    landscape, optimizer = landscape.select(rest), optimizer.select(rest)
+                    evaluation = evaluation.select(rest, rows)
                 x, state = optimizer.step(landscape, progress.x, evaluation, progress.state)
                 progress.x, progress.state = x, state
                 found = optimizer.found(state)
@@ -119,7 +133,8 @@ class Driver:
         if stop.fmax is not None:
             quiet = force2 < stop.fmax**2
             reason = _also(reason, quiet, Reason.CONVERGED) if bool(quiet.any()) else reason
-        progress.record()
+        if progress.schedule(progress.calls):
+            progress.record(progress.calls, tally.energy)
         if reached or progress.calls >= stop.force_calls:
             everyone = torch.ones_like(force2, dtype=torch.bool)
             return _also(reason, everyone, Reason.RUN_TARGET if reached else Reason.BUDGET)
@@ -133,7 +148,7 @@ class Driver:
         progress.tally = progress.tally.count_unsound(torch.isfinite(numbers))
         unsound = progress.tally.unsound_calls
         progress.unsound = bool((unsound > 0).any())
-        patience = _PATIENCE if self.optimizer.recovers and progress.calls > 1 else 1
+        patience = PATIENCE if self.optimizer.recovers and progress.calls > 1 else 1
         given_up = unsound >= patience
         return _also(None, given_up, Reason.NON_FINITE) if bool(given_up.any()) else None
 
@@ -168,18 +183,22 @@ def minimize(
     keep: int = 10,
     seed: int = 0,
     ids: torch.Tensor | None = None,
+    engine: EngineName = "auto",
 ) -> Result:
     """Minimise every problem of ``landscape`` from ``x (n_rows, d)``.
 
     seed, ids: problem ``i`` draws random numbers from the stream ``(seed, ids[i])``; ``ids`` is 0, 1, 2, ... by
         default. Same seed and id, same result, in any batch.
     keep: how many of the lowest distinct minima a search remembers for each problem.
+    engine: ``eager``, ``fused`` (compiled, many times faster), or ``auto``: see `mlopt.core.engine.choose_engine`.
     The other arguments are those of `Stop`.
 
     Raises:
         InputError: conditions or shapes that do not fit together.
     """
-    driver = Driver(landscape, optimizer, Stop(force_calls, fmax, target, target_tolerance, on_target), keep)
+    driver = Driver(
+        landscape, optimizer, Stop(force_calls, fmax, target, target_tolerance, on_target), keep, engine
+    )
     ids = torch.arange(landscape.segments.n_problems, device=x.device) if ids is None else ids
     return driver.result(driver.advance(driver.begin(x, problem_keys(seed, ids))))
 

@@ -13,16 +13,13 @@ from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Flat
 from mlopt.core.optimizer import Found, Optimizer, State, per_problem
-from mlopt.core.progress import Progress, Tally
+from mlopt.core.progress import PATIENCE, Progress, Tally
 from mlopt.core.random import derive
 from mlopt.core.stop import Reason, Stop
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-#: consecutive non-finite evaluations after which a problem is given up, as in the driver
-_PATIENCE = 10
 
 
 class _EndedError(Exception):
@@ -135,7 +132,7 @@ class Meter:
         tally = self.tally.count_unsound(sound).update(x, found.energy, force2, segments, self.searching)
         hit = tally.energy <= (torch.nan if stop.target is None else stop.target + stop.target_tolerance)
         self.tally = tally.note_hit(hit, self.calls)
-        if int(tally.unsound_calls[0]) >= (1 if self.calls == 1 else _PATIENCE):
+        if int(tally.unsound_calls[0]) >= (1 if self.calls == 1 else PATIENCE):
             raise _EndedError(Reason.NON_FINITE)
         if stop.on_target != "continue" and bool(hit):
             raise _EndedError(Reason.TARGET)
@@ -207,14 +204,13 @@ class ExternalOptimizer(Optimizer):
             progress.tally = progress.tally.put(first, rows, meter.tally)
             codes = torch.zeros_like(progress.active)
             codes[0] = reason.code
-            nothing = Evaluation(progress.tally.energy, progress.x)
-            progress.calls = meter.calls
-            landscape, _ = progress.end(codes, landscape, nothing)
+            progress.end(codes, meter.calls)
+            landscape = landscape.select(torch.nonzero(codes == 0).flatten())
             progress.calls = 0  # of the problems that are left
             asked = meter.asked or (pause is not None and pause())
             if reason is Reason.TARGET and stop.on_target == "stop-run":
                 codes = torch.full_like(progress.active, Reason.RUN_TARGET.code)
-                progress.end(codes, landscape, Evaluation(progress.tally.energy, progress.x))
+                progress.end(codes, 0)
         return progress
 
     def _complete(self, meter: Meter, key: torch.Tensor) -> Reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from mlopt.core.kernel import Kernel, NoKernelError
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin, setting
@@ -34,6 +35,14 @@ class Move(Plugin):
         scale: (n_problems,) factor on the size of the move, which an adaptive search changes.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `propose`")
+
+    def kernel(self) -> Kernel:
+        """`propose` for the fused engine: see `mlopt.optimizers.kernels.moves`.
+
+        Raises:
+            NoKernelError: there is none, for these settings.
+        """
+        raise NoKernelError(f"the move {type(self).__name__} offers no kernel")
 
     def apply(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import NoKernelError, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
@@ -148,6 +149,14 @@ class Optimizer(Plugin):
             elif isinstance(value, torch.Tensor) and value.ndim:
                 changed[name] = value[problems]
         return self.replace(**changed) if changed else self
+
+    def kernel(self) -> OptimizerKernel:
+        """The same optimizer for the fused engine.
+
+        Raises:
+            NoKernelError: there is none, for these settings.
+        """
+        raise NoKernelError(f"the optimizer {type(self).__name__} offers no kernel")
 
     def found(self, state: Any) -> Found | None:
         """Minima that the last step arrived at; None for optimizers that do not search."""

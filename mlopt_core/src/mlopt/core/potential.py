@@ -7,6 +7,7 @@ from typing import ClassVar
 from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import NoKernelError, PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
 from mlopt.core.systems import Systems
@@ -73,6 +74,14 @@ class Potential(Plugin):
         from ase.data import covalent_radii
 
         return 2.0 * torch.as_tensor(covalent_radii, dtype=torch.float64, device=z.device)[z]
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """The same potential for the fused engine, for systems of these atomic numbers.
+
+        Raises:
+            NoKernelError: there is none, for these settings.
+        """
+        raise NoKernelError(f"the potential {type(self).__name__} offers no kernel")
 
     def check(self, systems: Systems) -> None:
         """Refuse systems that the potential cannot treat, before any work starts.

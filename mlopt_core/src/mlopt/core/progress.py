@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlopt.core.errors import CheckpointError
-from mlopt.core.evaluation import Evaluation
-from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Found, State, nested, per_problem, per_row
 from mlopt.core.segments import Segments
 
 #: two quenches of one problem whose energies differ by less are taken for one minimum until they are compared properly
-_SAME_ENERGY = 2e-4
+SAME_ENERGY = 2e-4
 #: energies are recorded each time the number of calls has grown by this factor
 _TRACE_GROWTH = 1.05
+#: consecutive non-finite evaluations after which even a search that can step back gives a problem up
+PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Tally(State):
         gap = (pool - energy[:, None]).abs()
         nearest, slot_near = gap.min(1)
         highest, slot_high = pool.max(1)
-        same = nearest < _SAME_ENERGY
+        same = nearest < SAME_ENERGY
         slot = torch.where(same, slot_near, slot_high)
         present = torch.where(same, pool.gather(1, slot_near[:, None])[:, 0], highest)
         accept = torch.nonzero(energy < present).flatten()
@@ -170,29 +170,33 @@ class Progress:
         running = torch.zeros_like(self.active)
         return self.outcome.put(self.active, rows, Outcome(self.tally, running, running + self.calls))
 
-    def record(self) -> None:
-        """Add a point to the trace if the next one is due."""
+    def schedule(self, calls: int) -> list[int]:
+        """The numbers of calls up to ``calls`` at which the trace wants a point."""
+        due = []
         last = self.trace_calls[-1] if self.trace_calls else 0
-        if self.calls >= max(last + 1, int(last * _TRACE_GROWTH)):
-            self.trace_calls.append(self.calls)
-            self.trace_energy.append(self.outcome.tally.energy.index_copy(0, self.active, self.tally.energy))
+        while (last := max(last + 1, int(last * _TRACE_GROWTH))) <= calls:
+            due.append(last)
+        return due
 
-    def end(
-        self, reason: torch.Tensor, landscape: Landscape, evaluation: Evaluation
-    ) -> tuple[Landscape, Evaluation]:
-        """Take the problems with a ``reason (k,)`` out of the active ones; returns what belongs to the rest."""
+    def record(self, calls: int, energy: torch.Tensor) -> None:
+        """Add a point to the trace: the energy (k,) in the tally of each active problem after ``calls``."""
+        self.trace_calls.append(calls)
+        self.trace_energy.append(self.outcome.tally.energy.index_copy(0, self.active, energy))
+
+    def end(self, reason: torch.Tensor, calls: torch.Tensor | int) -> None:
+        """Take the problems with a ``reason (k,)`` out of the active ones after ``calls``, (k,) or one number."""
+        segments, _ = self.segments.select(self.active)
         ended, rest = torch.nonzero(reason != 0).flatten(), torch.nonzero(reason == 0).flatten()
-        _, rows = landscape.segments.select(ended)
+        _, rows = segments.select(ended)
         _, own_rows = self.segments.select(self.active[ended])
-        calls = torch.full_like(ended, self.calls)
-        part = Outcome(self.tally.select(ended, rows), reason[ended], calls)
+        used = (torch.zeros_like(reason) + calls)[ended]
+        part = Outcome(self.tally.select(ended, rows), reason[ended], used)
         self.outcome = self.outcome.put(self.active[ended], own_rows, part)
-        _, rows = landscape.segments.select(rest)
+        _, rows = segments.select(rest)
         self.active = self.active[rest]
         self.x = self.x[rows]
         self.state = self.state.select(rest, rows)
         self.tally = self.tally.select(rest, rows)
-        return landscape.select(rest), evaluation.select(rest, rows)
 
     def end_all(self, reason: int) -> None:
         """Take every active problem out, between two steps."""

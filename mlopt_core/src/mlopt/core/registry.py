@@ -21,6 +21,7 @@ GROUPS = {
     "meta-trainer": "mlopt.meta_trainers",
     "query-strategy": "mlopt.query_strategies",
     "experiment": "mlopt.experiments",
+    "engine": "mlopt.engines",
 }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer, State, per_problem, per_row
 from mlopt.core.plugin import setting
+from mlopt.optimizers.kernels import adam as kernels
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,8 @@ class Adam(Optimizer):
         move = segments.scale(self.step_size / (1.0 - decay1), mean / root)
         new_x = manifold.retract(x, manifold.project(x, move))
         return new_x, AdamState(manifold.transport(x, new_x, mean), square, decay1, decay2)
+
+    def kernel(self) -> OptimizerKernel:
+        """The same for the fused engine."""
+        settings = (self.step_size, self.beta1, self.beta2, self.epsilon)
+        return OptimizerKernel(Kernel(kernels.init), Kernel(kernels.step, settings))

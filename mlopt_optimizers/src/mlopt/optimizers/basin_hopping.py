@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import Draws
 from mlopt.optimizers.hopping import Hopping, HoppingState
+from mlopt.optimizers.kernels import basin_hopping as kernels
+from mlopt.optimizers.kernels import moves as move_kernels
 from mlopt.optimizers.moves import Angular, Displacement, free_rows
 
 #: hops between two adaptations, and the factor of each, as in GMIN
@@ -100,3 +103,27 @@ class BasinHopping(Hopping):
         factor = (self.container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)
         outside = (factor < 1.0) & free_rows(landscape, x)
         return torch.where(outside[:, None], x - away * (1.0 - factor)[:, None], x)
+
+    def kernel(self) -> OptimizerKernel:
+        """The same for the fused engine, where the quench and all moves have kernels."""
+        quench = self.quench.kernel()
+        settings = (self.quench_tolerance, self.quench_calls, self.container or 0.0, self.acceptance)
+        constants = {
+            "ADAPT_STEP": self.adapt_step,
+            "ADAPT_TEMPERATURE": self.adapt_temperature,
+            "CONTAINED": self.container is not None,
+        }
+        moves = [
+            Kernel(move_kernels.sometimes, (move.probability,), parts={"propose": move.kernel()})
+            for move in self.moves
+        ]
+        parts: dict[str, Any] = {"quench_init": quench.init, "quench_step": quench.step, "moves": moves}
+        if quench.finish is not None:
+            parts["quench_finish"] = quench.finish
+        return OptimizerKernel(
+            Kernel(kernels.init),
+            Kernel(kernels.step, settings, constants, parts),
+            Kernel(kernels.finish, settings, constants, parts),
+            quench.spare_numbers,
+            quench.spare_counts,
+        )

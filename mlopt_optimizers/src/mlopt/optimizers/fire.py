@@ -8,10 +8,12 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer, State, per_problem, per_row
 from mlopt.core.plugin import setting
+from mlopt.optimizers.kernels import fire as kernels
 
 #: variant -> published delay (N_min) and alpha_start
 _PUBLISHED: dict[str, tuple[int, float]] = {"original": (5, 0.1), "2.0": (20, 0.25), "ase": (5, 0.1)}
@@ -163,6 +165,18 @@ class Fire(Optimizer):
             move = move + segments.scale((0.5 * ahead - 0.5) * dt, w)
         new_x = manifold.retract(x, move)
         return new_x, FireState(manifold.transport(x, new_x, velocity), dt, kick, alpha, downhill, age)
+
+    def kernel(self) -> OptimizerKernel:
+        """The same for the fused engine."""
+        capped = self.max_step is not None
+        settings = (
+            *(self.dt, self.dt_max, self.dt_min, self.max_step if capped else 0.0),
+            *(self._alpha, self.grow, self.cut, self.fade),
+        )
+        constants = {"VARIANT": list(_PUBLISHED).index(self.variant), "CAPPED": capped, "DELAY": self._delay}
+        return OptimizerKernel(
+            Kernel(kernels.init, settings, constants), Kernel(kernels.step, settings, constants)
+        )
 
 
 def _ratio(vv: torch.Tensor, ff: torch.Tensor) -> torch.Tensor:

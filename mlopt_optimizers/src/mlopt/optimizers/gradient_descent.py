@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer, State
 from mlopt.core.plugin import setting
 from mlopt.core.segments import Segments
+from mlopt.optimizers.kernels import gradient_descent as kernels
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class GradientDescent(Optimizer):
         if self.max_step is not None:
             move = shortened(landscape.segments, move, self.max_step)
         return landscape.manifold.retract(x, move), state
+
+    def kernel(self) -> OptimizerKernel:
+        """The same for the fused engine."""
+        capped = self.max_step is not None
+        settings = (self.step_size, self.max_step if capped else 0.0)
+        step = Kernel(kernels.step, settings, {"CAPPED": capped})
+        return OptimizerKernel(Kernel(kernels.init), step)
 
 
 def shortened(segments: Segments, move: torch.Tensor, max_step: float) -> torch.Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer, State, per_problem, per_row
 from mlopt.core.plugin import setting
 from mlopt.core.segments import Segments
+from mlopt.optimizers.kernels import lbfgs as kernels
 
 #: a step that raised the energy is shortened at most this many times, then taken as it is with the memory cleared
 _MAX_SHRINKS = 8
@@ -178,3 +180,14 @@ class LBFGS(Optimizer):
         longest = segments.longest2(step).sqrt()
         factor = (self.max_step / longest.clamp(min=self.max_step)) * torch.where(downhill < 0, -1.0, 1.0)
         return segments.scale(factor, step)
+
+    def kernel(self) -> OptimizerKernel:
+        """The same for the fused engine."""
+        settings, constants = (self.max_step, self.scale, self.shrink, self.rise), {"M": self.memory}
+        return OptimizerKernel(
+            Kernel(kernels.init, settings, constants),
+            Kernel(kernels.step, settings, constants),
+            Kernel(kernels.finish, settings, constants),
+            spare_numbers=2 * self.memory,
+            spare_counts=1,
+        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from mlopt.core.kernel import Kernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.plugin import setting
 from mlopt.core.random import Draws
+from mlopt.optimizers.kernels import moves as kernels
 
 
 def _diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
@@ -49,6 +51,10 @@ class Displacement(Move):
         kick = landscape.manifold.project(x, kick.to(x) * size[:, None])
         return landscape.manifold.retract(x, kick)
 
+    def kernel(self) -> Kernel:
+        """The same for the fused engine."""
+        return Kernel(kernels.displacement, (self.step,), {"NORMAL": self.distribution == "normal"})
+
 
 class Angular(Move):
     """Put loosely bound rows at random places on the cluster's surface (Wales & Doye 1997).
@@ -85,6 +91,10 @@ class Angular(Move):
         placed = centre + segments.rows_of(radius)[:, None] * direction
         return torch.where(loose[:, None], placed, x)
 
+    def kernel(self) -> Kernel:
+        """The same for the fused engine."""
+        return Kernel(kernels.angular, (self.threshold,))
+
 
 class Exchange(Move):
     """Exchange the places of two rows of different species, ``pairs`` times."""
@@ -114,3 +124,7 @@ class Exchange(Move):
             moved[first], moved[second] = x[second], x[first]
             x = moved
         return x
+
+    def kernel(self) -> Kernel:
+        """The same for the fused engine."""
+        return Kernel(kernels.exchange, (), {"PAIRS": self.pairs})

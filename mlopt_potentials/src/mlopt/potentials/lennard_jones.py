@@ -6,8 +6,11 @@ from typing import Self
 
 from pydantic import model_validator
 
+from mlopt.core.kernel import NoKernelError, PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
+from mlopt.potentials.kernels import pair_kernel
+from mlopt.potentials.kernels.lennard_jones import lennard_jones
 from mlopt.potentials.pair import CutPairPotential
 
 _MINIMUM_OF_SIGMA = 2.0 ** (1.0 / 6.0)
@@ -62,3 +65,11 @@ class LennardJones(CutPairPotential):
         s = (inverse * inverse).mul_(inverse)  # the same, in place: memory is what this waits for
         bound = (s - 1.0).mul_(s)
         return bound - s, inverse.mul_(bound).mul_(12.0)
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """The same for the fused engine."""
+        if self.cutoff is not None:
+            raise NoKernelError("the potential LennardJones offers no kernel with a cutoff")
+        return pair_kernel(
+            lennard_jones, (self.epsilon, self.length**2, 12.0 * self.epsilon / self.length**2)
+        )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from mlopt.core.kernel import NoKernelError, PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
+from mlopt.potentials.kernels import pair_kernel
+from mlopt.potentials.kernels.morse import morse
 from mlopt.potentials.pair import CutPairPotential
 
 
@@ -37,3 +40,9 @@ class Morse(CutPairPotential):
         u = torch.exp(self.rho0 * (1.0 - r))
         pull = u * (u - 1.0)
         return pull - u, (2.0 * self.rho0) * pull / r
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """The same for the fused engine."""
+        if self.cutoff is not None:
+            raise NoKernelError("the potential Morse offers no kernel with a cutoff")
+        return pair_kernel(morse, (self.epsilon, self.rho0, self.r0))

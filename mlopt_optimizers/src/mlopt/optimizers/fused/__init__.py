@@ -1,0 +1,1 @@
+"""The fused engine: whole rollouts in one compiled kernel, one system a thread on the CPU, one a block on CUDA."""

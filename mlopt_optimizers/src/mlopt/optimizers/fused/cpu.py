@@ -1,0 +1,137 @@
+"""The lanes of the CPU: one a system. And an exponential that compiles to vector instructions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+#: every function of a kernel; NaN and infinity keep their meaning, sums may be taken in another order
+FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
+jit = njit(fastmath=FAST, error_model="numpy", nogil=True)
+# the order of operations matters in range reductions
+_exact = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
+
+
+#: what Python calls
+entry = njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
+
+
+@jit
+def team() -> int:
+    """Which team of lanes this is; the CPU gives a team a range of systems of its own."""
+    return 0
+
+
+@jit
+def teams() -> int:
+    """How many teams share the systems."""
+    return 1
+
+
+@jit
+def own(array: Any, s: Any) -> Any:
+    """Space that a thread has for itself, whichever system it works on."""
+    return array
+
+
+@jit
+def lane() -> int:
+    """See `mlopt.core.lanes`, also for the functions below."""
+    return 0
+
+
+@jit
+def lanes() -> int:
+    """One."""
+    return 1
+
+
+@jit
+def sync() -> None:
+    """Nothing to wait for."""
+
+
+@jit
+def total(value: Any) -> Any:
+    """Of one lane."""
+    return value
+
+
+@jit
+def highest(value: Any) -> Any:
+    """Of one lane."""
+    return value
+
+
+@_exact
+def uniform(key: Any, counter: Any) -> Any:
+    """As `mlopt.core.random.uniform`, bit for bit."""
+    value = np.uint64(key) + np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.float64((value ^ (value >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+@_exact
+def normal(key: Any, counter: Any, apart: Any) -> Any:
+    """Box & Muller."""
+    radius = math.sqrt(-2.0 * math.log1p(-uniform(key, counter)))
+    return radius * math.cos(2.0 * math.pi * uniform(key, counter + apart))
+
+
+@_exact
+def exp64(x: Any) -> Any:
+    """Cody and Waite's reduction to |r| < ln(2) / 2 and a polynomial of degree 12: within an ulp of the C library.
+
+    libm's is a call, which keeps a loop from being vectorised; this one costs an eighth.
+    """
+    y = max(-708.0, min(x, 709.0))
+    shifted = y * 1.4426950408889634 + 6755399441055744.0  # the integer is now in the last bits
+    k = shifted - 6755399441055744.0
+    r = (y - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10
+    p = 1.0 / 479001600.0
+    p = p * r + 1.0 / 39916800.0
+    p = p * r + 1.0 / 3628800.0
+    p = p * r + 1.0 / 362880.0
+    p = p * r + 1.0 / 40320.0
+    p = p * r + 1.0 / 5040.0
+    p = p * r + 1.0 / 720.0
+    p = p * r + 1.0 / 120.0
+    p = p * r + 1.0 / 24.0
+    p = p * r + 1.0 / 6.0
+    p = p * r + 0.5
+    p = p * r + 1.0
+    p = p * r + 1.0
+    bits = np.float64(shifted).view(np.int64) << np.int64(52)
+    power = np.int64(bits + np.int64(1023) * np.int64(4503599627370496)).view(np.float64)
+    value = p * power
+    value = 0.0 if x < -708.0 else value
+    value = np.inf if x > 709.0 else value
+    return value if x == x else x
+
+
+@_exact
+def exp32(x: Any) -> Any:
+    """The same in single precision, to degree 7."""
+    one = np.float32(1.0)
+    y = max(np.float32(-87.0), min(x, np.float32(88.0)))
+    shifted = y * np.float32(1.44269504) + np.float32(12582912.0)
+    k = shifted - np.float32(12582912.0)
+    r = (y - k * np.float32(0.693359375)) - k * np.float32(-2.12194440e-4)
+    p = np.float32(1.0 / 5040.0)
+    p = p * r + np.float32(1.0 / 720.0)
+    p = p * r + np.float32(1.0 / 120.0)
+    p = p * r + np.float32(1.0 / 24.0)
+    p = p * r + np.float32(1.0 / 6.0)
+    p = p * r + np.float32(0.5)
+    p = p * r + one
+    p = p * r + one
+    bits = np.float32(shifted).view(np.int32) << np.int32(23)
+    power = np.int32(bits + np.int32(1065353216)).view(np.float32)
+    value = p * power
+    value = np.float32(0.0) if x < np.float32(-87.0) else value
+    value = np.float32(np.inf) if x > np.float32(88.0) else value
+    return value if x == x else x

@@ -1,0 +1,291 @@
+"""The fused engine: slices of a minimisation, each system on its own in compiled code."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from mlopt.core.engine import Engine
+from mlopt.core.errors import InputError
+from mlopt.core.kernel import Kernel, NoKernelError, OptimizerKernel, PotentialKernel
+from mlopt.core.landscape import AtomsLandscape, Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.optimizer import Optimizer
+from mlopt.core.progress import PATIENCE, Progress
+from mlopt.core.stop import Reason, Stop
+from mlopt.optimizers.fused.compiled import ARRAYS, load, module_text
+from mlopt.optimizers.fused.pack import Bucket, Packed, atoms_of, buckets_of, offsets, pack, unpack
+from mlopt.optimizers.fused.rollout import rollout
+from mlopt.optimizers.fused.source import Writer
+
+#: seconds between two looks at what a run has to do besides: pausing, reporting
+_SLICE = 0.3
+#: steps of the first slice, when nothing is known about the speed
+_FIRST_STEPS = 20
+#: scratch space of optimizers, in numbers an atom; the force and the row energies come on top
+_SCRATCH = 10
+
+
+class FusedEngine(Engine):
+    """Numba compiles potential, optimizer and loop into one kernel; a system stays with one thread of the CPU."""
+
+    def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
+        """See `Engine.refusal`."""
+        try:
+            import numba  # noqa: F401
+        except ImportError as error:
+            return f"Numba, which compiles the kernels, cannot be imported ({error}); `pip install numba`."
+        if not isinstance(landscape, AtomsLandscape):
+            return f"{type(landscape).__name__} is not a landscape of atoms."
+        if landscape.systems.pos.device.type != "cpu":
+            return f"there are no kernels for the device {landscape.systems.pos.device}."
+        try:
+            kernel = landscape.potential.kernel(_species(landscape))
+            optimizer.kernel()
+        except NoKernelError as error:
+            return f"{error}."
+        if landscape.systems.periodic and kernel.cutoff is None:
+            name = type(landscape.potential).__name__
+            return f"{name} has a kernel for free clusters only, and a system is periodic."
+        return None
+
+    def advance(
+        self,
+        landscape: Landscape,
+        optimizer: Optimizer,
+        progress: Progress,
+        stop: Stop,
+        pause: Callable[[], bool] | None,
+        announce: Callable[[str], None],
+    ) -> Progress:
+        """See `Engine.advance`."""
+        if not isinstance(landscape, AtomsLandscape):
+            raise InputError(f"{type(landscape).__name__} is not a landscape of atoms")
+        program = _Program.of(landscape, optimizer, progress, stop, announce)
+        steps, stepped = _FIRST_STEPS, False
+        while progress.active.numel() and not (stepped and pause is not None and pause()):
+            stepped = True
+            began, calls = time.perf_counter(), progress.calls
+            limit = min(calls + steps, stop.force_calls)
+            batch = program.run(progress, limit)
+            reached = stop.on_target == "stop-run" and batch.first_hit < math.inf
+            if reached:
+                # the others went on while one arrived: again to that call and no farther, as the eager loop ends
+                batch = program.run(progress, int(batch.first_hit), final=True)
+            program = program.select(batch.write(progress, reached))
+            around = time.perf_counter() - began - batch.seconds
+            speed = (limit - calls) / max(batch.seconds, 1e-9)
+            steps = max(1, min(8 * steps, int(speed * max(_SLICE, 10.0 * around))))
+        return progress
+
+
+def _species(landscape: AtomsLandscape) -> tuple[int, ...]:
+    return tuple(torch.unique(landscape.systems.z).tolist())
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Systems of one size after some steps. ended (b, 2): reason or 0, and calls; trace (b, t)."""
+
+    bucket: Bucket
+    x: torch.Tensor
+    state: Packed
+    tally: Packed
+    ended: torch.Tensor
+    trace: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """All systems after some steps; seconds: in compiled code."""
+
+    slices: list[_Slice]
+    trace_calls: list[int]
+    seconds: float
+
+    @property
+    def first_hit(self) -> float:
+        """Calls of the first system that is at the target; infinity where none is."""
+        hits = torch.cat([one.tally.counts[:, 0] for one in self.slices])
+        hits = hits[hits >= 0]
+        return float(hits.min()) if hits.numel() else math.inf
+
+    def write(self, progress: Progress, run_ends: bool) -> torch.Tensor:
+        """Into ``progress``; returns which of its active problems are left, int64 indices."""
+        progress.x = progress.x.clone()
+        reason, calls = torch.zeros_like(progress.active), torch.zeros_like(progress.active)
+        trace = progress.x.new_zeros(len(progress.active), len(self.trace_calls))
+        for one in self.slices:
+            one.bucket.rows_out(progress.x, one.x.reshape(len(one.x), 3, -1))
+            reason[one.bucket.problems], calls[one.bucket.problems] = one.ended.unbind(1)
+            trace[one.bucket.problems] = one.trace
+        progress.state = unpack(progress.state, [(one.bucket, one.state) for one in self.slices])
+        progress.tally = unpack(progress.tally, [(one.bucket, one.tally) for one in self.slices])
+        progress.unsound = bool((progress.tally.unsound_calls > 0).any())
+        if run_ends:
+            others = (reason == Reason.BUDGET.code) | (reason == Reason.RUNNING.code)
+            reason = torch.where(others, Reason.RUN_TARGET.code, reason)
+        progress.calls = int(calls.max())
+        for at, energy in zip(self.trace_calls, trace.unbind(1), strict=True):
+            if at <= progress.calls:
+                progress.record(at, energy)
+        left = torch.nonzero(reason == 0).flatten()
+        if left.numel() < reason.numel():
+            progress.end(reason, calls)
+        return left
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The compiled kernel of a potential and an optimizer, and what it needs to know about the active problems."""
+
+    landscape: AtomsLandscape
+    stop: Stop
+    potential: PotentialKernel
+    spare: tuple[int, int]
+    settings: torch.Tensor
+    chunk: Any
+
+    @classmethod
+    def of(
+        cls,
+        landscape: AtomsLandscape,
+        optimizer: Optimizer,
+        progress: Progress,
+        stop: Stop,
+        announce: Callable[[str], None],
+    ) -> _Program:
+        """Write and load it, or compile it."""
+        like = progress.x
+        potential: PotentialKernel = landscape.potential.kernel(_species(landscape))
+        kernel: OptimizerKernel = optimizer.kernel()
+        constants = {
+            "SEARCHING": int(optimizer.searching),
+            "KEEP": progress.tally.pool_energy.shape[1],
+            "PATIENCE": PATIENCE if optimizer.recovers else 1,
+        }
+        if optimizer.searching:
+            for name in ("found_x", "found_energy", "arrived"):
+                constants[name.upper()] = offsets(progress.state, name)
+        writer = Writer()
+        parts: dict[str, Any] = {
+            "evaluate": Kernel(potential.function, (), potential.constants, potential.parts),
+            "step": kernel.step,
+        }
+        if kernel.finish is not None:
+            parts["finish"] = kernel.finish
+        name = writer.function(rollout, parts, constants)
+        dtype, columns = str(like.dtype).removeprefix("torch."), len(potential.table[0][0])
+        chunk = load(module_text(writer.text, name, columns, dtype, "cpu"), "cpu", announce)
+        n = len(progress.active)
+        settings = [torch.as_tensor(one, dtype=like.dtype).expand(n) for one in writer.settings]
+        return cls(
+            landscape,
+            stop,
+            potential,
+            (kernel.spare_numbers, kernel.spare_counts),
+            torch.stack(settings, 1) if settings else like.new_zeros(n, 0),
+            chunk,
+        )
+
+    def select(self, problems: torch.Tensor) -> _Program:
+        """For a part of the problems."""
+        if problems.numel() == len(self.settings):
+            return self
+        return replace(self, landscape=self.landscape.select(problems), settings=self.settings[problems])
+
+    def run(self, progress: Progress, limit: int, final: bool = False) -> _Batch:
+        """Until every active system has made ``limit`` calls or ended; ``progress`` is not changed.
+
+        final: the run ends at ``limit``, as if that were the budget: nobody steps on from there.
+        """
+        schedule = progress.schedule(limit)
+        slices, seconds = [], 0.0
+        for bucket in buckets_of(self.landscape.segments):
+            slices.append(self._prepare(bucket, progress, len(schedule)))
+            seconds += self._compute(
+                slices[-1], progress, limit, schedule, limit if final else self.stop.force_calls
+            )
+        return _Batch(slices, schedule, seconds)
+
+    def _prepare(self, bucket: Bucket, progress: Progress, traced: int) -> _Slice:
+        b = len(bucket.problems)
+        return _Slice(
+            bucket,
+            bucket.rows_in(progress.x).reshape(b, -1).contiguous(),
+            pack(progress.state, bucket, progress.x, self.spare),
+            pack(progress.tally, bucket, progress.x),
+            torch.zeros(b, 2, dtype=torch.int64),
+            progress.x.new_zeros(b, traced),
+        )
+
+    def _compute(
+        self, one: _Slice, progress: Progress, limit: int, schedule: list[int], budget: int
+    ) -> float:
+        """Run the kernel on all threads; returns the seconds that took."""
+        n, b, stop, like = one.bucket.n, len(one.bucket.problems), self.stop, progress.x
+        atoms = atoms_of(self.landscape, one.bucket, self.potential.species, like)
+        target = math.nan if stop.target is None else stop.target + stop.target_tolerance
+        shared = {
+            "x": one.x,
+            "rows": one.state.rows,
+            "numbers": one.state.numbers,
+            "counts": one.state.counts,
+            "best": one.tally.rows,
+            "tally_numbers": one.tally.numbers,
+            "tally_counts": one.tally.counts,
+            **vars(atoms),
+            "trace": one.trace,
+            "ended": one.ended,
+            "settings": self.settings[one.bucket.problems].contiguous(),
+            "table": torch.tensor(self.potential.table, dtype=like.dtype).flatten(0, 1),
+            "conditions": torch.tensor([target, (stop.fmax or 0.0) ** 2], dtype=torch.float64),
+            "limits": torch.tensor(
+                [
+                    budget,
+                    stop.target is not None,
+                    stop.on_target != "continue",
+                    stop.fmax is not None,
+                ],
+                dtype=torch.int64,
+            ),
+            "trace_calls": torch.tensor(schedule, dtype=torch.int64),
+        }
+        sizes = {
+            "scratch": (4 * n + _SCRATCH * n, like.dtype),
+            "reals": (self.potential.reals(n), like.dtype),
+            "integers": (1 + self.potential.integers(n), torch.int64),
+        }
+
+        def arguments() -> list[Any]:
+            own = {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in sizes.items()}
+            return [(shared | own)[name].numpy() for name in ARRAYS]
+
+        def work(first: int, last: int, given: list[Any]) -> None:
+            self.chunk.function(first, last, n, progress.calls, limit - progress.calls, *given)
+
+        self.chunk.warm(0, 0, n, progress.calls, 0, *arguments())
+        began = time.perf_counter()
+        threads = min(torch.get_num_threads(), b)
+        if threads == 1:
+            work(0, b, arguments())
+        else:
+            parts = 4 * threads  # systems need unlike times: whoever is done takes the next part
+            bounds = sorted({b * part // parts for part in range(parts + 1)})
+            with ThreadPoolExecutor(threads) as pool:
+                local = threading.local()
+
+                def job(first: int, last: int) -> None:
+                    if not hasattr(local, "given"):
+                        local.given = arguments()
+                    work(first, last, local.given)
+
+                for done in [pool.submit(job, first, last) for first, last in pairwise(bounds)]:
+                    done.result()
+        return time.perf_counter() - began
