@@ -9,11 +9,13 @@ from pydantic import model_validator
 
 from mlopt.core.elements import NUMBERS, SYMBOLS
 from mlopt.core.errors import InputError
+from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin, setting, unknown_key
 from mlopt.core.systems import Systems
 from mlopt.potentials.gupta_presets import PRESETS, PresetName
 from mlopt.potentials.images import find_pairs
+from mlopt.potentials.kernels.gupta import gupta_kernel
 from mlopt.potentials.local import (
     CHUNK,
     LocalPotential,
@@ -150,6 +152,10 @@ class Gupta(LocalPotential):
                     f"it knows {listed}. Choose another preset, or give the missing ones as `pairs`."
                 )
         super().check(systems)
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """The same for the fused engine."""
+        return gupta_kernel(self.table(species).tolist(), species, self.cutoff, self.taper)
 
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int

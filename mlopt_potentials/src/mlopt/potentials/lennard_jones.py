@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from mlopt.core.kernel import NoKernelError, PotentialKernel
+from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.potentials.kernels import pair_kernel
@@ -68,8 +68,5 @@ class LennardJones(CutPairPotential):
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
         """The same for the fused engine."""
-        if self.cutoff is not None:
-            raise NoKernelError("the potential LennardJones offers no kernel with a cutoff")
-        return pair_kernel(
-            lennard_jones, (self.epsilon, self.length**2, 12.0 * self.epsilon / self.length**2)
-        )
+        numbers = self.epsilon, self.length**2, 12.0 * self.epsilon / self.length**2
+        return pair_kernel(lennard_jones, numbers, self.cutoff, self.shift, self.length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlopt.core.kernel import NoKernelError, PotentialKernel
+from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.potentials.kernels import pair_kernel
@@ -43,6 +43,5 @@ class Morse(CutPairPotential):
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
         """The same for the fused engine."""
-        if self.cutoff is not None:
-            raise NoKernelError("the potential Morse offers no kernel with a cutoff")
-        return pair_kernel(morse, (self.epsilon, self.rho0, self.r0))
+        numbers = self.epsilon, self.rho0, self.r0
+        return pair_kernel(morse, numbers, self.cutoff, self.shift, self.r0)

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.core.systems import Systems
 from mlopt.potentials.images import find_pairs
+from mlopt.potentials.kernels.stillinger_weber import stillinger_weber_kernel
 from mlopt.potentials.local import LocalPotential, force_of_pairs, spoil_lost, virial_of_pairs
 
 _SIGMA = 2.0951
@@ -75,6 +77,20 @@ class StillingerWeber(LocalPotential):
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
         """Distance at which the pair term is least; ``2^(1/6) sigma`` for silicon."""
         return torch.full(z.shape, 2.0 ** (1.0 / 6.0) * self.sigma, dtype=torch.float64, device=z.device)
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """The same for the fused engine."""
+        return stillinger_weber_kernel(
+            reach=self.reach(),
+            sigma=self.sigma,
+            bond=self.epsilon * self.big_a,
+            big_b=self.big_b,
+            p=self.p,
+            q=self.q,
+            gamma=self.gamma,
+            cosine=-self.cos_theta0,
+            strength=self.epsilon * self.three_body,
+        )
 
     def _listed(self, systems: Systems) -> bool:
         """All systems take a list: even in small clusters few pairs are within the range."""

@@ -1,4 +1,4 @@
-"""Sums over pairs, for one system: all pairs of a free cluster, or those nearer than a cutoff.
+"""Sums over all pairs of a free cluster; for those nearer than a cutoff see `cut_pair`.
 
 All pairs are taken in both directions, i with j and j with i. That is twice the arithmetic, but the loop over j then
 only reads, runs over contiguous coordinates without a branch, and fills whole vector registers; it beats the loop
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lanes import lane, lanes, numbers_of, total
+from mlopt.potentials.kernels.cut_pair import cut_pair_kernel
 
 #: species
 K = 1
@@ -78,16 +79,22 @@ def all_pairs(
 
 
 def pair_kernel(
-    function: Callable[..., tuple[float, float]], numbers: Sequence[float], cutoff: float | None = None
+    function: Callable[..., tuple[float, float]],
+    numbers: Sequence[float],
+    cutoff: float | None = None,
+    shift: Literal["none", "energy", "force"] = "none",
+    length: float = 1.0,
 ) -> PotentialKernel:
     """A kernel for a pair potential of one species.
 
     function: ``pair(r2, *numbers) -> (energy, weight)``. cutoff: from here on pairs do not count; None for all pairs.
+    shift, length: see `mlopt.potentials.kernels.cut_pair.cut_pair_kernel`.
     """
+    if cutoff is not None:
+        return cut_pair_kernel(function, numbers, cutoff, shift, length)
     return PotentialKernel(
         function=all_pairs,
         table=(((*map(float, numbers),),),),
-        cutoff=cutoff,
         constants={"K": 1},
         parts={"pair": function},
     )
