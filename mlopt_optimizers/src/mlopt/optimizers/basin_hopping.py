@@ -81,7 +81,8 @@ class BasinHopping(Hopping):
         """At the end of a window, widen what is accepted too often and narrow what is accepted too rarely."""
         due = state.hops % _WINDOW == 0
         often = state.accepted > self.acceptance * _WINDOW
-        up, down = torch.where(due & often, _FACTOR, 1.0), torch.where(due & ~often, _FACTOR, 1.0)
+        one = torch.ones_like(state.scale)  # `where` of two plain numbers would be float32
+        up, down = one.masked_fill(due & often, _FACTOR), one.masked_fill(due & ~often, _FACTOR)
         scale = state.scale * up / down if self.adapt_step else state.scale
         temperature = state.temperature * down / up if self.adapt_temperature else state.temperature
         return replace(
@@ -107,7 +108,8 @@ class BasinHopping(Hopping):
     def kernel(self) -> OptimizerKernel:
         """The same for the fused engine, where the quench and all moves have kernels."""
         quench = self.quench.kernel()
-        settings = (self.quench_tolerance, self.quench_calls, self.container or 0.0, self.acceptance)
+        container = 0.0 if self.container is None else self.container
+        settings = (self.quench_tolerance, self.quench_calls, container, self.acceptance)
         constants = {
             "ADAPT_STEP": self.adapt_step,
             "ADAPT_TEMPERATURE": self.adapt_temperature,

@@ -6,14 +6,17 @@ the machine code beside it, for this kind of processor, and later runs load it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +39,24 @@ ARRAYS = (*_BLOCKS, *_SHARED, *_OWN)
 def cache_folder() -> Path:
     """``$MLOPT_CACHE``, else the user's cache folder; a folder of this process where neither can be written."""
     named = os.environ.get("MLOPT_CACHE")
-    if named:
-        folder = Path(named).expanduser()
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches" / "mlopt"
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlopt"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        if named:
+            folder = Path(named).expanduser()
+        elif sys.platform == "darwin":
+            folder = Path.home() / "Library" / "Caches" / "mlopt"
+        else:
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlopt"
         (folder / "kernels").mkdir(parents=True, exist_ok=True)
-        if os.access(folder / "kernels", os.W_OK):
+        if os.access(folder / "kernels", os.W_OK | os.X_OK):
             return folder / "kernels"
-    return Path(tempfile.mkdtemp(prefix="mlopt-kernels-"))
+    return _own_folder()
+
+
+@lru_cache(maxsize=1)
+def _own_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="mlopt-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def module_text(functions: str, rollout: str, columns: int, dtype: str, target: str) -> str:
@@ -91,23 +101,25 @@ def load(text: str, target: str, announce: Callable[[str], None]) -> Any:
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     if digest not in _LOADED:
         path = cache_folder() / f"rollout_{digest}.py"
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
+            path.with_suffix(".compiled").unlink(missing_ok=True)
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} cannot be imported")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
         spec.loader.exec_module(module)
-        _LOADED[digest] = _Announced(module.chunk, path.with_suffix(".compiled"), announce)
+        _LOADED[digest] = _Announced(module.chunk, path, announce)
     return _LOADED[digest]
 
 
 class _Announced:
     """Says so when the first call has to compile."""
 
-    def __init__(self, function: Any, marker: Path, announce: Callable[[str], None]) -> None:
-        self.function, self.marker, self.announce = function, marker, announce
+    def __init__(self, function: Any, path: Path, announce: Callable[[str], None]) -> None:
+        self.function, self.path, self.announce = function, path, announce
+        self.marker = path.with_suffix(".compiled")
         self.ready = False
 
     def warm(self, *arguments: Any) -> None:
@@ -118,7 +130,15 @@ class _Announced:
         if fresh:
             self.announce("compiling the fused kernel for this potential and optimizer (once; it is kept)")
         began = time.monotonic()
-        self.function(*arguments)
+        try:
+            self.function(*arguments)
+        except Exception:  # machine code that is kept may be cut off, by a full disk: Numba reads it as it is
+            kept = list(self.path.with_name("__pycache__").glob(f"{self.path.stem}.*.nb[ci]"))
+            if not kept:
+                raise
+            for one in kept:
+                one.unlink(missing_ok=True)
+            self.function(*arguments)
         self.ready = True
         if fresh:
             self.announce(f"compiled in {time.monotonic() - began:.0f} s")

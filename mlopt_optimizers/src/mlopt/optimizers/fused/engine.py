@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,8 +20,9 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.progress import PATIENCE, Progress
 from mlopt.core.stop import Reason, Stop
 from mlopt.optimizers.fused.compiled import ARRAYS, load, module_text
+from mlopt.optimizers.fused.inherited import changed_since_kernel
 from mlopt.optimizers.fused.pack import Bucket, Packed, atoms_of, buckets_of, offsets, pack, unpack
-from mlopt.optimizers.fused.rollout import rollout
+from mlopt.optimizers.fused.rollout import FIRST_HIT, rollout
 from mlopt.optimizers.fused.source import Writer
 
 #: seconds between two looks at what a run has to do besides: pausing, reporting
@@ -41,18 +42,25 @@ class FusedEngine(Engine):
             import numba  # noqa: F401
         except ImportError as error:
             return f"Numba, which compiles the kernels, cannot be imported ({error}); `pip install numba`."
-        if not isinstance(landscape, AtomsLandscape):
-            return f"{type(landscape).__name__} is not a landscape of atoms."
-        if landscape.systems.pos.device.type != "cpu":
-            return f"there are no kernels for the device {landscape.systems.pos.device}."
+        if type(landscape) is not AtomsLandscape:  # a subclass may evaluate something else
+            return f"{type(landscape).__name__} is not a landscape of atoms alone."
+        pos, name = landscape.systems.pos, type(landscape.potential).__name__
+        if pos.device.type != "cpu":
+            return f"there are no kernels for the device {pos.device}."
+        if pos.dtype not in (torch.float32, torch.float64):
+            return f"there are no kernels for {pos.dtype}."
         try:
             kernel = landscape.potential.kernel(_species(landscape))
-            optimizer.kernel()
-        except NoKernelError as error:
+            _write(kernel, optimizer.kernel(), {})
+        except (NoKernelError, InputError) as error:
             return f"{error}."
+        changed = changed_since_kernel(landscape.potential) or changed_since_kernel(optimizer)
+        if changed is not None:
+            return f"{changed}."
         if landscape.systems.periodic and kernel.cutoff is None:
-            name = type(landscape.potential).__name__
             return f"{name} has a kernel for free clusters only, and a system is periodic."
+        if optimizer.searching and landscape.segments.n_rows and not _tells_rows(landscape):
+            return f"{name} gives no `row_energy`, which its kernel does: moves would not be the same."
         return None
 
     def advance(
@@ -67,12 +75,14 @@ class FusedEngine(Engine):
         """See `Engine.advance`."""
         if not isinstance(landscape, AtomsLandscape):
             raise InputError(f"{type(landscape).__name__} is not a landscape of atoms")
+        if progress.done:
+            return progress
         program = _Program.of(landscape, optimizer, progress, stop, announce)
         steps, stepped = _FIRST_STEPS, False
         while progress.active.numel() and not (stepped and pause is not None and pause()):
             stepped = True
             began, calls = time.perf_counter(), progress.calls
-            limit = min(calls + steps, stop.force_calls)
+            limit = max(calls + 1, min(calls + steps, stop.force_calls))
             batch = program.run(progress, limit)
             reached = stop.on_target == "stop-run" and batch.first_hit < math.inf
             if reached:
@@ -87,6 +97,29 @@ class FusedEngine(Engine):
 
 def _species(landscape: AtomsLandscape) -> tuple[int, ...]:
     return tuple(torch.unique(landscape.systems.z).tolist())
+
+
+def _tells_rows(landscape: AtomsLandscape) -> bool:
+    """Whether the potential gives energies of atoms, as all kernels do: tried on the first system, atoms in a row."""
+    part = landscape.select(torch.zeros(1, dtype=torch.int64))
+    x = torch.zeros_like(part.systems.pos)
+    x[:, 0] = part.diameter.to(x).cumsum(0)
+    with torch.no_grad():
+        return part.evaluate(x).row_energy is not None
+
+
+def _write(
+    potential: PotentialKernel, optimizer: OptimizerKernel, constants: Mapping[str, int]
+) -> tuple[Writer, str]:
+    """All functions of the rollout, and the name of the one that is called."""
+    writer = Writer()
+    parts: dict[str, Any] = {
+        "evaluate": Kernel(potential.function, (), potential.constants, potential.parts),
+        "step": optimizer.step,
+    }
+    if optimizer.finish is not None:
+        parts["finish"] = optimizer.finish
+    return writer, writer.function(rollout, parts, constants)
 
 
 @dataclass(frozen=True)
@@ -111,9 +144,11 @@ class _Batch:
 
     @property
     def first_hit(self) -> float:
-        """Calls of the first system that is at the target; infinity where none is."""
-        hits = torch.cat([one.tally.counts[:, 0] for one in self.slices])
-        hits = hits[hits >= 0]
+        """Calls at which the first system ended at the target; infinity where none did."""
+        reason, calls = torch.cat([one.ended for one in self.slices]).unbind(1)
+        # what fails with an energy of minus infinity is at the target as well
+        at_target = torch.cat([one.tally.counts[:, FIRST_HIT] for one in self.slices]) == calls
+        hits = calls[(reason == Reason.TARGET.code) | ((reason != 0) & at_target)]
         return float(hits.min()) if hits.numel() else math.inf
 
     def write(self, progress: Progress, run_ends: bool) -> torch.Tensor:
@@ -173,14 +208,7 @@ class _Program:
         if optimizer.searching:
             for name in ("found_x", "found_energy", "arrived"):
                 constants[name.upper()] = offsets(progress.state, name)
-        writer = Writer()
-        parts: dict[str, Any] = {
-            "evaluate": Kernel(potential.function, (), potential.constants, potential.parts),
-            "step": kernel.step,
-        }
-        if kernel.finish is not None:
-            parts["finish"] = kernel.finish
-        name = writer.function(rollout, parts, constants)
+        writer, name = _write(potential, kernel, constants)
         dtype, columns = str(like.dtype).removeprefix("torch."), len(potential.table[0][0])
         chunk = load(module_text(writer.text, name, columns, dtype, "cpu"), "cpu", announce)
         n = len(progress.active)
@@ -245,7 +273,8 @@ class _Program:
             "ended": one.ended,
             "settings": self.settings[one.bucket.problems].contiguous(),
             "table": torch.tensor(self.potential.table, dtype=like.dtype).flatten(0, 1),
-            "conditions": torch.tensor([target, (stop.fmax or 0.0) ** 2], dtype=torch.float64),
+            # in the precision in which the eager loop compares
+            "conditions": torch.tensor([target, (stop.fmax or 0.0) ** 2], dtype=like.dtype),
             "limits": torch.tensor(
                 [
                     budget,

@@ -2,7 +2,7 @@
 
 Names are made unique, annotations and documentation dropped, floating-point literals given the working precision (or
 float32 times 2.0 would be float64), numbers at the top level of modules put in where they are used, and calls to
-`mlopt.core.lanes` and ``math.exp`` left for the target to define. Indices are made unsigned: kernels have no negative
+`mlopt.core.lanes`, ``math.exp`` and ``math.isfinite`` left for the target to define. Indices are made unsigned: kernels have no negative
 ones.
 """
 
@@ -13,6 +13,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
@@ -31,7 +32,6 @@ _MATH = {
     "log1p",
     "sin",
     "cos",
-    "isfinite",
     "floor",
     "ceil",
     "tan",
@@ -40,6 +40,8 @@ _MATH = {
     "pow",
     "tanh",
 }
+#: what a target has its own version of
+_TARGET_MATH = {"exp", "isfinite"}
 _BUILTINS = {"range", "len", "abs", "min", "max", "int"}
 
 
@@ -111,15 +113,23 @@ class Writer:
 
 def _parse(function: FunctionType) -> ast.FunctionDef:
     try:
-        source = textwrap.dedent(inspect.getsource(function))
+        source = _source(function)
     except (OSError, TypeError):
         raise InputError(
             f"the source of kernel function {function.__qualname__} cannot be read; kernels must stand in a file"
         ) from None
-    tree = ast.parse(source).body[0]
+    try:
+        tree = ast.parse(source).body[0]
+    except SyntaxError:  # a lambda: its source is the piece of a line
+        tree = ast.Pass()
     if not isinstance(tree, ast.FunctionDef):
         raise InputError(f"{function.__qualname__} is no plain function, which a kernel has to be")
     return tree
+
+
+@lru_cache(maxsize=1024)
+def _source(function: FunctionType) -> str:
+    return textwrap.dedent(inspect.getsource(function))
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -150,8 +160,15 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return _number(node.value) if isinstance(node.value, float) else node
 
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return ast.Pass()
+        return self.visit(ast.copy_location(ast.Assign([node.target], node.value), node))  # type: ignore[no-any-return]
+
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
+        if isinstance(node.slice, ast.UnaryOp) and isinstance(node.slice.op, ast.USub):
+            raise self._error(f"`{ast.unparse(node)}`: there are no negative indices in a kernel")
         if isinstance(node.value, ast.Name) and node.value.id == "settings":
             if not (isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int)):
                 raise self._error("`settings` must be indexed by plain integers")
@@ -164,14 +181,14 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if not (isinstance(node.value, ast.Name) and self._global(node.value.id) is math):
             raise self._error(f"`{ast.unparse(node)}`: only functions of `math` have a dot in a kernel")
-        if node.attr == "exp":
-            return ast.Name("exp", ast.Load())
+        if node.attr in _TARGET_MATH:
+            return ast.Name(node.attr, ast.Load())
         if node.attr in _MATH:
             return node
         value = getattr(math, node.attr, None)
         if not isinstance(value, float):
             raise self._error(
-                f"`math.{node.attr}` is not known to kernels; they know {', '.join(sorted(_MATH))}"
+                f"`math.{node.attr}` is not known to kernels; they know {', '.join(sorted(_MATH | _TARGET_MATH))}"
             )
         return _number(value)
 
@@ -215,6 +232,8 @@ class _Rewriter(ast.NodeTransformer):
 
 def _number(value: float) -> ast.expr:
     """A literal of the working precision."""
-    if math.isinf(value) or math.isnan(value):
+    if math.isnan(value):
+        return ast.parse("real(np.nan)", mode="eval").body
+    if math.isinf(value):
         return ast.parse("real(inf)" if value > 0 else "-real(inf)", mode="eval").body
     return ast.parse(f"real({value!r})", mode="eval").body

@@ -42,6 +42,6 @@ def longest2(n: int, vector: Any) -> float:
     found = 0.0
     for i in range(lane(), n, lanes()):
         square = vector[i] * vector[i] + vector[n + i] * vector[n + i] + vector[2 * n + i] * vector[2 * n + i]
-        if not square <= found:  # NaN passes
+        if square > found or square != square:  # NaN passes, and stays: nothing is greater
             found = square
     return highest(found)
