@@ -15,6 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Before anything imports torch, and inherited by the commands that tests start: workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Not the user's; kept from run to run, for compiling takes seconds, and removed by `make clean`.
+os.environ.setdefault("MLOPT_CACHE", str(REPOSITORY / ".pytest_cache" / "mlopt"))
 
 # The same examples every time; how long one takes depends on the machine, not on the code.
 settings.register_profile("mlopt", derandomize=True, deadline=None)
