@@ -28,7 +28,7 @@ class Driver:
     """Runs one optimizer on one landscape.
 
     keep: how many of the lowest distinct minima to remember for each problem of a search.
-    engine: see `choose_engine`; announce: what is told when a kernel has to be compiled.
+    engine: see `choose_engine`; announce: is told when a kernel has to be compiled.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Driver:
         self.optimizer = optimizer
         self.stop = stop
         self.keep = keep if optimizer.searching else 0
-        self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls)
+        self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls, announce)
         self.announce = announce
 
     def begin(self, x: torch.Tensor, key: torch.Tensor) -> Progress:

@@ -40,12 +40,17 @@ class Engine(Plugin):
 
 
 def choose_engine(
-    name: EngineName, landscape: Landscape, optimizer: Optimizer, force_calls: int
+    name: EngineName,
+    landscape: Landscape,
+    optimizer: Optimizer,
+    force_calls: int,
+    announce: Callable[[str], None] = lambda message: None,
 ) -> Engine | None:
     """The engine of that name; None is the driver's own loop, the eager one.
 
     ``auto`` is fused where potential, optimizer and device allow it and the eager engine would take more than about ten
     seconds. It depends on the configuration alone, so that a run does not change with what happens to be compiled.
+    Where it would pay but cannot be had, ``announce`` is told why.
 
     Raises:
         InputError: ``fused``, and a part has no kernel: says which.
@@ -63,6 +68,7 @@ def choose_engine(
     if reason is None:
         return engine
     if name == "auto":
+        announce(f"engine: eager, because {reason}")
         return None
     raise InputError(
         f"`engine: fused` cannot run this: {reason} `engine: auto` takes the eager engine instead."

@@ -52,9 +52,28 @@ class Move(Plugin):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """`propose`, for the share ``probability`` of the problems; fixed rows stay."""
-        moved = self.propose(landscape, x, row_energy, scale, draws)
-        if self.probability < 1:
+        """`propose`, for the share ``probability`` of the problems; fixed rows stay.
+
+        A problem that does not make the move draws no numbers for it, so that a compiled search need not make it.
+        """
+        if self.probability == 1:
+            moved = self.propose(landscape, x, row_energy, scale, draws)
+        else:
             chosen = draws.uniform(1)[:, 0] < self.probability
-            moved = torch.where(landscape.segments.rows_of(chosen)[:, None], moved, x)
+            moved = self.apply_where(chosen, landscape, x, row_energy, scale, draws)
         return moved if landscape.fixed is None else torch.where(landscape.fixed[:, None], x, moved)
+
+    def apply_where(
+        self,
+        chosen: torch.Tensor,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """`propose` for the problems that are ``chosen (n_problems,)`` bool, fixed rows or not."""
+        before = draws.counter
+        moved = self.propose(landscape, x, row_energy, scale, draws)
+        draws.counter = torch.where(chosen, draws.counter, before)
+        return torch.where(landscape.segments.rows_of(chosen)[:, None], moved, x)

@@ -3,6 +3,7 @@
 from mlopt.optimizers.adam import Adam
 from mlopt.optimizers.annealing import SimulatedAnnealing
 from mlopt.optimizers.basin_hopping import BasinHopping
+from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
 from mlopt.optimizers.fire import Fire
 from mlopt.optimizers.gradient_descent import GradientDescent
 from mlopt.optimizers.hopping import Hopping
@@ -38,5 +39,8 @@ __all__ = [
     "Search",
     "SimulatedAnnealing",
     "SphereStart",
+    "Surface",
+    "Symmetrise",
     "Target",
+    "Twist",
 ]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Any
+from itertools import accumulate, pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import model_validator
 
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.kernel import Kernel, OptimizerKernel
@@ -12,7 +15,7 @@ from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.plugin import FromRegistry, setting
-from mlopt.core.random import Draws
+from mlopt.core.random import Draws, uniform
 from mlopt.optimizers.hopping import Hopping, HoppingState
 from mlopt.optimizers.kernels import basin_hopping as kernels
 from mlopt.optimizers.kernels import moves as move_kernels
@@ -34,7 +37,11 @@ class BasinHopping(Hopping):
         0.8, "of the Metropolis test; 0 accepts only improvements", unit="energy", ge=0
     )
     moves: list[Annotated[Move, FromRegistry("move")]] = setting(
-        [Displacement(), Angular()], "applied in turn at every hop", min_length=1
+        [Displacement(), Angular()], "how a minimum is left", min_length=1
+    )
+    combine: Literal["all", "one"] = setting(
+        "all",
+        "all: every move in turn, each in its share of the hops; one: one move a hop, with the shares as weights",
     )
     container: float | None = setting(
         1.3,
@@ -44,6 +51,12 @@ class BasinHopping(Hopping):
     acceptance: float = setting(0.5, "share of accepted hops that adaptation aims at", gt=0, lt=1)
     adapt_step: bool = setting(False, "change the size of moves towards that share, every 50 hops")
     adapt_temperature: bool = setting(False, "change the temperature towards that share, every 50 hops")
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.combine == "one" and not sum(move.probability for move in self.moves):
+            raise ValueError("`combine: one` draws one of the moves, but the `probability` of each is 0")
+        return self
 
     @property
     def initial_temperature(self) -> float:
@@ -71,11 +84,24 @@ class BasinHopping(Hopping):
         )
         if self.adapt_step or self.adapt_temperature:
             state = self._adapt(state)
-        moved = state.x
-        for move in self.moves:
-            known = None if row_energy is None else state.row_energy
-            moved = move.apply(landscape, moved, known, state.scale, draws)
+        known = None if row_energy is None else state.row_energy
+        moved, number = state.x, uniform(state.key, -state.hops - 1, 1)[:, 0]
+        for move, (low, high) in zip(self.moves, self._shares(), strict=True):
+            if self.combine == "one":
+                chosen = (low <= number) & (number < high)
+                moved = move.apply_where(chosen, landscape, moved, known, state.scale, draws)
+            else:
+                moved = move.apply(landscape, moved, known, state.scale, draws)
+        if landscape.fixed is not None:
+            moved = torch.where(landscape.fixed[:, None], state.x, moved)
         return self._contain(landscape, moved), state
+
+    def _shares(self) -> list[tuple[float, float]]:
+        """Of the numbers from 0 to 1, those that choose each move."""
+        weights = [move.probability for move in self.moves]
+        edges = [0.0, *accumulate(weights)]
+        whole = edges[-1] or 1.0
+        return [(low / whole, high / whole) for low, high in pairwise(edges)]
 
     def _adapt(self, state: HoppingState) -> HoppingState:
         """At the end of a window, widen what is accepted too often and narrow what is accepted too rarely."""
@@ -115,9 +141,15 @@ class BasinHopping(Hopping):
             "ADAPT_TEMPERATURE": self.adapt_temperature,
             "CONTAINED": self.container is not None,
         }
+        one = self.combine == "one"
         moves = [
-            Kernel(move_kernels.sometimes, (move.probability,), parts={"propose": move.kernel()})
-            for move in self.moves
+            Kernel(
+                move_kernels.sometimes,
+                share if one else (move.probability,),
+                {"ONE": one},
+                {"propose": move.kernel()},
+            )
+            for move, share in zip(self.moves, self._shares(), strict=True)
         ]
         parts: dict[str, Any] = {"quench_init": quench.init, "quench_step": quench.step, "moves": moves}
         if quench.finish is not None:

@@ -14,7 +14,7 @@ from mlopt.core.random import Draws
 from mlopt.optimizers.kernels import moves as kernels
 
 
-def _diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
+def row_diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
     """(n_rows,) the landscape's, or ones."""
     return x.new_ones(len(x)) if landscape.diameter is None else landscape.diameter.to(x)
 
@@ -47,7 +47,7 @@ class Displacement(Move):
         """Along the manifold."""
         width = x.shape[1]
         kick = draws.normal_rows(width) if self.distribution == "normal" else 2.0 * draws.rows(width) - 1.0
-        size = landscape.segments.rows_of(self.step * scale) * _diameter(landscape, x)
+        size = landscape.segments.rows_of(self.step * scale) * row_diameter(landscape, x)
         kick = landscape.manifold.project(x, kick.to(x) * size[:, None])
         return landscape.manifold.retract(x, kick)
 

@@ -12,6 +12,7 @@ from pydantic import field_validator
 
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.driver import Driver
+from mlopt.core.engine import EngineName, choose_engine
 from mlopt.core.errors import CheckpointError, InputError
 from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.landscape import AtomsLandscape
@@ -114,6 +115,11 @@ class Search(Experiment):
     seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
     dtype: Literal["float64", "float32"] = setting("float64", "of the search; minima are polished in float64")
     device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
+    engine: EngineName = setting(
+        "auto",
+        "eager: PyTorch; fused: compiled, many times faster, where potential, optimizer and moves offer kernels; "
+        "auto: fused where that works and the search is long enough to pay for compiling",
+    )
 
     def check(self) -> None:
         """Read the structure, try the potential on it and find the device, before anything is written."""
@@ -126,6 +132,9 @@ class Search(Experiment):
             )
         system = self.system.load()
         self.potential.check(system)
+        if self.engine == "fused":
+            system = system.to(self._device(), getattr(torch, self.dtype))
+            choose_engine("fused", AtomsLandscape(system, self.potential), self.optimizer, 1)
 
     @property
     def _start(self) -> StartSampler:
@@ -147,7 +156,9 @@ class Search(Experiment):
         systems = self._systems()
         ids = torch.arange(self.starts, device=systems.pos.device)
         landscape = AtomsLandscape(systems, self.potential)
-        driver = Driver(landscape, self.optimizer, self._stop(), self.minima.per_start)
+        driver = Driver(
+            landscape, self.optimizer, self._stop(), self.minima.per_start, self.engine, context.log
+        )
         key = problem_keys(self.seed, ids)
         progress = driver.begin(self._starts(systems, landscape.diameter, key), key)
         identity = _digest(self.system.load())

@@ -11,7 +11,8 @@ from typing import Any
 from mlopt.core.lanes import highest, lane, lanes, normal, sync, uniform
 from mlopt.optimizers.kernels.basin_hopping import centre_of
 
-KEY, COUNTER = 0, 1
+KEY, COUNTER, HOPS = 0, 1, 3
+ONE = 0
 NORMAL = 0
 PAIRS = 1
 
@@ -41,21 +42,28 @@ def sometimes(
     scratch: Any,
     settings: Any,
 ) -> None:
-    """A move that only a share of the hops makes; fixed rows stay. settings: probability."""
+    """A move that a share of the hops makes. settings: the share, or where ONE the bounds of one number a hop."""
+    key, counter = counts[KEY], counts[COUNTER]
+    if ONE:
+        number = uniform(key, -counts[HOPS])
+        chosen = settings[0] <= number and number < settings[1]
+    else:
+        chosen = True
+        if settings[0] < 1.0:
+            chosen = uniform(key, counter + 1) < settings[0]
+            sync()
+            if lane() == 0:
+                counts[COUNTER] = counter + 1
+    sync()
+    if not chosen:
+        return
     for k in range(lane(), 3 * n, lanes()):
         scratch[k] = x[k]
     sync()
     propose(n, x, row_energy, scale, atoms, rows, counts, scratch[3 * n :], settings)
     sync()
-    chosen = True
-    if settings[0] < 1.0:
-        counter = counts[COUNTER] + 1
-        chosen = uniform(counts[KEY], counter) < settings[0]
-        sync()
-        if lane() == 0:
-            counts[COUNTER] = counter
     for i in range(lane(), n, lanes()):
-        if not chosen or atoms[2 * n + i] == 0.0:
+        if atoms[2 * n + i] == 0.0:
             x[i] = scratch[i]
             x[n + i] = scratch[n + i]
             x[2 * n + i] = scratch[2 * n + i]
