@@ -1,28 +1,42 @@
 """A potential, an optimizer and a query strategy that mlopt finds by their entry points."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from mlopt.core import Evaluation, Landscape, Optimizer, Potential, State, Systems, per_row, setting
+from mlopt.core import Evaluation, Landscape, Optimizer, State, Systems, per_row, setting
+from mlopt.core.kernel import PotentialKernel
 from mlopt.core.query import QueryStrategy
+from mlopt.potentials.kernels import pair_kernel
+from mlopt.potentials.pair import PairPotential
 
 
-class Buckingham(Potential):
-    """exp-6 pairs in free clusters: A exp(-r / rho) - C / r^6, flattened below the barrier where exp-6 turns over."""
+def buckingham(r2: float, a: float, rho: float, c: float) -> tuple[float, float]:
+    """Energy and ``-(dE/dr) / r`` of one pair, for the fused engine: compiled from this text."""
+    r, u = math.sqrt(r2), 1.0 / r2
+    repulsion, share = a * math.exp(-r / rho), u * u / (1.0 + u * u * u)
+    return repulsion - c * u * share, repulsion / (rho * r) - 6.0 * c * share * share
+
+
+class Buckingham(PairPotential):
+    """exp-6 pairs in free clusters: A exp(-r / rho) - C / (r^6 + 1), flattened below the barrier of plain exp-6."""
 
     a: float = setting(6000.0, "repulsion", unit="eV", gt=0)
     rho: float = setting(0.3, "range of the repulsion", unit="angstrom", gt=0)
     c: float = setting(60.0, "dispersion", unit="eV angstrom^6", ge=0)
 
-    def energy(self, systems: Systems) -> torch.Tensor:
-        """Forces and stress come from autograd."""
-        energies = []
-        for pos in systems.pos.split(systems.segments.counts.tolist()):
-            i, j = torch.triu_indices(len(pos), len(pos), 1)
-            r = (pos[i] - pos[j]).norm(dim=-1)
-            energies.append((self.a * torch.exp(-r / self.rho) - self.c / (r**6 + 1.0)).sum())
-        return torch.stack(energies)
+    def pair(
+        self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for tensors of any shape."""
+        r, u = r2.sqrt(), 1.0 / r2
+        repulsion, share = self.a * torch.exp(-r / self.rho), u * u / (1.0 + u * u * u)
+        return repulsion - self.c * u * share, repulsion / (self.rho * r) - 6.0 * self.c * share * share
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """What the fused engine needs."""
+        return pair_kernel(buckingham, (self.a, self.rho, self.c))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mlopt.core import AtomsLandscape, Systems, registry
+from mlopt.core import AtomsLandscape, Systems, minimize, registry
 from mlopt.core.config import load_experiment, resolved
 from mlopt.core.landscape import Landscape
 from mlopt.core.testing import check_optimizer, check_potential
+from mlopt.optimizers import LBFGS
 
 try:
     importlib.metadata.version("mlopt-plugins-example")
@@ -59,6 +60,19 @@ def test_loads_and_knows_its_name(kind, name):
 
 def test_potential_keeps_the_contract():
     check_potential(registry.load("potential", "buckingham")(), clusters())
+
+
+def test_fused_engine_agrees():
+    pytest.importorskip("numba")
+    systems, potential = clusters(), registry.load("potential", "buckingham")()
+    landscape = AtomsLandscape(systems, potential)
+    eager, fused = (
+        minimize(landscape, LBFGS(), systems.pos, force_calls=200, fmax=1e-3, engine=name)
+        for name in ("eager", "fused")
+    )
+    assert torch.equal(eager.calls, fused.calls)
+    torch.testing.assert_close(fused.energy, eager.energy, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(fused.x, eager.x, rtol=0.0, atol=1e-5)
 
 
 def test_optimizer_keeps_the_contract():

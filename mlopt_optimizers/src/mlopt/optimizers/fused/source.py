@@ -2,8 +2,8 @@
 
 Names are made unique, annotations and documentation dropped, floating-point literals given the working precision (or
 float32 times 2.0 would be float64), numbers at the top level of modules put in where they are used, and calls to
-`mlopt.core.lanes`, ``math.exp`` and ``math.isfinite`` left for the target to define. Indices are made unsigned: kernels have no negative
-ones.
+`mlopt.core.lanes`, ``math.exp`` and ``math.isfinite`` left for the target to
+define. Indices are made unsigned: kernels have no negative ones.
 """
 
 from __future__ import annotations
