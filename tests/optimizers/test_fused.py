@@ -36,8 +36,10 @@ from mlopt.potentials import LennardJones, Morse
 pytest.importorskip("numba")
 
 LJ = LennardJones()
+#: what single precision can tell of a rise in energy
+COARSE = 1e-5
 #: relative to the largest number of a tensor
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-3}
 SIZES = [5, 8, 8, 6]
 
 
@@ -195,10 +197,10 @@ def test_lbfgs(memory: int, dtype: torch.dtype) -> None:
         return energy - 100.0 * torch.tensor([1.0, 0.0, 0.0, 1.0]).to(energy)
 
     uphill = change_inner(energy=lower, shrinks=torch.zeros_like)
-    changes = {25: uphill}
+    optimizer, changes = LBFGS(memory=memory), {25: uphill}
     if dtype == torch.float32:  # enormous forces would blow rounding up
-        changes[0] = settle
-    seen = walk(LBFGS(memory=memory), dtype, 45, changes)
+        optimizer, changes[0] = LBFGS(memory=memory, rise=COARSE), settle
+    seen = walk(optimizer, dtype, 45, changes)
     shrinks = torch.stack([one.state.shrinks for one in seen])
     assert shrinks[25 + 8].tolist()[::3] == [8, 8]
     assert (shrinks[25 + 9] == 0).tolist()[::3] == [True, True]
@@ -246,7 +248,7 @@ def test_basin_hopping_as_it_comes(dtype: torch.dtype) -> None:
     optimizer = hopping(adapt_step=True, adapt_temperature=True, container=0.7, temperature=0.05)
     changes = {20: near_the_window, 70: collide}
     if dtype == torch.float32:
-        changes[0] = settle
+        optimizer, changes[0] = optimizer.replace(quench=LBFGS(rise=COARSE)), settle
     seen = walk(optimizer, dtype, 90, changes)
     check_hops(seen)
     state = seen[-1].state
