@@ -16,6 +16,8 @@ from mlopt.potentials.kernels.near_gupta import near_gupta
 
 #: species
 K = 1
+#: where atoms are that fill up vector registers
+FARTHEST = 1e6
 #: atoms up to which what belongs to pairs is kept: 3 n^2 / 2 numbers
 KEPT_UP_TO = 400
 #: columns of the table, where there is no cutoff: repulsion exp(A + B r), squared hopping exp(C + D r)
@@ -59,16 +61,16 @@ def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, re
     u, v, w = reals[:m], reals[m : 2 * m], reals[2 * m : 3 * m]
     density, repulsion, root = reals[3 * m : 4 * m], reals[4 * m : 5 * m], reals[5 * m : 6 * m]
     for i in range(m):
-        u[i] = x[i] if i < n else 0.0
-        v[i] = x[n + i] if i < n else 0.0
-        w[i] = x[2 * n + i] if i < n else 0.0
+        u[i] = x[i] if i < n else FARTHEST
+        v[i] = x[n + i] if i < n else FARTHEST
+        w[i] = x[2 * n + i] if i < n else FARTHEST
         density[i] = 0.0
         repulsion[i] = 0.0
         root[i] = 0.0
     size = pairs_kept(n)
-    first = reals[6 * m : 6 * m + size]
-    second = reals[6 * m + size : 6 * m + 2 * size]
-    third = reals[6 * m + 2 * size : 6 * m + 3 * size]
+    first = reals[7 * m : 7 * m + size]
+    second = reals[7 * m + size : 7 * m + 2 * size]
+    third = reals[7 * m + 2 * size : 7 * m + 3 * size]
     at = 0
     for i in range(n):
         start = (i + 1) // 8 * 8
@@ -77,7 +79,7 @@ def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, re
         for j in range(m - start):
             dx, dy, dz = a - xs[j], b - ys[j], c - zs[j]
             r2 = dx * dx + dy * dy + dz * dz
-            squares[j] = FAR if (j + start <= i or j + start >= n) else r2
+            squares[j] = FAR if j + start <= i else r2
         if K > 1:
             repelling, hopping = second[at : at + m - start], third[at : at + m - start]
             for j in range(m - start):
@@ -115,12 +117,11 @@ def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, re
         row_energy[i] = repulsion[i] - 2.0 * density[i] * root[i]
         energy += row_energy[i]
     # what was added up is not needed any more: the force takes its place
-    gx, gy, gz = reals[3 * m : 4 * m], reals[4 * m : 5 * m], force[:n]
+    gx, gy, gz = reals[3 * m : 4 * m], reals[4 * m : 5 * m], reals[6 * m : 7 * m]
     for i in range(m):
         gx[i] = 0.0
         gy[i] = 0.0
-    for k in range(3 * n):
-        force[k] = 0.0
+        gz[i] = 0.0
     at = 0
     for i in range(n):
         start = (i + 1) // 8 * 8
@@ -137,25 +138,32 @@ def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, re
                 row = kinds[i] * K + kinds[min(j + start, n - 1)]
                 weight = (own + roots[j]) * (table[row, D] * hopping[j]) - 2.0 * table[row, B] * repelling[j]
                 repelling[j] = weight * inverse[j]
-        gx[i] += along(u[i], u[start:m], gx[start:m], repelling, wide)
-        gy[i] += along(v[i], v[start:m], gy[start:m], repelling, wide)
-        gz[i] += along(w[i], w[start:n], force[start:n], repelling, n - start)
+        # one component after another: loops over many arrays are not vectorised, calls cost more than the loops
+        a, b, c = u[i], v[i], w[i]
+        xs, ys, zs = u[start:m], v[start:m], w[start:m]
+        fx, fy, fz = gx[start:m], gy[start:m], gz[start:m]
+        sum_x, sum_y, sum_z = 0.0, 0.0, 0.0
+        for j in range(wide):
+            part = repelling[j] * (a - xs[j])
+            sum_x += part
+            fx[j] -= part
+        for j in range(wide):
+            part = repelling[j] * (b - ys[j])
+            sum_y += part
+            fy[j] -= part
+        for j in range(wide):
+            part = repelling[j] * (c - zs[j])
+            sum_z += part
+            fz[j] -= part
+        gx[i] += sum_x
+        gy[i] += sum_y
+        gz[i] += sum_z
         at += wide
     for i in range(n):
         force[2 * n + i] = gz[i]
         force[n + i] = gy[i]
         force[i] = gx[i]
     return energy
-
-
-def along(own: float, others: Any, forces: Any, weights: Any, count: int) -> float:
-    """One component of the force on an atom; what it does to others is taken off theirs."""
-    pull = 0.0
-    for j in range(count):
-        part = weights[j] * (own - others[j])
-        pull += part
-        forces[j] -= part
-    return pull
 
 
 def inverse_root(density: float) -> float:
@@ -215,7 +223,7 @@ def gupta_kernel(
             function=all_pairs,
             table=table,
             species=species,
-            reals=lambda n: 6 * padded(n) + (3 * pairs_kept(n) if n <= KEPT_UP_TO else 0),
+            reals=lambda n: 7 * padded(n) + (3 * pairs_kept(n) if n <= KEPT_UP_TO else 0),
             constants={"K": len(rows)},
         )
     skin = 0.08 * cutoff

@@ -129,24 +129,25 @@ def functions(low: int, entries: int, n: int, table: Any, reals: Any) -> None:
     cutoff, sigma, gamma = table[0, CUTOFF], table[0, SIGMA], table[0, GAMMA]
     depth, big_b, least = table[0, BOND], table[0, BIG_B], table[0, GAP]
     p, q = table[0, EXPONENT_P], table[0, EXPONENT_Q]
+    # a loop that writes to many arrays is not vectorised
     for k in range(entries):
         r = math.sqrt(pair[k])
-        inverse = 1.0 / r
-        inverses[k] = inverse
         gap = r - cutoff
-        gap = least if gap > least else gap
+        inverses[k] = 1.0 / r
+        slope[k] = least if gap > least else gap
+    for k in range(entries):
+        over = gamma * sigma / slope[k]
+        weight = math.exp(over)
+        g[k] = weight
+        g_slope[k] = -over / slope[k] * weight
+    for k in range(entries):
+        inverse, over = inverses[k], sigma / slope[k]
+        bond = depth * math.exp(over)
         x = sigma * inverse
         repulsion, attraction = big_b * power(x, P, p), power(x, Q, q)
-        over = sigma / gap
-        decay = -over / gap
-        bond = depth * math.exp(over)
         shared = bond * (repulsion - attraction)
         pair[k] = shared
-        slope[k] = shared * decay - bond * (p * repulsion - q * attraction) * inverse
-        weight = math.exp(gamma * over)
-        g[k] = weight
-        g_slope[k] = gamma * decay * weight
-    # apart: a loop over too many arrays is not vectorised
+        slope[k] = -shared * over / slope[k] - bond * (p * repulsion - q * attraction) * inverse
     for k in range(entries):
         dx[k] *= inverses[k]
     for k in range(entries):
