@@ -366,6 +366,7 @@ def measure(case: Case) -> dict[str, Any]:
 def child(task: str) -> None:
     """Measure one case, given as JSON, and print the answer as the last line."""
     case = Case(**json.loads(task))
-    if hasattr(os, "sched_setaffinity") and "CUDA" not in case.peer:  # JAX takes as many threads as it sees cores
+    # JAX takes as many threads as it sees cores
+    if hasattr(os, "sched_setaffinity") and "CUDA" not in case.peer:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case.threads])
     print(json.dumps(measure(case)))

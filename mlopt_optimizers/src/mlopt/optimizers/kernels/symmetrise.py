@@ -16,7 +16,7 @@ CLOSE = 0.75
 ON_AXIS = 0.35
 
 
-def distance2(n: int, x: Any, i: int, a: float, b: float, c: float) -> float:
+def distance2(n: int, x: Any, i: int, a: float, b: float, c: float) -> Any:
     """From atom i to a point, squared."""
     dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
     return dx * dx + dy * dy + dz * dz
