@@ -129,7 +129,9 @@ def _tiles(record: Record, outcome: Outcome) -> str:
     wall = number(record.summary.get("wall_s"))
     if wall is not None:
         speed = f"{rounded(outcome.force_calls / wall)} calls/s" if outcome.force_calls and wall > 0 else ""
-        tiles.append(("wall time", _duration(wall), speed))
+        engine = record.summary.get("engine")
+        note = ", ".join(part for part in (speed, f"{engine} engine" if engine else "") if part)
+        tiles.append(("wall time", _duration(wall), note))
     if record.n_minima:
         tiles.append(("distinct minima", f"{record.n_minima:,}", ""))
     items = "".join(

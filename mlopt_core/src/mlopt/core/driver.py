@@ -52,6 +52,11 @@ class Driver:
         self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls, announce)
         self.announce = announce
 
+    @property
+    def engine_name(self) -> str:
+        """Which engine carries a run on: ``eager``, or ``fused``."""
+        return "eager" if self.engine is None else "fused"
+
     def begin(self, x: torch.Tensor, key: torch.Tensor) -> Progress:
         """The progress before the first evaluation.
 

@@ -123,7 +123,7 @@ class Search(Experiment):
 
     def check(self) -> None:
         """Read the structure, try the potential on it and find the device, before anything is written."""
-        self._device()
+        device_of(self.device)
         self._stop()
         self.minima.check()
         if self.system.file is None and self._start.given:
@@ -133,7 +133,7 @@ class Search(Experiment):
         system = self.system.load()
         self.potential.check(system)
         if self.engine == "fused":
-            system = system.to(self._device(), getattr(torch, self.dtype))
+            system = system.to(device_of(self.device), getattr(torch, self.dtype))
             choose_engine("fused", AtomsLandscape(system, self.potential), self.optimizer, 1)
 
     @property
@@ -161,7 +161,7 @@ class Search(Experiment):
         )
         key = problem_keys(self.seed, ids)
         progress = driver.begin(self._starts(systems, landscape.diameter, key), key)
-        identity = _digest(self.system.load())
+        identity = digest(self.system.load())
         spent = 0.0
         restored = context.restored()
         if restored is not None:
@@ -192,27 +192,7 @@ class Search(Experiment):
             if context.stopping:
                 raise Preempted
         watch.report(final=True)
-        return SearchResult.of(self, driver.result(progress), context, elapsed)
-
-    def _device(self) -> torch.device:
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise InputError(
-                f"device {self.device!r} is not one that torch knows; use cpu, cuda or cuda:0"
-            ) from None
-        if device.type not in ("cpu", "cuda"):
-            raise InputError(f"device {self.device!r} is not supported; use cpu, cuda or cuda:0")
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError(
-                f"device {self.device!r}: torch sees no CUDA device. Run with `--device cpu`, or install a CUDA build "
-                f"of torch; `mlopt doctor` shows what is there."
-            )
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(
-                f"device {self.device!r}: there are only {torch.cuda.device_count()} CUDA devices"
-            )
-        return device
+        return SearchResult.of(self, driver.result(progress), context, elapsed, driver.engine_name)
 
     def _stop(self) -> Stop:
         if self.target is None:
@@ -231,14 +211,32 @@ class Search(Experiment):
     def _systems(self) -> Systems:
         system = self.system.load()
         self.potential.check(system)
-        return system.repeat(self.starts).to(self._device(), getattr(torch, self.dtype))
+        return system.repeat(self.starts).to(device_of(self.device), getattr(torch, self.dtype))
 
     def _starts(self, systems: Systems, diameter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         drawn = self._start.sample(systems, diameter, derive(key, _START_STREAM)).to(systems.pos)
         return torch.where(systems.fixed[:, None], systems.pos, drawn)
 
 
-def _digest(system: Systems) -> str:
+def device_of(name: str) -> torch.device:
+    """The device of that name; `InputError` if torch does not know it or does not see it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not one that torch knows; use cpu, cuda or cuda:0") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not supported; use cpu, cuda or cuda:0")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device {name!r}: torch sees no CUDA device. Run with `--device cpu`, or install a CUDA build "
+            f"of torch; `mlopt doctor` shows what is there."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: there are only {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def digest(system: Systems) -> str:
     """SHA-256 of a structure: what a checkpoint remembers of it."""
     parts = (system.pos, system.z, system.cell, system.pbc, system.fixed)
     return hashlib.sha256(repr([part.tolist() for part in parts]).encode()).hexdigest()

@@ -36,7 +36,7 @@ class SearchResult:
     """Outcome of a search.
 
     result: of every start, as the search left it. polished: the best point of each start, relaxed and verified.
-    minima: the unique minima, lowest first. wall_s: seconds, over all sittings of a resumed run.
+    minima: the unique minima, lowest first. wall_s: seconds, over all sittings of a resumed run. engine: that searched.
     """
 
     search: Search
@@ -45,10 +45,16 @@ class SearchResult:
     minima: list[Minimum]
     force_calls: int
     wall_s: float
+    engine: str = "eager"
 
     @classmethod
     def of(
-        cls, search: Search, result: Result, context: Context, elapsed: Callable[[], float]
+        cls,
+        search: Search,
+        result: Result,
+        context: Context,
+        elapsed: Callable[[], float],
+        engine: str = "eager",
     ) -> SearchResult:
         """Polish what a search left, store the minima, and write the files of a run."""
 
@@ -60,7 +66,7 @@ class SearchResult:
         met = lowest_met(result, base, search.potential, search.polish, search.minima.keep, pause)
         minima = _store(search, [best, met], context)
         calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum()) + len(minima)
-        found = cls(search, result, best, minima, calls, elapsed())
+        found = cls(search, result, best, minima, calls, elapsed(), engine)
         folder = context.results()
         if folder is not None:
             found.write(folder)
@@ -127,6 +133,7 @@ class SearchResult:
             "failed_starts": int(self.result.failed.sum()),
             "unique_minima": len(self.minima),
             "units": self.search.potential.units,
+            "engine": self.engine,
         }
 
     def write(self, folder: Path) -> None:
