@@ -116,3 +116,11 @@ def test_rows_do_not_depend_on_the_batch(manifold: Manifold) -> None:
                 rows = torch.arange(first, first + size)
                 part = getattr(manifold.select(rows, rows), name)(*(one[rows] for one in arguments))
                 assert torch.equal(part, whole[rows]), (name, size, first)
+
+
+def test_antipodes_have_no_single_shortest_path() -> None:
+    x = sphere_points(5)
+    y = torch.stack([x[0], -x[1], x[2], -x[3], x[0]])
+    y[3] = UnitSphere().retract(y[3:4], UnitSphere().project(y[3:4], 5e-5 * x[0:1]))[0]
+    assert UnitSphere().ambiguous(x, y).tolist() == [False, True, False, True, False]
+    assert not bool(Flat().ambiguous(x, -x).any())

@@ -17,6 +17,7 @@ from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.minima_hopping import MinimaHopping
 from mlopt.optimizers.moves import Displacement, Exchange
 from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
+from mlopt.optimizers.velocity_projection import VelocityProjection
 
 FLAT = ("quadratic", "lennard-jones")
 ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
@@ -31,6 +32,11 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     "fire of ase": (Fire(variant="ase"), {"differentiable": "dt"}),
     "annealing": (SimulatedAnnealing(steps=60, calibration=10), {}),
     "annealing, given temperature": (SimulatedAnnealing(steps=30, start_temperature=0.5, adapt=False), {}),
+    "velocity-projection": (VelocityProjection(), {"differentiable": "dt"}),
+    "velocity-projection, no limit": (
+        VelocityProjection(max_step=None),
+        {"surfaces": ("quadratic", "spins")},
+    ),
     "lbfgs": (LBFGS(), {"converges_within": 100}),
     "lbfgs, short memory": (LBFGS(memory=1, max_step=0.1, rise=0.0), {"converges_within": 600}),
     "basin-hopping": (BasinHopping(), {}),

@@ -37,6 +37,14 @@ class Landscape(ABC):
     def evaluate(self, x: torch.Tensor) -> Evaluation:
         """Energy (n_problems,) and force (n_rows, d) at ``x``: one force call for each problem."""
 
+    @property
+    def calls_per_evaluation(self) -> torch.Tensor:
+        """(n_problems,) int64, gradients of the underlying energy that one evaluation takes; a band says its images.
+
+        For reports: budgets and `Result.calls` count evaluations of the landscape.
+        """
+        return torch.ones(self.segments.n_problems, dtype=torch.int64, device=self.segments.ptr.device)
+
     @abstractmethod
     def select(self, problems: torch.Tensor) -> Landscape:
         """The landscape of a part of the problems (int64 indices, in that order)."""

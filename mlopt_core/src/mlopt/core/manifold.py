@@ -37,6 +37,10 @@ class Manifold(Protocol):
         """
         ...
 
+    def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(n_rows,) bool, rows between which no single shortest path leads, so that `difference` means nothing."""
+        ...
+
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Manifold:
         """The geometry of a part of the problems."""
         ...
@@ -85,6 +89,10 @@ class Flat:
         """Nothing changes."""
         return tangent
 
+    def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """None; periodic rows half a cell apart are left to rounding."""
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Flat:
         """Keep the cells of the chosen rows."""
         if self.cell is None or self.pbc is None:
@@ -127,6 +135,11 @@ class UnitSphere:
         """Parallel transport along the great circle; undefined where ``y = -x``."""
         middle = (x + y) / (1 + (x * y).sum(-1, keepdim=True))
         return tangent - (tangent * y).sum(-1, keepdim=True) * middle
+
+    def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Antipodes, to 1e-4: any nearer, and the last digits of a relaxation would choose the path."""
+        apart: torch.Tensor = torch.linalg.vector_norm(x + y, dim=-1)
+        return apart < 1e-4
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> UnitSphere:
         """A sphere is a sphere."""

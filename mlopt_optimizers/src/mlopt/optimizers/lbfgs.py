@@ -15,6 +15,10 @@ from mlopt.optimizers.kernels import lbfgs as kernels
 
 #: a step that raised the energy is shortened at most this many times, then taken as it is with the memory cleared
 _MAX_SHRINKS = 8
+#: cosine of the angle between a step and the change of the force, below which nothing is learned from a force that is
+#: no gradient: its derivative is not symmetric, and pairs at large angles make directions that run away. Of 63 bands on
+#: the Müller-Brown surface with a climbing image, 40 converge without this, and 59 with it (0.1 to 0.2 are alike)
+_MIN_COSINE = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class LBFGS(Optimizer):
     scaled down so that no row moves farther than ``max_step``. No line search (as in GMIN and ASE): a step that raises
     the energy is taken back and tried again shorter, which costs one force call each. From a step along negative
     curvature nothing is learned but that steps may be longer. On a landscape whose force is no gradient (a band)
-    energies are not compared.
+    energies are not compared, and nothing is learned from a step at a large angle to the change of the force.
     """
 
     memory: int = setting(8, "pairs of steps and gradient changes that are remembered", ge=1, le=100)
@@ -129,7 +133,10 @@ class LBFGS(Optimizer):
         """
         m, segments = self.memory, landscape.segments
         products = segments.sum_stack(torch.stack([s * y, y * y, s * force, y * force]))
-        good = learn & (state.shrinks < _MAX_SHRINKS) & (products[:, 0] > 1e-12 * products[:, 1])
+        if landscape.conservative:
+            good = learn & (state.shrinks < _MAX_SHRINKS) & (products[:, 0] > 1e-12 * products[:, 1])
+        else:
+            good = learn & (products[:, 0] > _MIN_COSINE * (products[:, 1] * segments.dot(s, s)).sqrt())
         keep = segments.rows_of(good)[:, None]
         change, s, y = y, torch.where(keep, s, 0.0), torch.where(keep, y, 0.0)
         new = torch.where(good[:, None], products, 0.0)
@@ -147,7 +154,8 @@ class LBFGS(Optimizer):
         along[:, m:-1] = state.along[:, m + 1 :] - with_change[:, m:-1]
         along[:, m - 1], along[:, -1] = new[:, 2], new[:, 3]
         # a scale learned at a steep place would creep for ever where the curvature is negative and nothing is learned
-        longer = torch.where(learn, (2.0 * state.scale).clamp(min=self.scale), state.scale)
+        stuck = learn & landscape.conservative
+        longer = torch.where(stuck, (2.0 * state.scale).clamp(min=self.scale), state.scale)
         scale = torch.where(good, products[:, 0] / products[:, 1], longer)
         memory = _Memory(history, sy, yy, along, scale)
         forget = learn & (state.shrinks >= _MAX_SHRINKS)

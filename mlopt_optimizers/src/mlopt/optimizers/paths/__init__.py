@@ -1,0 +1,1 @@
+"""Paths between minima: bands of images, their beginnings and their profiles."""

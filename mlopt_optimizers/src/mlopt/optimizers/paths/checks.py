@@ -1,0 +1,176 @@
+"""What a path must be before an optimizer is started on it; each error says what, where, and what to do."""
+
+from __future__ import annotations
+
+from mlopt.core.elements import SYMBOLS
+from mlopt.core.errors import InputError
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.manifold import Manifold
+from mlopt.core.segments import Segments
+from mlopt.core.systems import Systems
+from mlopt.optimizers.paths.layout import Layout
+
+#: rows may be off their manifold by as much (the length of a spin off 1)
+_OFF = 1e-6
+#: neighbouring images closer than this share of the longest step of their path are the same point
+_SAME = 1e-8
+#: fixed rows may differ between the ends by this share of the distance of the ends (rounding of a file)
+_FIXED = 1e-3
+
+
+def check_same_atoms(start: Systems, end: Systems) -> None:
+    """Refuse ends of a path that are not the same atoms in the same order, cell and periodicity.
+
+    Raises:
+        InputError: says which atom of which system, and what to do.
+    """
+    if len(start) != len(end):
+        raise InputError(f"there are {len(start)} starts of a path but {len(end)} ends; give one of each")
+    counts = start.segments.counts, end.segments.counts
+    for i in range(len(start)):
+        a, b = int(counts[0][i]), int(counts[1][i])
+        if a != b:
+            raise InputError(
+                f"path {i}: the start has {a} atoms and the end {b}; a path keeps its atoms, so add or "
+                f"remove {abs(a - b)} in one of the two"
+            )
+        here, there = start[i], end[i]
+        unlike = torch.nonzero(here.z != there.z).flatten()
+        if len(unlike):
+            atom = int(unlike[0])
+            was, becomes = SYMBOLS[int(here.z[atom])], SYMBOLS[int(there.z[atom])]
+            permuted = bool((here.z.sort().values == there.z.sort().values).all())
+            hint = (
+                "the composition is the same, so put the atoms of one end in the order of the other"
+                if permuted
+                else "a path keeps its atoms"
+            )
+            raise InputError(
+                f"path {i}: atom {atom} is {was} in the start and {becomes} in the end "
+                f"({len(unlike)} atoms differ); {hint}"
+            )
+        if bool((here.pbc != there.pbc).any()):
+            raise InputError(
+                f"path {i}: periodic directions are {here.pbc[0].tolist()} in the start and "
+                f"{there.pbc[0].tolist()} in the end; give both ends the same"
+            )
+        off = float((here.cell - there.cell).abs().max())
+        if off > 1e-6:
+            raise InputError(
+                f"path {i}: cells differ between start and end by up to {off:.3g}; a band keeps its cell, "
+                f"so relax both ends in one cell"
+            )
+        other = torch.nonzero(here.fixed != there.fixed).flatten()
+        if len(other):
+            raise InputError(
+                f"path {i}: atom {int(other[0])} is fixed in one end only; fix the same atoms in both"
+            )
+
+
+def check_ends(landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> None:
+    """Refuse ends, each (rows of the landscape, d), that cannot be joined by a path.
+
+    Raises:
+        InputError: wrong shapes, numbers that are not finite, rows off the manifold, fixed rows that move, or ends that
+            are equal.
+    """
+    segments, manifold = landscape.segments, landscape.manifold
+    for name, x in (("start", start), ("end", end)):
+        if x.ndim != 2 or len(x) != segments.n_rows:
+            raise InputError(
+                f"the {name} must have shape ({segments.n_rows}, d) to fit the landscape, got {tuple(x.shape)}"
+            )
+        _sound(x, manifold, segments, [f"the {name} of problem {i}" for i in range(segments.n_problems)])
+    if start.shape != end.shape:
+        raise InputError(
+            f"start and end must have one shape, got {tuple(start.shape)} and {tuple(end.shape)}"
+        )
+    if start.dtype != end.dtype or start.device != end.device:
+        raise InputError(
+            f"start and end must have one dtype and device, got {start.dtype} on {start.device} and "
+            f"{end.dtype} on {end.device}"
+        )
+    step = manifold.difference(start, end)
+    row = torch.where(manifold.ambiguous(start, end), torch.inf, torch.linalg.vector_norm(step, dim=-1))
+    apart = segments.sum(row * row).sqrt()
+    size = segments.sum(start * start).sqrt()
+    same = torch.nonzero(apart <= 1e-8 * (1e-8 + size)).flatten()
+    if len(same):
+        raise InputError(
+            f"start and end of problem {int(same[0])} are the same point; a path needs two different ends"
+        )
+    if landscape.fixed is not None:
+        moved = torch.nonzero(landscape.fixed & (row > _FIXED * segments.rows_of(apart))).flatten()
+        if len(moved):
+            where = _row(segments, int(moved[0]))
+            raise InputError(
+                f"{where} is fixed but differs between start and end by {float(row[moved[0]]):.3g}; free it, or give "
+                f"it the same place in both"
+            )
+
+
+def check_path(layout: Layout, manifold: Manifold, x: torch.Tensor, pool: torch.Tensor) -> None:
+    """Refuse the images ``x (n_rows, d)`` of a band; ``pool`` is ``cat(x, start, end)``.
+
+    Raises:
+        InputError: a wrong shape, numbers that are not finite, rows off the manifold, neighbouring images that are the
+            same point, or between which no single shortest path leads.
+    """
+    frames = layout.frames
+    if x.ndim != 2 or len(x) != frames.n_rows:
+        raise InputError(
+            f"the images must have shape ({frames.n_rows}, d) to fit the band, got {tuple(x.shape)}"
+        )
+    problems, places = layout.chain.batch.tolist(), layout.position.tolist()
+    names = [f"image {k} of problem {p}" for p, k in zip(problems, places, strict=True)]
+    _sound(x, manifold, frames, names)
+    for side, rows in zip((-1, 1), layout.neighbour_rows, strict=True):
+        other = pool[rows]
+        unclear = torch.nonzero(manifold.ambiguous(x, other)).flatten()
+        if len(unclear):
+            image = int(frames.batch[unclear[0]])
+            raise InputError(
+                f"{_row(frames, int(unclear[0]), names)} is opposite to the same row of image "
+                f"{places[image] + side}; no single shortest path joins them, so put an image between them"
+            )
+        step = manifold.difference(x, other)
+        gap = frames.dot(step, step).sqrt()
+        longest = layout.chain.rows_of(layout.chain.max(gap))
+        same = torch.nonzero(gap <= _SAME * longest).flatten()
+        if len(same):
+            image = int(same[0])
+            raise InputError(
+                f"{names[image]} is the same point as image {places[image] + side} (image 0 is the start); space the "
+                f"images along the path, for instance with `initial.through`"
+            )
+
+
+def _sound(x: torch.Tensor, manifold: Manifold, segments: Segments, names: list[str]) -> None:
+    """Refuse rows that are not finite or not on the manifold; ``names`` are those of the segments."""
+    bad = torch.nonzero(~torch.isfinite(x).all(-1)).flatten()
+    if len(bad):
+        raise InputError(
+            f"{_row(segments, int(bad[0]), names)} is not finite: {x[bad[0]].tolist()}; check where it came from"
+        )
+    off = torch.linalg.vector_norm(manifold.retract(x, torch.zeros_like(x)) - x, dim=-1)
+    left = torch.nonzero(off > _OFF).flatten()
+    if len(left):
+        length = float(torch.linalg.vector_norm(x[left[0]]))
+        raise InputError(
+            f"{_row(segments, int(left[0]), names)} has left its manifold by {float(off[left[0]]):.3g} (its length is "
+            f"{length:.6g}); bring it back, for spins by dividing by the length"
+        )
+    # a zero vector on a sphere retracts to NaN, which no comparison finds
+    lost = torch.nonzero(~torch.isfinite(off)).flatten()
+    if len(lost):
+        raise InputError(
+            f"{_row(segments, int(lost[0]), names)} has length 0; a unit vector is expected there"
+        )
+
+
+def _row(segments: Segments, row: int, names: list[str] | None = None) -> str:
+    """How to call a row in a message."""
+    problem = int(segments.batch[row])
+    name = f"problem {problem}" if names is None else names[problem]
+    return f"row {row - int(segments.ptr[problem])} of {name}"
