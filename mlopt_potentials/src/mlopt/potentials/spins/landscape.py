@@ -1,0 +1,143 @@
+"""Spins as a landscape: energy, force and Hessian in closed form on a product of unit spheres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlopt.core.errors import InputError
+from mlopt.core.evaluation import Evaluation
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.manifold import UnitSphere
+from mlopt.core.segments import Segments
+from mlopt.potentials.spins.quadratic import QuadraticForm
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Product of each row (..., 3): (...). Torch sums a short last dimension slowly."""
+    x, y, z = (a * b).unbind(-1)
+    return (x + y) + z
+
+
+class SpinLandscape(Landscape):
+    """Copies of one system of spins, ``x (n_problems * n_spins, 3)`` unit vectors; see `Heisenberg.landscape`.
+
+    form: the energy of one copy. fixed: (n_spins,) bool, spins that must not turn. moments: (n_spins,) in mu_B.
+    label: names a spin in messages.
+
+    All of `evaluate` and `hessian_product` can be differentiated by autograd, any number of times. On the CPU a copy's
+    results are bit for bit the same in any batch.
+    """
+
+    def __init__(
+        self,
+        form: QuadraticForm,
+        n_problems: int = 1,
+        *,
+        fixed: torch.Tensor | None = None,
+        moments: torch.Tensor | None = None,
+        units: str = "meV",
+        label: Callable[[int], str] = "spin {}".format,
+    ) -> None:
+        if n_problems < 0:
+            raise InputError(f"SpinLandscape: `n_problems` is {n_problems}; it cannot be negative")
+        self.form, self.units, self.label = form, units, label
+        self.n_spins = form.n_spins
+        self.manifold = UnitSphere()
+        device = form.linear.device
+        if n_problems:
+            self.segments = Segments.uniform(n_problems, form.n_spins, device)
+        else:  # `uniform` cannot add up nothing
+            self.segments = Segments(torch.zeros(1, dtype=torch.int64, device=device))
+        self._fixed, self._moments = fixed, moments
+        self.fixed = None if fixed is None else fixed.repeat(n_problems)
+        #: (n_rows,) magnetic moments in mu_B, or None
+        self.moments = None if moments is None else moments.repeat(n_problems)
+
+    def select(self, problems: torch.Tensor) -> SpinLandscape:
+        """As many copies as there are ``problems``, which may repeat: the copies are all alike."""
+        return SpinLandscape(
+            self.form,
+            len(problems),
+            fixed=self._fixed,
+            moments=self._moments,
+            units=self.units,
+            label=self.label,
+        )
+
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """Energy, row energies, and minus the gradient projected on the spheres; pinned spins feel none.
+
+        A pair's energy is shared equally between its two rows.
+
+        Raises:
+            InputError: ``x`` has another shape, type or device than the landscape.
+        """
+        self._fits(x, "x")
+        coupling = self.form.times(x)
+        linear = self._linear()
+        row_energy = _dot(x, 0.5 * coupling + linear)
+        force = -self._tangent(x, coupling + linear)
+        return Evaluation(self.segments.sum(row_energy), force, row_energy)
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """``A x + b (n_rows, 3)``: the gradient in space, not projected; minus the effective field times moment."""
+        self._fits(x, "x")
+        return self.form.times(x) + self._linear()
+
+    def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The Riemannian Hessian at ``x (n_rows, 3)`` times ``v (n_rows, 3)`` or (k, n_rows, 3): the shape of ``v``.
+
+        With P the projection on the tangent space, ``P (A - x.(A x + b)) P v`` for each spin; exact, also where the
+        force is not zero (Absil, Mahony & Sepulchre, Optimization Algorithms on Matrix Manifolds, 2008, eq. 5.15).
+        Rows and columns of pinned spins are zero.
+
+        Raises:
+            InputError: shapes, types or devices that do not fit.
+        """
+        self._fits(x, "x")
+        self._fits(v, "v")
+        v = self._tangent(x, v)
+        radial = _dot(x, self.form.times(x) + self._linear())
+        return self._tangent(x, self.form.times(v) - radial[:, None] * v)
+
+    def check(self, x: torch.Tensor, tolerance: float = 1e-3) -> None:
+        """Refuse what is no configuration of unit spins; for what users give, not for every step.
+
+        Raises:
+            InputError: a wrong shape, type or device, a row that is not finite, or one whose length is not 1 by more
+                than ``tolerance``; the message names the problem and the site.
+        """
+        self._fits(x, "x")
+        length = torch.linalg.vector_norm(x.detach(), dim=-1)
+        wrong = ~((length - 1.0).abs() <= tolerance)
+        if bool(wrong.any()):
+            row = int(torch.nonzero(wrong)[0])
+            problem, spin = divmod(row, self.n_spins)
+            where = f"problem {problem}, {self.label(spin)}"
+            raise InputError(
+                f"{where}: the spin {x[row].tolist()} has the length {float(length[row]):.6g} instead of 1; "
+                f"normalise it, or find out what left the sphere"
+            )
+
+    def _tangent(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """The part of ``vector (..., n_rows, 3)`` along which free spins can turn."""
+        found = vector - _dot(vector, x)[..., None] * x
+        return found if self.fixed is None else found.masked_fill(self.fixed[:, None], 0.0)
+
+    def _linear(self) -> torch.Tensor:
+        return self.form.linear.repeat(self.segments.n_problems, 1)
+
+    def _fits(self, x: torch.Tensor, name: str) -> None:
+        n, like = self.segments.n_rows, self.form.linear
+        shapes_fit = tuple(x.shape[-2:]) == (n, 3) and (x.ndim == 2 or (name == "v" and x.ndim == 3))
+        if not shapes_fit:
+            raise InputError(
+                f"SpinLandscape: `{name}` must have shape ({n}, 3) for {self.segments.n_problems} problems of "
+                f"{self.n_spins} spins, got {tuple(x.shape)}"
+            )
+        if x.dtype != like.dtype or x.device != like.device:
+            raise InputError(
+                f"SpinLandscape: `{name}` is {x.dtype} on {x.device}, the landscape {like.dtype} on {like.device}; "
+                f"make both alike, with Heisenberg(...).landscape(device=..., dtype=...)"
+            )

@@ -1,0 +1,86 @@
+"""Energies ``1/2 S.A.S + b.S`` of many copies of a system at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlopt.core.lazy import torch
+
+if TYPE_CHECKING:
+    from mlopt.potentials.spins.shells import Floats, Integers
+
+
+@dataclass(frozen=True)
+class QuadraticForm:
+    """A symmetric matrix A of few entries a row, and a vector b, over the ``3 n`` components of n spins.
+
+    A table for each component holds the components that it couples to: exchange, a DM interaction of any direction and
+    every axis of anisotropy are entries of one kind, and zeros among them cost nothing.
+
+    index: (m, 3 n) int64, the m components that each one couples to. weight: (m, 3 n), the entries of A; a component
+    that couples to fewer has itself with weight 0. linear: (n, 3), b.
+    """
+
+    index: torch.Tensor
+    weight: torch.Tensor
+    linear: torch.Tensor
+
+    @property
+    def n_spins(self) -> int:
+        """Number of spins of one copy."""
+        return len(self.linear)
+
+    @classmethod
+    def from_blocks(
+        cls, blocks: Sequence[tuple[Integers, Integers, Floats]], linear: Floats
+    ) -> QuadraticForm:
+        """From the 3 x 3 blocks of A, several of which may be at one place: they are added.
+
+        blocks: rows (q,), columns (q,) and values (q, 3, 3) each. linear: (n, 3).
+        """
+        size = 3 * len(linear)
+        inner = np.arange(3)
+        rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+        for i, j, block in blocks:
+            rows.append(np.broadcast_to(3 * i[:, None, None] + inner[:, None], block.shape).ravel())
+            columns.append(np.broadcast_to(3 * j[:, None, None] + inner, block.shape).ravel())
+            values.append(block.ravel())
+        value = np.concatenate(values)
+        there = value != 0.0
+        place = (np.concatenate(rows) * size + np.concatenate(columns))[there]
+        unique, inverse = np.unique(place, return_inverse=True)
+        total = np.zeros(len(unique))
+        np.add.at(total, inverse, value[there])
+        unique, total = unique[total != 0.0], total[total != 0.0]
+        row, column = np.divmod(unique, size)
+        slot = np.arange(len(row)) - np.searchsorted(row, row)  # the how many-th entry of its row
+        width = int(slot.max(initial=-1)) + 1
+        index = np.tile(np.arange(size), (width, 1))
+        weight = np.zeros((width, size))
+        index[slot, row], weight[slot, row] = column, total
+        return cls(
+            torch.from_numpy(index), torch.from_numpy(weight), torch.from_numpy(linear.astype(np.float64))
+        )
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype) -> QuadraticForm:
+        """The same on another device, with numbers of another type."""
+        return QuadraticForm(
+            self.index.to(device), self.weight.to(device, dtype), self.linear.to(device, dtype)
+        )
+
+    def times(self, x: torch.Tensor) -> torch.Tensor:
+        """``A x`` for x (..., 3 n or n, 3) of any number of copies one after the other: the same shape.
+
+        Products are added up entry by entry, so that no bit of a copy depends on how many there are. The copies run
+        along the last dimension meanwhile: what is gathered is then contiguous.
+        """
+        shape = x.shape
+        copies = x.reshape(-1, self.index.shape[1]).T.contiguous()  # (3 n, copies)
+        total = torch.zeros_like(copies)
+        for index, weight in zip(self.index, self.weight, strict=True):
+            total = total + copies.index_select(0, index) * weight[:, None]
+        return total.T.reshape(shape)
