@@ -14,8 +14,8 @@ from mlopt.potentials.spins.quadratic import QuadraticForm
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Product of each row (..., 3): (...). Torch sums a short last dimension slowly."""
-    x, y, z = (a * b).unbind(-1)
+    """Product of the vectors of two columns (n, 3, ...): (n, ...). Added by hand, so in one order."""
+    x, y, z = (a * b).unbind(1)
     return (x + y) + z
 
 
@@ -74,16 +74,16 @@ class SpinLandscape(Landscape):
             InputError: ``x`` has another shape, type or device than the landscape.
         """
         self._fits(x, "x")
-        coupling = self.form.times(x)
-        linear = self._linear()
-        row_energy = _dot(x, 0.5 * coupling + linear)
-        force = -self._tangent(x, coupling + linear)
-        return Evaluation(self.segments.sum(row_energy), force, row_energy)
+        spins = self._columns(x)
+        coupling, linear = self.form.times(spins), self.form.linear[:, :, None]
+        row_energy = _dot(spins, 0.5 * coupling + linear).T.reshape(-1)
+        force = self._tangent(spins, -(coupling + linear))
+        return Evaluation(self.segments.sum(row_energy), self._rows(force), row_energy)
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
         """``A x + b (n_rows, 3)``: the gradient in space, not projected; minus the effective field times moment."""
         self._fits(x, "x")
-        return self.form.times(x) + self._linear()
+        return self._rows(self.form.times(self._columns(x)) + self.form.linear[:, :, None])
 
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The Riemannian Hessian at ``x (n_rows, 3)`` times ``v (n_rows, 3)`` or (k, n_rows, 3): the shape of ``v``.
@@ -97,9 +97,12 @@ class SpinLandscape(Landscape):
         """
         self._fits(x, "x")
         self._fits(v, "v")
-        v = self._tangent(x, v)
-        radial = _dot(x, self.form.times(x) + self._linear())
-        return self._tangent(x, self.form.times(v) - radial[:, None] * v)
+        spins = self._columns(x)
+        radial = _dot(spins, self.form.times(spins) + self.form.linear[:, :, None])
+        if v.ndim == 3:
+            spins, radial = spins[:, :, None], radial[:, None]
+        tangent = self._tangent(spins, self._columns(v))
+        return self._rows(self._tangent(spins, self.form.times(tangent) - radial[:, None] * tangent))
 
     def check(self, x: torch.Tensor, tolerance: float = 1e-3) -> None:
         """Refuse what is no configuration of unit spins; for what users give, not for every step.
@@ -120,13 +123,24 @@ class SpinLandscape(Landscape):
                 f"normalise it, or find out what left the sphere"
             )
 
-    def _tangent(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """The part of ``vector (..., n_rows, 3)`` along which free spins can turn."""
-        found = vector - _dot(vector, x)[..., None] * x
-        return found if self.fixed is None else found.masked_fill(self.fixed[:, None], 0.0)
+    def _tangent(self, spins: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """The part of ``vector (n, 3, ...)`` along which free spins can turn."""
+        found = vector - _dot(vector, spins)[:, None] * spins
+        if self._fixed is None:
+            return found
+        return found.masked_fill(self._fixed.view(-1, *[1] * (found.ndim - 1)), 0.0)
 
-    def _linear(self) -> torch.Tensor:
-        return self.form.linear.repeat(self.segments.n_problems, 1)
+    def _columns(self, x: torch.Tensor) -> torch.Tensor:
+        """(n_rows, 3) or (k, n_rows, 3) as (n_spins, 3, n_problems) or (n_spins, 3, k, n_problems).
+
+        With the problems along the last dimension all arithmetic runs through contiguous memory.
+        """
+        split = x.reshape(*x.shape[:-2], self.segments.n_problems, self.n_spins, 3)
+        return split.movedim((-2, -1), (0, 1)).contiguous()
+
+    def _rows(self, columns: torch.Tensor) -> torch.Tensor:
+        """What `_columns` was made of."""
+        return columns.movedim((0, 1), (-2, -1)).reshape(*columns.shape[2:-1], -1, 3)
 
     def _fits(self, x: torch.Tensor, name: str) -> None:
         n, like = self.segments.n_rows, self.form.linear

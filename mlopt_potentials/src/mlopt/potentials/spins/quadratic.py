@@ -53,8 +53,7 @@ class QuadraticForm:
         there = value != 0.0
         place = (np.concatenate(rows) * size + np.concatenate(columns))[there]
         unique, inverse = np.unique(place, return_inverse=True)
-        total = np.zeros(len(unique))
-        np.add.at(total, inverse, value[there])
+        total = np.bincount(inverse, value[there], len(unique))
         unique, total = unique[total != 0.0], total[total != 0.0]
         row, column = np.divmod(unique, size)
         slot = np.arange(len(row)) - np.searchsorted(row, row)  # the how many-th entry of its row
@@ -73,14 +72,13 @@ class QuadraticForm:
         )
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
-        """``A x`` for x (..., 3 n or n, 3) of any number of copies one after the other: the same shape.
+        """``A x`` for ``x (n, 3, ...)``, where the last dimensions number copies of the system: the same shape.
 
-        Products are added up entry by entry, so that no bit of a copy depends on how many there are. The copies run
-        along the last dimension meanwhile: what is gathered is then contiguous.
+        Products are added up entry by entry, so that no bit of a copy depends on how many there are.
         """
-        shape = x.shape
-        copies = x.reshape(-1, self.index.shape[1]).T.contiguous()  # (3 n, copies)
+        copies = x.reshape(self.index.shape[1], -1)
         total = torch.zeros_like(copies)
         for index, weight in zip(self.index, self.weight, strict=True):
-            total = total + copies.index_select(0, index) * weight[:, None]
-        return total.T.reshape(shape)
+            # in place, but only in what was just made: memory is what takes the time
+            total += copies.index_select(0, index).mul_(weight[:, None])
+        return total.view(x.shape)
