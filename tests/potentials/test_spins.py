@@ -189,6 +189,7 @@ def test_hessian_is_the_curvature_along_geodesics(system: Heisenberg) -> None:
 
     curvature = torch.autograd.functional.hessian(energy, torch.tensor(0.0, dtype=torch.float64))
     found = landscape.hessian_product(x, v)
+    assert landscape.hessian_calls == 1
     assert float((v * found).sum()) == pytest.approx(float(curvature), abs=1e-10)
     # symmetric, blind to what is not tangent, and the same for several vectors at once
     w = tangents(system, x, seed=5)

@@ -85,6 +85,11 @@ class SpinLandscape(Landscape):
         self._fits(x, "x")
         return self._rows(self.form.times(self._columns(x)) + self.form.linear[:, :, None])
 
+    @property
+    def hessian_calls(self) -> int:
+        """Force calls that one `hessian_product` costs: as much work as one evaluation."""
+        return 1
+
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The Riemannian Hessian at ``x (n_rows, 3)`` times ``v (n_rows, 3)`` or (k, n_rows, 3): the shape of ``v``.
 
