@@ -120,25 +120,21 @@ class Band(Landscape):
         self.nudge: str = nudge
         self._derive()
 
-    @staticmethod
+    @classmethod
     def over(
+        cls,
         band: Band,
         inner: Landscape,
         start: torch.Tensor,
         end: torch.Tensor,
         at_start: Evaluation,
         at_end: Evaluation,
-    ) -> Band:
-        """A plain band laid out like ``band`` over another landscape of its images, ends and what was found there."""
-        other = object.__new__(Band)
+    ) -> Self:
+        """One laid out like ``band``, without springs, over another landscape of its images, with other ends."""
+        other = object.__new__(cls)
         other.layout, other.landscape, other.inner = band.layout, band.landscape, inner
         other.start, other.end, other.at_start, other.at_end = start, end, at_start, at_end
-        other.tangent, other.spring, other.climb, other.nudge = (
-            ImprovedTangent(),
-            ConstantSpring(),
-            0,
-            "single",
-        )
+        other.tangent, other.spring, other.climb, other.nudge = ImprovedTangent(), None, 0, "single"
         other._derive()
         return other
 

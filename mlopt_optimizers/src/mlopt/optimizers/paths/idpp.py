@@ -14,18 +14,22 @@ from mlopt.core.segments import Segments
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.band import Band
 from mlopt.optimizers.paths.initial import geodesic
+from mlopt.optimizers.paths.string import String
 
 
 def idpp(band: Band, x: torch.Tensor | None = None, *, calls: int = 200, fmax: float = 0.01) -> torch.Tensor:
     """Images whose interatomic distances change evenly from those of the start to those of the end, as far as possible.
 
     Each image minimises ``sum_{i<j} (d_ij - t_ij)^2 / d_ij^4``, where the target t_ij of its distances is interpolated
-    between the ends; so atoms pass around each other where a straight line would take one through another. As in the
-    paper this is relaxed as a band, here all bands at once, in units of each problem's shortest distance, so that it
-    is the same in any system of units; no call of the potential is made. Pairs of fixed atoms are left out.
+    between the ends; so atoms pass around each other where a straight line would take one through another. All paths
+    are relaxed at once, in units of each problem's shortest distance, so that it is the same in any system of units;
+    no call of the potential is made. Pairs of fixed atoms are left out.
 
-    Source: Smidstrup, Pedersen, Stokbro & Jónsson, J. Chem. Phys. 140, 214106 (2014), eqs. 4-6. Periodic images of a
-    pair are chosen on the path ``x`` and kept; at the ends the nearest count.
+    Source: Smidstrup, Pedersen, Stokbro & Jónsson, J. Chem. Phys. 140, 214106 (2014), eqs. 4-6. They relax an elastic
+    band, this a `String`: where atoms change places the energies of these surfaces are hundreds of times the springs,
+    and the band becomes a tangle. Periodic images of a pair are chosen on the path ``x`` and kept; at the ends the
+    nearest count. Atoms that meet exactly part in a direction that rounding chooses; `initial.perturb` the path first
+    if that matters.
 
     x: the path to begin with, straight if None. calls, fmax: limits of the relaxation, evaluations and the largest
         force in these units; a path that has not converged is as good a beginning.
@@ -42,7 +46,7 @@ def idpp(band: Band, x: torch.Tensor | None = None, *, calls: int = 200, fmax: f
     segments = band.landscape.segments
     ends = [segments.scale(1.0 / surface.unit, end) for end in (band.start, band.end)]
     level = Evaluation(torch.zeros_like(surface.unit), torch.zeros_like(band.start))  # an end misses nothing
-    scaled = Band.over(band, surface, ends[0], ends[1], level, level)
+    scaled = String.over(band, surface, ends[0], ends[1], level, level)
     quench = LBFGS(max_step=0.1, scale=0.1)
     begin = layout.frames.scale(1.0 / unit, x)
     found = minimize(scaled, quench, begin, force_calls=calls, fmax=fmax, engine="eager")
@@ -92,11 +96,11 @@ class PairDistances(Landscape):
         nearest = torch.minimum(at_start, at_end)
         whole = Segments(pairs.ptr[layout.chain.ptr])
         unit = -whole.max(-nearest) if len(nearest) else nearest.new_ones(layout.n_problems)
-        if bool((unit <= 0).any()):
-            lost = int(torch.nonzero(unit <= 0)[0])
+        lost = torch.nonzero(unit <= 1e-9 * whole.max(nearest)).flatten()
+        if len(lost):
             raise InputError(
-                f"problem {lost} has two atoms at the same place in an end, or only fixed atoms, so that IDPP has no "
-                f"distances to go by"
+                f"problem {int(lost[0])} has two atoms at the same place in an end, or only fixed atoms, so that "
+                f"IDPP has no distances to go by"
             )
         share = layout.position.to(x.dtype) / (layout.chain.rows_of(layout.images) + 1).to(x.dtype)
         part = pairs.rows_of(share)
