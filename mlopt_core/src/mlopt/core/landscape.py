@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.hessian import difference_product, differentiated_product, rigid_motions
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Flat, Manifold
 from mlopt.core.potential import Potential
@@ -47,7 +48,28 @@ class Landscape(ABC):
 
     @abstractmethod
     def select(self, problems: torch.Tensor) -> Landscape:
-        """The landscape of a part of the problems (int64 indices, in that order)."""
+        """The landscape of a part of the problems (int64 indices, in that order; one may come several times)."""
+
+    @property
+    def hessian_calls(self) -> int:
+        """Force calls of each problem that one `hessian_product` costs."""
+        return 2
+
+    def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The Riemannian Hessian at ``x`` times the tangent vectors ``v``, both (n_rows, d): (n_rows, d).
+
+        Zero on fixed rows. In flat space this is the matrix of second derivatives; on a curved manifold the covariant
+        derivative of the gradient, whose eigenvalues do not depend on coordinates. This version takes differences of
+        forces, see `mlopt.core.hessian`; a landscape that knows better overrides it and `hessian_calls`.
+        """
+        return difference_product(self, x, v)
+
+    def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Motions that leave the energy as it is whatever it is: (m, n_rows, d), orthonormal in each problem, or None.
+
+        The rigid motions of free atoms. A problem that has fewer than m of them has zeros instead.
+        """
+        return None
 
 
 class AtomsLandscape(Landscape):
@@ -81,6 +103,19 @@ class AtomsLandscape(Landscape):
         return Evaluation(
             found.energy, found.force.masked_fill(self.fixed[:, None], 0.0), found.row_energy, found.stress
         )
+
+    @property
+    def hessian_calls(self) -> int:
+        """One evaluation, differentiated, where the potential can be; else two, for a difference."""
+        return 1 if self.potential.differentiable else 2
+
+    def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Exact by a second backward pass where the potential can be differentiated twice, else by differences."""
+        return (differentiated_product if self.potential.differentiable else difference_product)(self, x, v)
+
+    def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Translations, and rotations of systems without periodic directions, that move no fixed atom."""
+        return rigid_motions(x, self.segments, self.systems.pbc, self.fixed)
 
     def select(self, problems: torch.Tensor) -> AtomsLandscape:
         """The chosen systems under the same potential."""
@@ -116,6 +151,15 @@ class FunctionLandscape(Landscape):
             (gradient,) = torch.autograd.grad(energy.sum(), point, create_graph=keep)
         force = self.manifold.project(x, -gradient)
         return Evaluation(energy, force) if keep else Evaluation(energy.detach(), force.detach())
+
+    @property
+    def hessian_calls(self) -> int:
+        """One evaluation, differentiated."""
+        return 1
+
+    def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Exact, by a second backward pass."""
+        return differentiated_product(self, x, v)
 
     def select(self, problems: torch.Tensor) -> FunctionLandscape:
         """The same function on a part of the problems."""
