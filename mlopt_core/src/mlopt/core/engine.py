@@ -49,7 +49,8 @@ def choose_engine(
     """The engine of that name; None is the driver's own loop, the eager one.
 
     ``auto`` is fused where potential, optimizer and device allow it and the eager engine would take more than about ten
-    seconds. It depends on the configuration alone, so that a run does not change with what happens to be compiled.
+    seconds; never on a GPU, where nobody has measured what pays.
+    It depends on the configuration alone, so that a run does not change with what happens to be compiled.
     Where it would pay but cannot be had, ``announce`` is told why.
 
     Raises:
@@ -58,6 +59,8 @@ def choose_engine(
     if name == "eager":
         return None
     segments = landscape.segments
+    if name == "auto" and segments.ptr.device.type != "cpu":
+        return None
     if name == "auto" and force_calls * (4e-4 + 2e-6 * segments.n_rows) < _WORTH:
         return None
     try:

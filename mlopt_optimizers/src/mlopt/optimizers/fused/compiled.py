@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import hashlib
 import importlib.util
+import inspect
 import os
 import shutil
 import sys
@@ -21,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.core.atomic import write_text
+from mlopt.optimizers.fused.rollout import rollout as loop
 
 _LOADED: dict[str, Any] = {}
+_TEMPORARY = "mlopt-kernels-"
 
 #: arrays with one block for each system, by the names of `rollout`
 _BLOCKS = (
@@ -52,9 +55,14 @@ def cache_folder() -> Path:
     return _own_folder()
 
 
+def is_kept(folder: Path) -> bool:
+    """Whether what is in ``folder`` outlasts this process."""
+    return not folder.name.startswith(_TEMPORARY)
+
+
 @lru_cache(maxsize=1)
 def _own_folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="mlopt-kernels-")
+    folder = tempfile.mkdtemp(prefix=_TEMPORARY)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
@@ -62,8 +70,8 @@ def _own_folder() -> Path:
 def module_text(functions: str, rollout: str, columns: int, dtype: str, target: str) -> str:
     """The whole module for one combination; ``columns`` of the potential's table."""
     numbers = "".join(f"table[pair, {column}], " for column in range(columns))
-    arguments = [f"{name}={name}" for name in ("n", "calls", "steps", *_SHARED)]
-    arguments += [f"{name}={name}[s]" for name in _BLOCKS] + [f"{name}=own({name}, s)" for name in _OWN]
+    given = {name: f"{name}[s]" for name in _BLOCKS} | {name: f"own({name}, s)" for name in _OWN}
+    arguments = [given.get(name, name) for name in inspect.signature(loop).parameters]
     bits = dtype.removeprefix("float")
     return f'''"""Written by mlopt for one combination of potential and optimizer; may be deleted."""
 import math
@@ -74,6 +82,8 @@ real = np.{dtype}
 inf = np.inf
 unsigned = np.uintp
 exp = exp{bits}
+total = total{bits}
+highest = highest{bits}
 
 
 @jit
@@ -94,9 +104,7 @@ def load(text: str, target: str, announce: Callable[[str], None]) -> Any:
     """The function ``chunk`` of a module text, from memory, from the cache or compiled now on its first call."""
     import numba
 
-    from mlopt.optimizers.fused import cpu
-
-    stands_on = [Path(cpu.__file__)] + ([Path(cpu.__file__).with_name("cuda.py")] if target == "cuda" else [])
+    stands_on = [Path(__file__).with_name(name) for name in ("plain.py", f"{target}.py")]
     parts = [text, numba.__version__, sys.version, *(path.read_text() for path in stands_on)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     if digest not in _LOADED:
@@ -122,8 +130,8 @@ class _Announced:
         self.marker = path.with_suffix(".compiled")
         self.ready = False
 
-    def warm(self, *arguments: Any) -> None:
-        """Compile, or load, for arguments like these, of which none is worked on."""
+    def warm(self, call: Callable[[], None]) -> None:
+        """Compile, or load, by calling the function for no system."""
         if self.ready:
             return
         fresh = not self.marker.exists()
@@ -131,14 +139,14 @@ class _Announced:
             self.announce("compiling the fused kernel for this potential and optimizer (once; it is kept)")
         began = time.monotonic()
         try:
-            self.function(*arguments)
+            call()
         except Exception:  # machine code that is kept may be cut off, by a full disk: Numba reads it as it is
             kept = list(self.path.with_name("__pycache__").glob(f"{self.path.stem}.*.nb[ci]"))
             if not kept:
                 raise
             for one in kept:
                 one.unlink(missing_ok=True)
-            self.function(*arguments)
+            call()
         self.ready = True
         if fresh:
             self.announce(f"compiled in {time.monotonic() - began:.0f} s")

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from mlopt.optimizers.fused import plain
+
 #: every function of a kernel; NaN and infinity keep their meaning, sums may be taken in another order
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
-jit = njit(fastmath=FAST, error_model="numpy", nogil=True)
+view = jit = njit(fastmath=FAST, error_model="numpy", nogil=True)
 # the order of operations matters in range reductions
 _exact = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
 
@@ -66,26 +68,18 @@ def highest(value: Any) -> Any:
     return value
 
 
-@_exact
-def isfinite(x: Any) -> Any:
-    """Numba's is ``x - x == x - x``, and where sums may be reordered the compiler finds that to be always true."""
-    return abs(x) < np.inf
+total64 = total32 = total
+highest64 = highest32 = highest
 
-
-@_exact
-def uniform(key: Any, counter: Any) -> Any:
-    """As `mlopt.core.random.uniform`, bit for bit."""
-    value = np.uint64(key) + np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.float64((value ^ (value >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+isfinite = _exact(plain.isfinite)
+uniform = _exact(plain.uniform)
+box_muller = _exact(plain.box_muller)
 
 
 @_exact
 def normal(key: Any, counter: Any, apart: Any) -> Any:
     """Box & Muller."""
-    radius = math.sqrt(-2.0 * math.log1p(-uniform(key, counter)))
-    return radius * math.cos(2.0 * math.pi * uniform(key, counter + apart))
+    return box_muller(uniform(key, counter), uniform(key, counter + apart))
 
 
 # Taylor's coefficients, with the term of degree 13 taken in by those below it (its Chebyshev expansion): left out

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from mlopt.core.engine import Engine
@@ -19,8 +16,9 @@ from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.progress import PATIENCE, Progress
 from mlopt.core.stop import Reason, Stop
-from mlopt.optimizers.fused.compiled import ARRAYS, load, module_text
+from mlopt.optimizers.fused.compiled import load, module_text
 from mlopt.optimizers.fused.inherited import changed_since_kernel
+from mlopt.optimizers.fused.launch import LAUNCHERS, Launcher, Work
 from mlopt.optimizers.fused.pack import Bucket, Packed, atoms_of, buckets_of, offsets, pack, unpack
 from mlopt.optimizers.fused.rollout import FIRST_HIT, rollout
 from mlopt.optimizers.fused.source import Writer
@@ -34,7 +32,7 @@ _SCRATCH = 10
 
 
 class FusedEngine(Engine):
-    """Numba compiles potential, optimizer and loop into one kernel; a system stays with one thread of the CPU."""
+    """Numba compiles potential, optimizer and loop into one kernel; `mlopt.optimizers.fused.launch` runs it."""
 
     def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
         """See `Engine.refusal`."""
@@ -45,10 +43,14 @@ class FusedEngine(Engine):
         if type(landscape) is not AtomsLandscape:  # a subclass may evaluate something else
             return f"{type(landscape).__name__} is not a landscape of atoms alone."
         pos, name = landscape.systems.pos, type(landscape.potential).__name__
-        if pos.device.type != "cpu":
+        launcher = LAUNCHERS.get(pos.device.type)
+        if launcher is None:
             return f"there are no kernels for the device {pos.device}."
         if pos.dtype not in (torch.float32, torch.float64):
             return f"there are no kernels for {pos.dtype}."
+        reason = launcher.refusal()
+        if reason is not None:
+            return reason
         try:
             kernel = landscape.potential.kernel(_species(landscape))
             _write(kernel, optimizer.kernel(), {})
@@ -101,7 +103,7 @@ def _species(landscape: AtomsLandscape) -> tuple[int, ...]:
 
 def _tells_rows(landscape: AtomsLandscape) -> bool:
     """Whether the potential gives energies of atoms, as all kernels do: tried on the first system, atoms in a row."""
-    part = landscape.select(torch.zeros(1, dtype=torch.int64))
+    part = landscape.select(torch.zeros(1, dtype=torch.int64, device=landscape.systems.pos.device))
     x = torch.zeros_like(part.systems.pos)
     x[:, 0] = part.diameter.to(x).cumsum(0)
     with torch.no_grad():
@@ -186,6 +188,7 @@ class _Program:
     spare: tuple[int, int]
     settings: torch.Tensor
     chunk: Any
+    launcher: Launcher
 
     @classmethod
     def of(
@@ -197,7 +200,7 @@ class _Program:
         announce: Callable[[str], None],
     ) -> _Program:
         """Write and load it, or compile it."""
-        like = progress.x
+        like, launcher = progress.x, LAUNCHERS[progress.x.device.type]
         potential: PotentialKernel = landscape.potential.kernel(_species(landscape))
         kernel: OptimizerKernel = optimizer.kernel()
         constants = {
@@ -210,9 +213,12 @@ class _Program:
                 constants[name.upper()] = offsets(progress.state, name)
         writer, name = _write(potential, kernel, constants)
         dtype, columns = str(like.dtype).removeprefix("torch."), len(potential.table[0][0])
-        chunk = load(module_text(writer.text, name, columns, dtype, "cpu"), "cpu", announce)
+        target = launcher.target
+        chunk = load(module_text(writer.text, name, columns, dtype, target), target, announce)
         n = len(progress.active)
-        settings = [torch.as_tensor(one, dtype=like.dtype).expand(n) for one in writer.settings]
+        settings = [
+            torch.as_tensor(one, dtype=like.dtype, device=like.device).expand(n) for one in writer.settings
+        ]
         return cls(
             landscape,
             stop,
@@ -220,6 +226,7 @@ class _Program:
             (kernel.spare_numbers, kernel.spare_counts),
             torch.stack(settings, 1) if settings else like.new_zeros(n, 0),
             chunk,
+            launcher,
         )
 
     def select(self, problems: torch.Tensor) -> _Program:
@@ -249,18 +256,19 @@ class _Program:
             bucket.rows_in(progress.x).reshape(b, -1).contiguous(),
             pack(progress.state, bucket, progress.x, self.spare),
             pack(progress.tally, bucket, progress.x),
-            torch.zeros(b, 2, dtype=torch.int64),
+            torch.zeros(b, 2, dtype=torch.int64, device=progress.x.device),
             progress.x.new_zeros(b, traced),
         )
 
     def _compute(
         self, one: _Slice, progress: Progress, limit: int, schedule: list[int], budget: int
     ) -> float:
-        """Run the kernel on all threads; returns the seconds that took."""
-        n, b, stop, like = one.bucket.n, len(one.bucket.problems), self.stop, progress.x
+        """Run the kernel; returns the seconds that took."""
+        n, stop, like = one.bucket.n, self.stop, progress.x
         atoms = atoms_of(self.landscape, one.bucket, self.potential.species, like)
         target = math.nan if stop.target is None else stop.target + stop.target_tolerance
-        shared = {
+        limits = [budget, stop.target is not None, stop.on_target != "continue", stop.fmax is not None]
+        arrays = {
             "x": one.x,
             "rows": one.state.rows,
             "numbers": one.state.numbers,
@@ -272,49 +280,16 @@ class _Program:
             "trace": one.trace,
             "ended": one.ended,
             "settings": self.settings[one.bucket.problems].contiguous(),
-            "table": torch.tensor(self.potential.table, dtype=like.dtype).flatten(0, 1),
+            "table": like.new_tensor(self.potential.table).flatten(0, 1),
             # in the precision in which the eager loop compares
-            "conditions": torch.tensor([target, (stop.fmax or 0.0) ** 2], dtype=like.dtype),
-            "limits": torch.tensor(
-                [
-                    budget,
-                    stop.target is not None,
-                    stop.on_target != "continue",
-                    stop.fmax is not None,
-                ],
-                dtype=torch.int64,
-            ),
-            "trace_calls": torch.tensor(schedule, dtype=torch.int64),
+            "conditions": like.new_tensor([target, (stop.fmax or 0.0) ** 2]),
+            "limits": torch.tensor(limits, dtype=torch.int64, device=like.device),
+            "trace_calls": torch.tensor(schedule, dtype=torch.int64, device=like.device),
         }
-        sizes = {
+        space = {
             "scratch": (4 * n + _SCRATCH * n, like.dtype),
             "reals": (self.potential.reals(n), like.dtype),
             "integers": (1 + self.potential.integers(n), torch.int64),
         }
-
-        def arguments() -> list[Any]:
-            own = {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in sizes.items()}
-            return [(shared | own)[name].numpy() for name in ARRAYS]
-
-        def work(first: int, last: int, given: list[Any]) -> None:
-            self.chunk.function(first, last, n, progress.calls, limit - progress.calls, *given)
-
-        self.chunk.warm(0, 0, n, progress.calls, 0, *arguments())
-        began = time.perf_counter()
-        threads = min(torch.get_num_threads(), b)
-        if threads == 1:
-            work(0, b, arguments())
-        else:
-            parts = 4 * threads  # systems need unlike times: whoever is done takes the next part
-            bounds = sorted({b * part // parts for part in range(parts + 1)})
-            with ThreadPoolExecutor(threads) as pool:
-                local = threading.local()
-
-                def job(first: int, last: int) -> None:
-                    if not hasattr(local, "given"):
-                        local.given = arguments()
-                    work(first, last, local.given)
-
-                for done in [pool.submit(job, first, last) for first, last in pairwise(bounds)]:
-                    done.result()
-        return time.perf_counter() - began
+        work = Work(n, len(one.x), progress.calls, limit - progress.calls, arrays, space)
+        return self.launcher.run(self.chunk, work)

@@ -35,8 +35,8 @@ class Bucket:
 def buckets_of(segments: Segments) -> list[Bucket]:
     """All problems, by size."""
     if segments.size is not None:
-        problems, rows = torch.arange(segments.n_problems), torch.arange(segments.n_rows)
-        return [Bucket(segments.size, problems, rows)]
+        counts, device = (segments.n_problems, segments.n_rows), segments.ptr.device
+        return [Bucket(segments.size, *(torch.arange(count, device=device) for count in counts))]
     return [Bucket(size, problems, rows) for size, problems, rows in segments.buckets]
 
 

@@ -146,7 +146,8 @@ def rollout(
             if hit and hit_at < 0:
                 tally_counts[FIRST_HIT] = calls
         while traced < len(trace_calls) and trace_calls[traced] <= calls:
-            trace[traced] = tallied
+            if lane() == 0:
+                trace[traced] = tallied
             traced += 1
         if reason != 0:
             break
@@ -155,7 +156,8 @@ def rollout(
         if SEARCHING and counts[ARRIVED] == 1:
             remember(n, numbers[FOUND_ENERGY], calls, rows[FOUND_X * n :], best, tally_numbers, tally_counts)
     while traced < len(trace_calls):
-        trace[traced] = tally_numbers[ENERGY]
+        if lane() == 0:
+            trace[traced] = tally_numbers[ENERGY]
         traced += 1
     sync()
     finish(n, rows, numbers, counts, settings)

@@ -148,7 +148,7 @@ class _Rewriter(ast.NodeTransformer):
         self.local = set(function.__code__.co_varnames)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.decorator_list = [ast.Name("jit", ast.Load())]
+        node.decorator_list = [ast.Name("view" if _returns_view(node) else "jit", ast.Load())]
         node.returns = None
         for argument in [*node.args.args, *([node.args.vararg] if node.args.vararg else [])]:
             argument.annotation = None
@@ -228,6 +228,12 @@ class _Rewriter(ast.NodeTransformer):
         return InputError(
             f"kernel function {self.function.__module__}.{self.function.__qualname__}: {message}"
         )
+
+
+def _returns_view(node: ast.FunctionDef) -> bool:
+    """Whether a function returns a part of an array, for which targets have another decorator."""
+    found = (one.value for one in ast.walk(node) if isinstance(one, ast.Return))
+    return any(isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Slice) for value in found)
 
 
 def _number(value: float) -> ast.expr:

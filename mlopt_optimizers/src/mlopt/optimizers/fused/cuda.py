@@ -1,0 +1,122 @@
+"""The lanes of CUDA: the threads of a block, which works on one system at a time.
+
+NaN and infinity keep their meaning, and so no function is compiled with Numba's ``fastmath``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from numba import cuda, float32, float64
+
+from mlopt.optimizers.fused import plain
+
+#: threads that exchange values without memory; a block has a whole number of them
+WARP = 32
+#: bytes of shared memory that a block needs: a number for each warp, of which it has at most 32
+SHARED = 32 * 8
+_ALL = 0xFFFFFFFF
+
+#: every function of a kernel
+jit: Callable[[Callable[..., Any]], Any] = cuda.jit(device=True)
+
+#: functions that return a part of an array, which on CUDA must not remain calls
+view: Callable[[Callable[..., Any]], Any] = cuda.jit(device=True, inline="always")
+
+#: what Python calls
+entry = cuda.jit(cache=True)
+
+isfinite = jit(plain.isfinite)
+uniform = jit(plain.uniform)
+box_muller = jit(plain.box_muller)
+# as exact as those of the CPU, and nothing has to be vectorised
+exp64 = exp32 = math.exp
+
+
+@jit
+def team() -> Any:
+    """Which block this is."""
+    return cuda.blockIdx.x
+
+
+@jit
+def teams() -> Any:
+    """How many blocks share the systems."""
+    return cuda.gridDim.x
+
+
+@view
+def own(array: Any, s: Any) -> Any:
+    """The row of this block, whichever system it works on."""
+    return array[cuda.blockIdx.x]
+
+
+@jit
+def lane() -> Any:
+    """See `mlopt.core.lanes`, also for the functions below."""
+    return cuda.threadIdx.x
+
+
+@jit
+def lanes() -> Any:
+    """The threads of a block."""
+    return cuda.blockDim.x
+
+
+@jit
+def sync() -> None:
+    """A barrier of the block."""
+    cuda.syncthreads()
+
+
+@jit
+def normal(key: Any, counter: Any, apart: Any) -> Any:
+    """Box & Muller."""
+    return box_muller(uniform(key, counter), uniform(key, counter + apart))
+
+
+@jit
+def plus(a: Any, b: Any) -> Any:
+    """For `total`."""
+    return a + b
+
+
+@jit
+def larger(a: Any, b: Any) -> Any:
+    """For `highest`: NaN if one is."""
+    return a if a > b or a != a else b
+
+
+def _over_lanes(combine: Any, dtype: Any) -> Any:
+    """A function that combines the values of all lanes, in an order that depends on their number alone.
+
+    Every lane gets the same bits: within a warp partners exchange values and do the same (`combine` must not mind
+    which comes first), between warps each lane does it for itself. It ends with a barrier.
+    """
+
+    @jit
+    def over_lanes(value: Any) -> Any:
+        apart = WARP // 2
+        while apart > 0:
+            value = combine(value, cuda.shfl_xor_sync(_ALL, value, apart))
+            apart //= 2
+        if cuda.blockDim.x > WARP:
+            of_warps = cuda.shared.array(
+                0, dtype
+            )  # of a size known only at the launch: others are linked twice
+            if cuda.threadIdx.x % WARP == 0:
+                of_warps[cuda.threadIdx.x // WARP] = value
+            cuda.syncthreads()
+            value = of_warps[0]
+            for warp in range(1, cuda.blockDim.x // WARP):
+                value = combine(value, of_warps[warp])
+        cuda.syncthreads()
+        return value
+
+    return over_lanes
+
+
+total64, total32 = _over_lanes(plus, float64), _over_lanes(plus, float32)
+highest64, highest32 = _over_lanes(larger, float64), _over_lanes(larger, float32)
