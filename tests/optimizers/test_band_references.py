@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from mlopt.core.driver import minimize, unroll
-from mlopt.core.landscape import FunctionLandscape
+from mlopt.core.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.manifold import UnitSphere
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.random import Draws, problem_keys
 from mlopt.core.segments import Segments
+from mlopt.core.structures import read_structure
+from mlopt.core.systems import Systems
 from mlopt.optimizers.fire import Fire
 from mlopt.optimizers.gradient_descent import GradientDescent
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.band import Band
+from mlopt.optimizers.paths.checks import check_same_atoms
 from mlopt.optimizers.paths.initial import geodesic, linear, through
 from mlopt.optimizers.paths.profile import Profile, highest_point
 from mlopt.optimizers.paths.springs import ConstantSpring, EnergyWeightedSpring
 from mlopt.optimizers.paths.string import String
 from mlopt.optimizers.paths.tangents import SigmoidTangent
 from mlopt.optimizers.velocity_projection import VelocityProjection
+from mlopt.potentials.morse import Morse
+from mlopt.potentials.spins import Ferromagnet, Heisenberg, Skyrmion, SpinLattice
 from mlopt.potentials.surfaces import leps, leps_harmonic, muller_brown
 
 
@@ -212,6 +219,56 @@ def test_springs_are_stable_up_to_half_and_belong_inside_the_step() -> None:
         images = band.look(y)
         uneven = float(((images.gap_ahead - images.gap_behind) / images.gap_ahead).abs().max())
         assert uneven < 0.02 if stable else uneven > 0.1
+
+
+# -- larger systems ------------------------------------------------------------------------------------------------
+
+
+def test_collapse_of_a_skyrmion() -> None:
+    """Spirit's own regression test: 16 x 16 spins; L-BFGS with memory 3 takes 1365 gradients in another program."""
+    lattice = SpinLattice(kind="square", repeat=[16, 16], periodic=True, moments=[2.0])
+    landscape = Heisenberg(lattice=lattice, exchange=[10.0], dmi=[6.0], field=[0.0, 0.0, 25.0]).landscape()
+    skyrmion = minimize(
+        landscape,
+        LBFGS(max_step=0.2, scale=0.02),
+        Skyrmion(radius=3.0, helicity=90.0).spins(lattice),
+        force_calls=500,
+        fmax=1e-9,
+    )
+    ferromagnet = Ferromagnet().spins(lattice)
+    band = Band(landscape, skyrmion.x, ferromagnet, 7, climb=1)
+    x = geodesic(band, [1.0, 0.0, 0.0])  # the core is opposite to the background
+    for optimizer, most in (
+        (LBFGS(max_step=0.1, scale=0.02), 900),
+        (LBFGS(memory=3, max_step=math.pi / 200, scale=0.02), 1365),
+    ):
+        found = minimize(band, optimizer, x, force_calls=most // 7, fmax=1e-6)
+        assert bool(found.converged.all())
+        profile = Profile.of(band, found.x)
+        assert abs(float(found.energy[0]) + 5811.524519) < 1e-6
+        assert abs(float(profile.barrier_forward[0]) - 38.166958) < 1e-6
+        assert abs(float(profile.barrier_reverse[0]) - 49.388346) < 1e-6
+
+
+def test_slide_of_a_platinum_heptamer(data_dir: Path) -> None:
+    """eOn's tutorial; ASE's L-BFGS takes 132 force calls with 5 images and 77 with 3, to the same threshold."""
+    ends = []
+    for name in ("reactant", "product"):
+        system = read_structure(data_dir / "paths" / f"pt_heptamer_slide_{name}.con")
+        ends.append(replace(system, pbc=torch.ones(1, 3, dtype=torch.bool)))  # as eOn takes it
+    check_same_atoms(*ends)
+    both = Systems.concatenate(ends)
+    platinum = Morse(epsilon=0.7102, rho0=1.6047 * 2.8970, r0=2.8970, cutoff=9.5, shift="energy")
+    quench = LBFGS(max_step=0.2, scale=0.05)
+    minima = minimize(AtomsLandscape(both, platinum), quench, both.pos, force_calls=200, fmax=1e-4)
+    start, end = minima.x.reshape(2, -1, 3)
+    for images, most in ((5, 132), (3, 77)):
+        band = Band(AtomsLandscape(ends[0], platinum), start, end, images, climb=1)
+        found = minimize(band, quench, linear(band), force_calls=most // images, fmax=0.01)
+        profile = Profile.of(band, found.x)
+        assert bool(found.converged.all())
+        assert abs(float(profile.barrier_forward[0]) - 0.60106) < 5e-4
+        assert abs(float(profile.barrier_reverse[0]) - 0.58862) < 5e-4
 
 
 # -- derivatives ---------------------------------------------------------------------------------------------------
