@@ -111,6 +111,11 @@ def test_key_images_are_passed_and_do_not_matter_to_the_spacing() -> None:
     assert torch.allclose(second[2, 0], key[1]) and torch.allclose(
         second[:, 0].diff(dim=0).norm(dim=-1), torch.full((8,), 0.5, dtype=torch.float64)
     )
+    fine = Band(
+        landscape.select(torch.tensor([0])), start[:1], end[:1], 9
+    )  # images just before and after the key
+    corner = fine.unpack(through(fine, [key[:1]]))[0][:, 0]
+    assert torch.allclose(corner[7:9], torch.tensor([[2.8, 0.0], [3.0, 0.2]], dtype=torch.float64))
     # what another program left, with another number of images, is a list of keys
     given = [path[1:-1, 0] for path in (first, first)]
     again = Band(landscape.select(torch.tensor([0])), start[:1], end[:1], 7)
