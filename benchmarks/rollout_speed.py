@@ -3,7 +3,7 @@
     pip install -r benchmarks/requirements.txt
     python benchmarks/rollout_speed.py [--threads 2] [--batch 120] [--out FOLDER] [--gpu] [--quick]
 
-Prints Markdown: microseconds a system and step (the best of several repeats, each a second or longer, when all is
+Prints Markdown: microseconds a system and step (the best of several repeats, each half a second or longer, when all is
 compiled), then how that grows with the number of atoms and with the batch. FOLDER gets all numbers (JSON) and a plot.
 Every program takes the same steps (one energy with forces and one update) from the same starts, in a process of its
 own, one after the other, on as many cores as --threads says. ASE moves one system on one core. --gpu measures
@@ -54,7 +54,7 @@ class Bench:
 
     def measure(self, peer: str, system: str, optimizer: str, batch: int) -> dict[str, Any]:
         """One case; the answer holds either ``us`` or ``unavailable``."""
-        least, repeats = (0.02, 2) if self.arguments.quick else (1.0, self.arguments.repeats)
+        least, repeats = (0.02, 2) if self.arguments.quick else (0.5, self.arguments.repeats)
         case = Case(peer, system, optimizer, batch, self.arguments.threads, least, repeats)
         for known in self.results:
             if known["case"] == asdict(case):

@@ -260,7 +260,16 @@ def test_real_report(mlopt, here, plugins):
 def test_doctor(mlopt, search):
     result = mlopt("doctor", "--json")
     told = {one["what"]: one for one in json.loads(result.out)["findings"]}
-    for name in ("python", "torch", "plugins", "device", "threads", "sqlite", "this folder"):
+    for name in (
+        "python",
+        "torch",
+        "plugins",
+        "device",
+        "threads",
+        "compiled kernels",
+        "sqlite",
+        "this folder",
+    ):
         assert told[name]["found"] and not told[name]["remedy"], told[name]
     assert result.code == 0
 
@@ -270,6 +279,13 @@ def test_doctor_says_what_to_do(mlopt, monkeypatch):
     result = mlopt("doctor")
     assert result.code == 1
     assert "!!  plugins" in result.out and "reinstall the mlopt packages" in result.out
+
+
+def test_doctor_tells_where_kernels_are_not_kept(mlopt, monkeypatch, here):
+    (here / "file").write_text("")
+    monkeypatch.setenv("MLOPT_CACHE", str(here / "file"))
+    result = mlopt("doctor")
+    assert result.code == 1 and "!!  compiled kernels" in result.out and "set MLOPT_CACHE" in result.out
 
 
 def test_doctor_survives_a_broken_package(mlopt, monkeypatch):

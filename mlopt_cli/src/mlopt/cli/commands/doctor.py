@@ -26,9 +26,10 @@ _REQUIRED = (
         "click",
         "rich",
         "matplotlib",
+        "numba",
+        "torch-geometric",
     ),
 )
-_OPTIONAL = ("numba", "torch-geometric")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def command(as_json: bool) -> int:
     from mlopt.cli.output import emit_json, table
 
     findings: list[Finding] = []
-    for check in (_python, _packages, _namespace, _plugins, _torch, _sqlite, _folder):
+    for check in (_python, _packages, _namespace, _plugins, _torch, _kernels, _sqlite, _folder):
         findings += _guarded(check)
     problems = [one for one in findings if one.remedy]
     if as_json:
@@ -78,14 +79,11 @@ def _python() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in (*_REQUIRED, *_OPTIONAL):
+    for name in _REQUIRED:
         try:
             yield Finding(name, version(name))
         except PackageNotFoundError:
-            optional = name in _OPTIONAL
-            yield Finding(
-                name, "not installed" + " (optional)" * optional, "" if optional else f"pip install {name}"
-            )
+            yield Finding(name, "not installed", f"pip install {name}")
 
 
 def _namespace() -> Iterator[Finding]:
@@ -127,6 +125,17 @@ def _torch() -> Iterator[Finding]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _kernels() -> Iterator[Finding]:
+    from mlopt.optimizers.fused.compiled import cache_folder, is_kept
+
+    folder, remedy = cache_folder(), ""
+    if not is_kept(folder):
+        remedy = (
+            "Kernels are compiled anew in each process: set MLOPT_CACHE to a folder that you may write to."
+        )
+    yield Finding("compiled kernels", f"{len(list(folder.glob('*.compiled')))} in {folder}", remedy)
 
 
 def _sqlite() -> Iterator[Finding]:
