@@ -18,7 +18,9 @@ from mlopt.core.segments import Segments
 from mlopt.core.systems import Systems
 from mlopt.core.testing import check_imports_without_torch
 from mlopt.core.testing.surfaces import Watched
+from mlopt.optimizers.adam import Adam
 from mlopt.optimizers.fire import Fire
+from mlopt.optimizers.gradient_descent import GradientDescent
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.band import Band
 from mlopt.optimizers.paths.initial import geodesic, perturb
@@ -31,6 +33,7 @@ from mlopt.optimizers.paths.tangents import (
     Surroundings,
     Tangent,
 )
+from mlopt.optimizers.velocity_projection import VelocityProjection
 from mlopt.potentials.lennard_jones import LennardJones
 from mlopt.potentials.surfaces import muller_brown
 
@@ -108,7 +111,11 @@ def test_batch_equals_loop(place: str, settings: str) -> None:
         assert torch.equal(part.force, whole.force[rows])
 
 
-@pytest.mark.parametrize("optimizer", [LBFGS(max_step=0.1), Fire()], ids=["lbfgs", "fire"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [LBFGS(max_step=0.1), Fire(), VelocityProjection(), GradientDescent(max_step=0.1), Adam()],
+    ids=["lbfgs", "fire", "velocity-projection", "gradient-descent", "adam"],
+)
 @pytest.mark.parametrize("kind", [Band, String])
 @pytest.mark.parametrize("place", ["spins", "clusters"])
 def test_a_relaxation_does_not_depend_on_the_batch(
@@ -329,6 +336,7 @@ def test_fixed_atoms_stay() -> None:
 
 def test_every_image_is_evaluated_once_and_counted() -> None:
     landscape, start, end = spins()
+    assert landscape.calls_per_evaluation.tolist() == [1, 1, 1]
     watched = Watched(landscape)
     band = Band(watched, start, end, IMAGES)
     assert watched.calls[0] == 6  # the ends
