@@ -124,6 +124,8 @@ class Optimizer(Plugin):
     #: True where `step` copes with a non-finite evaluation by stepping back, for that problem alone; the driver then
     #: gives a problem up only after several in a row
     recovers: ClassVar[bool] = False
+    #: what it ends at: a "minimum", or a "saddle"
+    seeks: ClassVar[str] = "minimum"
 
     @abstractmethod
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> State:

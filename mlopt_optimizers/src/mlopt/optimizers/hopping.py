@@ -18,11 +18,15 @@ from mlopt.optimizers.lbfgs import LBFGS
 
 
 def local_only(optimizer: Optimizer) -> Optimizer:
-    """The optimizer, if it ends at a minimum; `ValueError` for a search, which would go on for ever."""
+    """The optimizer, if it ends at a minimum; `ValueError` for a search, which would go on for ever, and for dimers."""
     if optimizer.searching:
         raise ValueError(
             f"{type(optimizer).__name__} is a search, which does not end at a minimum; "
             f"take a local optimizer such as lbfgs or fire"
+        )
+    if optimizer.seeks != "minimum":
+        raise ValueError(
+            f"{type(optimizer).__name__} ends at a {optimizer.seeks}, not at a minimum; take lbfgs or fire"
         )
     return optimizer
 

@@ -17,7 +17,7 @@ from mlopt.core.progress import Progress
 from mlopt.core.random import problem_keys
 from mlopt.core.result import Result
 from mlopt.core.stop import Reason, Stop
-from mlopt.core.testing.surfaces import Watched, lennard_jones, quadratic, spins
+from mlopt.core.testing.surfaces import Watched, lennard_jones, pass_between_bowls, quadratic, spins
 
 #: rows of the problems in a batch: unlike sizes, a single row, and equal ones
 _SIZES = [5, 1, 4, 5, 7]
@@ -42,7 +42,7 @@ def check_optimizer(
     calls: length of the runs that are compared.
     surfaces: a bowl, clusters, spins on unit spheres; leave out what the optimizer refuses with an error.
     converges_within: force calls in which it must bring forces in the bowl below 1e-5; a search is only asked for an
-        energy below that of the start.
+        energy below that of the start, and what seeks saddles must find the pass between two bowls.
     differentiable: a setting, if steps can be differentiated with respect to it (see `unroll`).
 
     Raises:
@@ -59,11 +59,14 @@ def check_optimizer(
         _check_counts(optimizer, landscape, x, key, calls, where)
         _check_fixed_rows(optimizer, landscape, x, key, calls, where)
         bowl = name == "quadratic" and not optimizer.searching
-        _check_progress(optimizer, landscape, x, where, converges_within if bowl else calls, bowl)
+        if optimizer.seeks == "minimum":
+            _check_progress(optimizer, landscape, x, where, converges_within if bowl else calls, bowl)
         if not isinstance(optimizer, ExternalOptimizer):
             _check_purity(optimizer, landscape, x, key, calls, where)
             _check_state(optimizer, landscape, x, key, calls, where)
             _check_single_precision(optimizer, landscape, x, key, calls, where)
+    if optimizer.seeks == "saddle":
+        _check_saddle(optimizer, converges_within)
     if differentiable is not None:
         _check_derivative(optimizer, differentiable)
 
@@ -244,6 +247,18 @@ def _walk(
         for _ in range(steps):
             x, state = optimizer.step(landscape, x, landscape.evaluate(x), state)
     return x, state
+
+
+def _check_saddle(optimizer: Optimizer, calls: int) -> None:
+    """It climbs to the pass, at the origin."""
+    landscape, x = pass_between_bowls(_SIZES)
+    result = minimize(landscape, optimizer, x, force_calls=calls, fmax=1e-5)
+    where = f"{type(optimizer).__name__} on the way to a pass"
+    assert all(result.converged.tolist()), (
+        f"{where}: not there in {calls} force calls, forces left: {result.fmax}"
+    )
+    off = float(result.x.abs().max())
+    assert off < 1e-4, f"{where}: ended {off:.3g} away from it"
 
 
 def _check_purity(

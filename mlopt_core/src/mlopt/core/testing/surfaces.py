@@ -20,6 +20,18 @@ def quadratic(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch
     return _made(energy, sizes, seed)
 
 
+def pass_between_bowls(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
+    """The bowl with a ridge across: a saddle at the origin, curvature -2 along the mean of x, and a start near it."""
+
+    def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
+        bowl = segments.sum(x * x * torch.tensor([0.5, 2.0, 4.5], dtype=x.dtype, device=x.device))
+        along2 = segments.sum(x[:, :1]) ** 2 / segments.counts
+        return bowl - 1.5 * along2 + 0.25 * along2**2
+
+    landscape, x = _made(energy, sizes, seed)
+    return landscape, 0.2 * x
+
+
 def lennard_jones(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
     """Clusters with pair energies ``r^-12 - 2 r^-6``, and starts without close pairs."""
 
