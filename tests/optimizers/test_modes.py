@@ -236,5 +236,5 @@ def test_bad_input() -> None:
 
 
 def test_modules_leave_torch_alone() -> None:
-    names = "modes min_mode connect rates".split()
+    names = "modes min_mode connect rates departures network network_search".split()
     check_imports_without_torch("mlopt.core.hessian", *(f"mlopt.optimizers.paths.{name}" for name in names))
