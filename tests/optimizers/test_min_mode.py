@@ -75,6 +75,25 @@ def test_biaxial_spins() -> None:
     assert float((result.x[:, 1].abs() - 1.0).abs().max()) < 1e-12
 
 
+def test_chain_of_spins_turns_over() -> None:
+    """Five spins, J = 1, K = 0.1: all turn together through the hard axis' plane, barrier N K."""
+    n, copies = 5, 4
+
+    def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
+        rows = x.reshape(segments.n_problems, n, 3)
+        pairs = (rows[:, 1:] * rows[:, :-1]).sum((-1, -2))
+        return segments.sum(0.3 * x[:, 0] ** 2 - 0.1 * x[:, 2] ** 2) - pairs
+
+    landscape = FunctionLandscape(energy, Segments.uniform(copies, n), UnitSphere())
+    generator = torch.Generator().manual_seed(4)
+    x = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    x = x + 0.1 * torch.randn(n * copies, 3, dtype=torch.float64, generator=generator)
+    result = minimize(landscape, Dimer(), x / x.norm(dim=-1, keepdim=True), fmax=1e-8, force_calls=600)
+    assert bool(result.converged.all())
+    assert result.energy.tolist() == [pytest.approx(-(n - 1.0), abs=1e-10)] * copies
+    assert lowest_modes(landscape, result.x, 3).count_negative().tolist() == [1] * copies
+
+
 def test_clusters_end_at_known_saddles() -> None:
     """LJ7 from shaken minima: every end is one of the 12 known transition states."""
     known = """-15.444734 -15.319864 -15.283421 -15.097846 -15.033384 -15.026438 -14.816400 -14.811130 -14.596946
