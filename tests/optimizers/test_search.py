@@ -19,11 +19,10 @@ from ase.io import read, write
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from mlopt.core.checkpoint import Checkpoint, dumps, loads
 from mlopt.core.driver import minimize
 from mlopt.core.errors import CheckpointError, InputError
 from mlopt.core.evaluation import Evaluation
-from mlopt.core.experiment import Context, Preempted
+from mlopt.core.experiment import Preempted
 from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.matching import same_structure
 from mlopt.core.minima import MinimaStore, Minimum, verify
@@ -31,6 +30,7 @@ from mlopt.core.random import problem_keys
 from mlopt.core.stop import Reason
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
+from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.basin_hopping import BasinHopping
 from mlopt.optimizers.fire import Fire
 from mlopt.optimizers.lbfgs import LBFGS
@@ -59,52 +59,6 @@ def search(cluster: str = "Ar7", calls: int = 400, **settings: Any) -> Search:
         "minima": MinimaSettings(keep=8),
     }
     return Search(**(given | settings))
-
-
-class Recorder(Context):
-    """Keeps everything; asks to stop after ``pauses`` steps of the search, or when ``stopping`` was asked so often."""
-
-    def __init__(self, folder: Path | None = None, pauses: float = math.inf, asked: float = math.inf) -> None:
-        super().__init__()
-        self.folder, self.pauses, self.asked = folder, pauses, asked
-        self.saved: list[bytes] = []
-        self.metrics: list[tuple[int, dict[str, Any]]] = []
-        self.lines: list[tuple[float, str]] = []
-        self.questions = 0
-
-    def pause(self) -> bool:
-        self.pauses -= 1
-        return self.pauses < 0
-
-    @property
-    def stopping(self) -> bool:
-        self.questions += 1
-        return self.pauses < 0 or self.questions > self.asked
-
-    def save(self, step: int, checkpoint: Checkpoint) -> None:
-        self.saved.append(dumps(checkpoint))
-
-    def metric(self, step: int, **values: float | int | str | None) -> None:
-        self.metrics.append((step, dict(values)))
-
-    def progress(self, done: float, message: str) -> None:
-        self.lines.append((done, message))
-
-    def results(self) -> Path | None:
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder
-
-
-class Resumed(Recorder):
-    """Goes on from the last checkpoint of another."""
-
-    def __init__(self, before: Recorder, **settings: Any) -> None:
-        super().__init__(before.folder, **settings)
-        self._run_id, self.last = before.run_id, [getattr(before, "last", b""), *before.saved][-1]
-
-    def restored(self) -> Checkpoint | None:
-        return loads(self.last, "in memory")
 
 
 class Counting(LennardJones):

@@ -51,6 +51,9 @@ class Outcome:
 
     def _sentence(self, record: Record) -> str:
         name, so_far = record.name, " so far" if record.partial else ""
+        headline = record.summary.get("headline")  # other kinds of run say themselves what came out
+        if headline:
+            return f"{name}: {headline}"
         many = f"{self.n_starts:,} start{'' if self.n_starts == 1 else 's'}"
         if self.best is None:
             if not self.n_starts:

@@ -70,6 +70,10 @@ class Minimum:
     periodic: tuple[bool, bool, bool]
 
 
+#: bytes of a picture that the report still shows
+MOST_PICTURE = 4 * 2**20
+
+
 @dataclass(frozen=True)
 class Record:
     """Content of a run directory. ``trace_energy[t][i]`` is the energy so far of start i at ``trace_calls[t]``."""
@@ -86,6 +90,8 @@ class Record:
     minima: tuple[Minimum, ...] = ()
     n_minima: int = 0
     notes: tuple[str, ...] = ()
+    #: names and contents of SVG files that the experiment drew
+    pictures: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def state(self) -> str:
@@ -172,7 +178,15 @@ def read_record(folder: Path) -> Record:
             f"{folder}: not a run directory (no config.resolved.yaml, STATUS.json or results in it)."
             " Give the folder that `mlopt run` made."
         )
-    changes = {"trace_calls": calls, "trace_energy": energies, "minima": minima, "n_minima": n_minima}
+    drawn = sorted((folder / "results").glob("*.svg"))
+    pictures = tuple((file.stem, file.read_bytes()) for file in drawn if file.stat().st_size < MOST_PICTURE)
+    changes: dict[str, Any] = {
+        "pictures": pictures,
+        "trace_calls": calls,
+        "trace_energy": energies,
+        "minima": minima,
+        "n_minima": n_minima,
+    }
     return Record(**{**record.__dict__, **changes, "notes": tuple(notes)})
 
 

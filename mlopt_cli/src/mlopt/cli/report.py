@@ -8,6 +8,7 @@ Invariant: every text that comes from a file passes through ``html.escape``.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from html import escape
@@ -23,9 +24,19 @@ from mlopt.core.stop import Reason
 
 PICTURES = 6
 _REASONS = {reason.name.lower().replace("_", "-"): reason.value for reason in Reason}
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 # Shown elsewhere on the page.
-_TOLD = ("experiment", "status", "name", "units", "best_energy", "target_energy", "starts", "hits")
+_TOLD = (
+    "experiment",
+    "status",
+    "name",
+    "headline",
+    "units",
+    "best_energy",
+    "target_energy",
+    "starts",
+    "hits",
+)
 
 
 def write_report(run_directory: Path) -> Path:
@@ -47,6 +58,7 @@ def page(record: Record) -> str:
     sections = [
         _head(record, outcome),
         _tiles(record, outcome),
+        _drawn(record),
         _figure("Energy against force calls", figures.energy_figure(record), _ENERGY),
         _figure("Distribution of minima", figures.distribution_figure(record), _DISTRIBUTION),
         _success(outcome),
@@ -150,6 +162,19 @@ def _figure(title: str, figure: figures.Figure | None, caption: str, name: str =
         f'<h2>{escape(title)}</h2><ul class="key">{key}</ul><figure class="{name}">{figure.svg}'
         f"<figcaption>{escape(caption)}{remark}</figcaption></figure>"
     )
+
+
+def _drawn(record: Record) -> str:
+    """The pictures of the experiment, as images: whatever is in a file, it is not part of the page."""
+    parts = []
+    for name, content in record.pictures:
+        title = name.replace("_", " ").replace("-", " ")
+        data = base64.b64encode(content).decode("ascii")
+        parts.append(
+            f'<h2>{escape(title.capitalize())}</h2><figure><img alt="{escape(title)}" '
+            f'src="data:image/svg+xml;base64,{data}"></figure>'
+        )
+    return "".join(parts)
 
 
 def _success(outcome: Outcome) -> str:

@@ -8,6 +8,8 @@ Invariant: importing a module of mlopt never imports torch (tested). A third-par
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,3 +30,21 @@ else:
             return value
 
     torch = _LazyModule("torch")
+
+
+def names_of(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package that imports the modules of its public names when these are asked for.
+
+    One plugin of a configuration should not import, and have pydantic build, all the others beside it.
+    modules: names that each module of the package gives.
+    """
+    where = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
+
+    def getattribute(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(where[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return getattribute

@@ -325,6 +325,8 @@ def _read_by_ase(file: Path, kind: str) -> list[Atoms]:
             if words and all(word.isdigit() for word in words):
                 _check_count(str(file), sum(int(word[:18]) for word in words), len(lines) - last)
     found: list[Atoms] = _guarded(str(file), lambda: read(file, index=":", format=kind))
+    for atoms in found if kind == "eon" else []:
+        atoms.pbc = True  # eOn knows nothing else and the file does not say so; ASE leaves it off
     return found
 
 

@@ -73,31 +73,36 @@ def evaluate(
 
 def few_atoms(n: int, x: Any, force: Any, row_energy: Any, table: Any) -> float:
     """All pairs, of which those beyond the cutoff do not count."""
-    cutoff, taken, steep = table[0, CUTOFF], table[0, TAKEN], table[0, STEEP]
-    numbers = numbers_of(table, 0)[OWN:]
-    u, v, w = x[:n], x[n : 2 * n], x[2 * n :]
-    sum_energy, cut2 = 0.0, cutoff * cutoff
+    sum_energy = 0.0
     for i in range(lane(), n, lanes()):
-        energy, fx, fy, fz = 0.0, 0.0, 0.0, 0.0
-        a, b, c = u[i], v[i], w[i]
-        for j in range(n):
-            dx, dy, dz = a - u[j], b - v[j], c - w[j]
-            r2 = dx * dx + dy * dy + dz * dz
-            # not `r2 < cut2`: NaN must stay NaN
-            beyond = j == i or r2 >= cut2
-            r2 = cut2 if beyond else r2
-            shared, weight = shifted(r2, cutoff, taken, steep, numbers)
-            energy += 0.0 if beyond else shared
-            weight = 0.0 if beyond else weight
-            fx += weight * dx
-            fy += weight * dy
-            fz += weight * dz
+        energy, fx, fy, fz = row(i, n, x[:n], x[n : 2 * n], x[2 * n :], table)
         row_energy[i] = 0.5 * energy
         sum_energy += 0.5 * energy
         force[i] = fx
         force[n + i] = fy
         force[2 * n + i] = fz
     return total(sum_energy)
+
+
+def row(i: int, n: int, x: Any, y: Any, z: Any, table: Any) -> tuple[float, float, float, float]:
+    """Twice the energy of atom i, and the force on it. A function of its own, so that its loop is vectorised."""
+    cutoff, taken, steep = table[0, CUTOFF], table[0, TAKEN], table[0, STEEP]
+    numbers = numbers_of(table, 0)[OWN:]
+    energy, fx, fy, fz = 0.0, 0.0, 0.0, 0.0
+    a, b, c, cut2 = x[i], y[i], z[i], cutoff * cutoff
+    for j in range(n):
+        dx, dy, dz = a - x[j], b - y[j], c - z[j]
+        r2 = dx * dx + dy * dy + dz * dz
+        r2 = cut2 if j == i else r2
+        # not `r2 < cut2`: NaN must stay NaN
+        within = 0.0 if r2 >= cut2 else 1.0
+        shared, weight = shifted(cut2 if r2 >= cut2 else r2, cutoff, taken, steep, numbers)
+        weight *= within
+        energy += within * shared
+        fx += weight * dx
+        fy += weight * dy
+        fz += weight * dz
+    return energy, fx, fy, fz
 
 
 def listed(

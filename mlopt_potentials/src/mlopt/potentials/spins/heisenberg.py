@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
 from mlopt.core.lazy import torch
-from mlopt.core.plugin import Plugin, setting
+from mlopt.core.model import Model
+from mlopt.core.plugin import setting
+from mlopt.potentials.spins.files import read_spins, write_spins
 from mlopt.potentials.spins.landscape import SpinLandscape
 from mlopt.potentials.spins.lattice import SpinLattice
 from mlopt.potentials.spins.quadratic import QuadraticForm
@@ -23,6 +26,7 @@ from mlopt.potentials.spins.settings import (
     Vector,
     indices,
 )
+from mlopt.potentials.spins.states import make_state
 
 if TYPE_CHECKING:
     from mlopt.potentials.spins.shells import Floats, Integers
@@ -57,7 +61,7 @@ class SpinPair(Part):
         return max((self.i, self.j, a, b, c), (self.j, self.i, -a, -b, -c))
 
 
-class Heisenberg(Plugin):
+class Heisenberg(Model):
     """Classical spins of unit length with exchange, Dzyaloshinskii-Moriya interaction, anisotropy and a field.
 
     ``E = -sum_pairs [J S_i.S_j + D_ij.(S_i x S_j)] - sum_i [sum_a k_a (S_i.e_a)^2 + (mu_i mu_B B + h).S_i]``, where
@@ -123,6 +127,35 @@ class Heisenberg(Plugin):
                         "set the D of that shell to 0"
                     )
         return self
+
+    @property
+    def energy_units(self) -> str:
+        return self.units
+
+    def state(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """The spins of a state such as ``{kind: skyrmion, radius: 4.0}`` or ``{file: start.ovf}``."""
+        found = {"kind": "given"} | dict(given) if "file" in given else dict(given)
+        return make_state(found, "a state of spins").spins(self.lattice)
+
+    def path(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """All configurations of an OVF or npy file."""
+        return read_spins(given["file"], self.lattice)
+
+    def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
+        """An OVF 2.0 file with a segment for each configuration, its energy in the title."""
+        file = stem.with_suffix(".ovf")
+        titles = [f"energy {energy:.12g} {self.units}" for energy in energies]
+        write_spins(file, points, self.lattice, titles=titles)
+        return file
+
+    def moments(self) -> torch.Tensor:
+        return torch.from_numpy(self.lattice.spin_moments)
+
+    def positions(self) -> torch.Tensor:
+        return torch.from_numpy(self.lattice.positions)
+
+    def rows(self, n_rows: int) -> list[str]:
+        return [self.lattice.label(row) for row in range(n_rows)]
 
     def landscape(
         self,

@@ -1,0 +1,75 @@
+"""The protocol of models: one system with its energy, whose states a configuration can name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlopt.core.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import Plugin
+
+
+class Model(Plugin):
+    """What paths are about: atoms under a potential, spins with a Hamiltonian, a surface of two coordinates.
+
+    A model knows its landscape, how its states are written in a configuration, and which files show them. What is done
+    with it does not ask which of these it is.
+    """
+
+    @property
+    @abstractmethod
+    def energy_units(self) -> str:
+        """Such as ``eV``, ``meV`` or ``reduced``."""
+        raise NotImplementedError(f"{type(self).__name__} must define `energy_units`")
+
+    @abstractmethod
+    def landscape(
+        self,
+        n_problems: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Landscape:
+        """The energy of ``n_problems`` copies of the system; float64 unless ``dtype`` says otherwise."""
+        raise NotImplementedError(f"{type(self).__name__} must define `landscape`")
+
+    @abstractmethod
+    def state(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """The point (n_rows, d), float64 on the CPU, that ``given`` describes, such as ``{file: start.con}``.
+
+        Raises:
+            InputError: it is not such a description, or does not fit the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `state`")
+
+    def path(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """The images (m, n_rows, d) of a whole path in a file: every structure or segment of it.
+
+        Raises:
+            InputError: as `state`; or this model has no such files.
+        """
+        return self.state(given)[None]
+
+    @abstractmethod
+    def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
+        """Write states (m, n_rows, d) with their energies to ``stem`` and a suffix; returns the file."""
+        raise NotImplementedError(f"{type(self).__name__} must define `write`")
+
+    def masses(self) -> torch.Tensor | None:
+        """(n_rows,) masses of atoms, atomic mass units, for rates; None where rows have none."""
+        return None
+
+    def moments(self) -> torch.Tensor | None:
+        """(n_rows,) magnetic moments of spins, Bohr magnetons, for rates; None where rows are no spins."""
+        return None
+
+    def positions(self) -> torch.Tensor | None:
+        """(n_rows, 3) places of spins, for pictures; None where rows have no place of their own."""
+        return None
+
+    def rows(self, n_rows: int) -> list[str]:
+        """What each row is called in messages."""
+        return [f"row {row}" for row in range(n_rows)]

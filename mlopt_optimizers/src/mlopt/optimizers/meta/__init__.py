@@ -1,0 +1,1 @@
+"""Meta-learning: trainers, and the experiment that runs them."""
