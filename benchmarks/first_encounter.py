@@ -97,6 +97,11 @@ CASES = {
             "+ 30 % twist": one_of(0.8, displace=0.7, twist=0.3),
             "half displacement, half symmetrise": one_of(0.8, displace=0.5, symmetrise=0.5),
             "20 % displacement, 80 % symmetrise": one_of(0.8, displace=0.2, symmetrise=0.8),
+            "10 % short displacement, 90 % symmetrise, loose quench": BasinHopping(
+                moves=[Displacement(step=0.3, probability=0.1), Symmetrise(probability=0.9)],
+                combine="one",
+                quench_tolerance=0.03,
+            ),
         },
     ),
     "LJ75": Case(
@@ -134,10 +139,15 @@ CASES = {
         100,
         500_000,
         {
-            "displacement, T 0.1 eV": BasinHopping(
-                temperature=0.1, moves=[Displacement(step=0.27), Angular()]
+            "displacement, angular": BasinHopping(
+                temperature=0.25, moves=[Displacement(step=0.264), Angular()], quench_tolerance=0.03
             ),
-            "half displacement, half surface": one_of(0.1, displace=0.5, surface=0.5),
+            "60 % displacement, 40 % surface": BasinHopping(
+                temperature=0.25,
+                moves=[Displacement(step=0.264, probability=0.6), Surface(probability=0.4)],
+                combine="one",
+                quench_tolerance=0.03,
+            ),
         },
     ),
     "Si64": silicon("lammps", -277.542400),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
     from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
     from mlopt.optimizers.starts import BoxStart, GivenStart, HarmonicStart, SphereStart
+    from mlopt.optimizers.velocity_projection import VelocityProjection
 
 __all__ = [
     "LBFGS",
@@ -50,6 +51,7 @@ __all__ = [
     "Symmetrise",
     "Target",
     "Twist",
+    "VelocityProjection",
 ]
 
 __getattr__ = names_of(
@@ -70,5 +72,6 @@ __getattr__ = names_of(
         "scipy_search": ("ScipyBasinHopping", "ScipyDualAnnealing"),
         "search": ("Budget", "MinimaSettings", "Search", "Target"),
         "starts": ("BoxStart", "GivenStart", "HarmonicStart", "SphereStart"),
+        "velocity_projection": ("VelocityProjection",),
     },
 )
