@@ -19,7 +19,7 @@ from mlopt.core.random import Draws, problem_keys
 from mlopt.core.segments import Segments
 from mlopt.core.systems import Systems
 from mlopt.core.testing.surfaces import spins
-from mlopt.optimizers.moves import Angular, Displacement, Exchange
+from mlopt.optimizers.moves import Angular, Displacement, Exchange, Restart
 from mlopt.optimizers.starts import BoxStart
 from mlopt.potentials.lennard_jones import LennardJones
 
@@ -28,6 +28,7 @@ MOVES: dict[str, Move] = {
     "normal": Displacement(distribution="normal"),
     "angular": Angular(),
     "exchange": Exchange(pairs=2),
+    "restart": Restart(),
     "now and then": Displacement(probability=0.5),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
@@ -16,10 +16,10 @@ from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import Draws, uniform
-from mlopt.optimizers.hopping import Hopping, HoppingState
+from mlopt.optimizers.hopping import Hopping, HoppingState, contained
 from mlopt.optimizers.kernels import basin_hopping as kernels
 from mlopt.optimizers.kernels import moves as move_kernels
-from mlopt.optimizers.moves import Angular, Displacement, free_rows
+from mlopt.optimizers.moves import Angular, Displacement
 
 #: hops between two adaptations, and the factor of each, as in GMIN
 _WINDOW = 50
@@ -67,24 +67,10 @@ class BasinHopping(Hopping):
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws
     ) -> tuple[torch.Tensor, HoppingState]:
         """Metropolis, adaptation, moves, container."""
-        rise = evaluation.energy - state.energy
-        chance = torch.where(rise <= 0, 1.0, torch.exp(-rise / state.temperature.clamp(min=1e-300)))
-        # NaN and infinite energies compare false; the first minimum has an infinitely high one before it
-        accept = (draws.uniform(1)[:, 0] < chance) & torch.isfinite(evaluation.energy)
-        rows = landscape.segments.rows_of(accept)
-        row_energy = None if evaluation.row_energy is None else evaluation.row_energy
-        state = replace(
-            state,
-            x=torch.where(rows[:, None], x, state.x),
-            energy=torch.where(accept, evaluation.energy, state.energy),
-            row_energy=state.row_energy
-            if row_energy is None
-            else torch.where(rows, row_energy, state.row_energy),
-            accepted=state.accepted + accept,
-        )
+        state = self.metropolis(landscape, x, evaluation, state, draws)
         if self.adapt_step or self.adapt_temperature:
             state = self._adapt(state)
-        known = None if row_energy is None else state.row_energy
+        known = None if evaluation.row_energy is None else state.row_energy
         moved, number = state.x, uniform(state.key, -state.hops - 1, 1)[:, 0]
         for move, (low, high) in zip(self.moves, self._shares(), strict=True):
             if self.combine == "one":
@@ -94,7 +80,7 @@ class BasinHopping(Hopping):
                 moved = move.apply(landscape, moved, known, state.scale, draws)
         if landscape.fixed is not None:
             moved = torch.where(landscape.fixed[:, None], state.x, moved)
-        return self._contain(landscape, moved), state
+        return contained(landscape, moved, self.container), state
 
     def _shares(self) -> list[tuple[float, float]]:
         """Of the numbers from 0 to 1, those that choose each move."""
@@ -115,25 +101,8 @@ class BasinHopping(Hopping):
             state, scale=scale, temperature=temperature, accepted=state.accepted.masked_fill(due, 0)
         )
 
-    def _contain(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
-        """Pull evaporated rows back, as GMIN's container does; only where rows are atoms without periodicity."""
-        if self.container is None or landscape.diameter is None or x.shape[1] != 3:
-            return x
-        segments = landscape.segments
-        # a ball of N close-packed spheres of diameter d (volume d^3 / sqrt 2 each), and one diameter of room
-        diameter = segments.max(landscape.diameter.to(x))
-        spheres = segments.counts.to(x) * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))
-        # not `pow`, whose last bit depends on the place in the tensor, that is on the batch
-        ball = diameter * (1.0 + torch.exp(torch.log(spheres) / 3.0))
-        away = x - segments.rows_of(segments.mean_rows(x))
-        distance = (away * away).sum(-1).sqrt()
-        factor = (self.container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)
-        outside = (factor < 1.0) & free_rows(landscape, x)
-        return torch.where(outside[:, None], x - away * (1.0 - factor)[:, None], x)
-
     def kernel(self) -> OptimizerKernel:
         """The same for the fused engine, where the quench and all moves have kernels."""
-        quench = self.quench.kernel()
         container = 0.0 if self.container is None else self.container
         settings = (self.quench_tolerance, self.quench_calls, container, self.acceptance)
         constants = {
@@ -151,13 +120,24 @@ class BasinHopping(Hopping):
             )
             for move, share in zip(self.moves, self._shares(), strict=True)
         ]
-        parts: dict[str, Any] = {"quench_init": quench.init, "quench_step": quench.step, "moves": moves}
-        if quench.finish is not None:
-            parts["quench_finish"] = quench.finish
-        return OptimizerKernel(
-            Kernel(kernels.init),
-            Kernel(kernels.step, settings, constants, parts),
-            Kernel(kernels.finish, settings, constants, parts),
-            quench.spare_numbers,
-            quench.spare_counts,
-        )
+        return hopping_kernel(self.quench.kernel(), settings, constants, {"moves": moves})
+
+
+def hopping_kernel(
+    quench: OptimizerKernel,
+    settings: tuple[Any, ...],
+    constants: Mapping[str, int],
+    parts: dict[str, Any],
+    step: Any = None,
+) -> OptimizerKernel:
+    """Of a search around a quench; ``step`` stands for that of basin hopping, which it may call."""
+    parts = parts | {"quench_init": quench.init, "quench_step": quench.step}
+    if quench.finish is not None:
+        parts["quench_finish"] = quench.finish
+    return OptimizerKernel(
+        Kernel(kernels.init),
+        Kernel(step or kernels.step, settings, constants, parts),
+        Kernel(kernels.finish, settings, constants, parts),
+        quench.spare_numbers,
+        quench.spare_counts,
+    )

@@ -15,6 +15,7 @@ from mlopt.core.optimizer import Found, Optimizer, State, nested, per_problem, p
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import Draws
 from mlopt.optimizers.lbfgs import LBFGS
+from mlopt.optimizers.moves import close_packed, free_rows
 
 
 def local_only(optimizer: Optimizer) -> Optimizer:
@@ -111,7 +112,7 @@ class Hopping(Optimizer):
         segments = landscape.segments
         mean2 = segments.dot(evaluation.force, evaluation.force) / (segments.counts * x.shape[1])
         sound = torch.isfinite(evaluation.energy + mean2)
-        quiet = sound & (mean2 <= self.quench_tolerance**2)
+        quiet = sound & (mean2 <= self.enough2(evaluation, state))
         calls = state.quench_calls + 1
         ended = quiet | ~sound | (calls >= self.quench_calls)
         new_x, inner = self.quench.step(landscape, x, evaluation, state.inner)
@@ -134,6 +135,10 @@ class Hopping(Optimizer):
         )
         return new_x.index_copy(0, rows, moved), state.put(problems, rows, there)
 
+    def enough2(self, evaluation: Evaluation, state: Any) -> float | torch.Tensor:
+        """The mean squared force component below which a quench ends: a number, or (n_problems,)."""
+        return self.quench_tolerance**2
+
     def _leave(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState
     ) -> tuple[torch.Tensor, HoppingState]:
@@ -150,6 +155,40 @@ class Hopping(Optimizer):
         """Judge the minimum ``x`` (its energy may be non-finite) and propose where to quench from next."""
         raise NotImplementedError(f"{type(self).__name__} must define `hop`")
 
+    def metropolis(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any, draws: Draws
+    ) -> Any:
+        """Accept the minimum ``x`` with probability min(1, exp(-(E_new - E_old) / temperature)), or stay."""
+        rise = evaluation.energy - state.energy
+        chance = torch.where(rise <= 0, 1.0, torch.exp(-rise / state.temperature.clamp(min=1e-300)))
+        # NaN and infinite energies compare false; the first minimum has an infinitely high one before it
+        accept = (draws.uniform(1)[:, 0] < chance) & torch.isfinite(evaluation.energy)
+        rows = landscape.segments.rows_of(accept)
+        known = evaluation.row_energy
+        return replace(
+            state,
+            x=torch.where(rows[:, None], x, state.x),
+            energy=torch.where(accept, evaluation.energy, state.energy),
+            row_energy=state.row_energy if known is None else torch.where(rows, known, state.row_energy),
+            accepted=state.accepted + accept,
+        )
+
     def found(self, state: HoppingState) -> Found:
         """Where quenches have ended in the last step."""
         return Found(state.arrived, state.found_energy, state.found_x)
+
+
+def contained(landscape: Landscape, x: torch.Tensor, container: float | None) -> torch.Tensor:
+    """Pull evaporated rows back, as GMIN's container does; only where rows are atoms without periodicity.
+
+    container: how far from the centre they may be, in radii of a close-packed ball with one diameter of room.
+    """
+    if container is None or landscape.diameter is None or x.shape[1] != 3:
+        return x
+    segments = landscape.segments
+    ball = segments.max(landscape.diameter.to(x)) * (1.0 + close_packed(segments.counts.to(x)))
+    away = x - segments.rows_of(segments.mean_rows(x))
+    distance = (away * away).sum(-1).sqrt()
+    factor = (container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)
+    outside = (factor < 1.0) & free_rows(landscape, x)
+    return torch.where(outside[:, None], x - away * (1.0 - factor)[:, None], x)

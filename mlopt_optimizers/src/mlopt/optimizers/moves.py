@@ -11,6 +11,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.plugin import setting
 from mlopt.core.random import Draws
+from mlopt.core.segments import Segments
 from mlopt.optimizers.kernels import moves as kernels
 
 
@@ -26,6 +27,13 @@ def free_rows(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
         free = free & ~landscape.fixed
     periodic = getattr(landscape.manifold, "pbc", None)
     return free if periodic is None else free & ~periodic.any(-1)
+
+
+def close_packed(counts: torch.Tensor) -> torch.Tensor:
+    """Radius, in diameters, of a ball of ``counts (n,)`` close-packed spheres, whose volumes are d^3 / sqrt 2 each."""
+    spheres = counts * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))
+    # not `pow`, whose last bit depends on the place in the tensor, that is on the batch
+    return torch.exp(torch.log(spheres) / 3.0)
 
 
 class Displacement(Move):
@@ -56,6 +64,23 @@ class Displacement(Move):
         return Kernel(kernels.displacement, (self.step,), {"NORMAL": self.distribution == "normal"})
 
 
+def _away(centre: torch.Tensor, radius: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Points (n_rows, 3) at ``radius (n_rows,)`` from ``centre``, in directions that two of ``numbers`` give."""
+    cosine, angle = 2.0 * numbers[:, 0] - 1.0, 2.0 * math.pi * numbers[:, 1]
+    sine = (1.0 - cosine * cosine).sqrt()
+    direction = torch.stack([sine * torch.cos(angle), sine * torch.sin(angle), cosine], -1)
+    return centre + radius[:, None] * direction
+
+
+def to_surface(
+    x: torch.Tensor, chosen: torch.Tensor, numbers: torch.Tensor, segments: Segments
+) -> torch.Tensor:
+    """Put ``chosen (n_rows,)`` rows on the sphere through the outermost; ``numbers (n_rows, 2)`` give directions."""
+    centre = segments.rows_of(segments.mean_rows(x))
+    radius = segments.max(((x - centre) ** 2).sum(-1)).sqrt()
+    return torch.where(chosen[:, None], _away(centre, segments.rows_of(radius), numbers), x)
+
+
 class Angular(Move):
     """Put loosely bound rows at random places on the cluster's surface (Wales & Doye 1997).
 
@@ -81,15 +106,9 @@ class Angular(Move):
             return x
         segments = landscape.segments
         numbers = draws.rows(2).to(x)
-        centre = segments.rows_of(segments.mean_rows(x))
-        radius = segments.max(((x - centre) ** 2).sum(-1)).sqrt()
         strongest = -segments.max(-row_energy)
         loose = (row_energy > self.threshold * segments.rows_of(strongest)) & free_rows(landscape, x)
-        cosine, angle = 2.0 * numbers[:, 0] - 1.0, 2.0 * math.pi * numbers[:, 1]
-        sine = (1.0 - cosine * cosine).sqrt()
-        direction = torch.stack([sine * torch.cos(angle), sine * torch.sin(angle), cosine], -1)
-        placed = centre + segments.rows_of(radius)[:, None] * direction
-        return torch.where(loose[:, None], placed, x)
+        return to_surface(x, loose, numbers, segments)
 
     def kernel(self) -> Kernel:
         """The same for the fused engine."""
@@ -128,3 +147,38 @@ class Exchange(Move):
     def kernel(self) -> Kernel:
         """The same for the fused engine."""
         return Kernel(kernels.exchange, (), {"PAIRS": self.pairs})
+
+
+class Restart(Move):
+    """Put every row at a random place in a ball, as `SphereStart` does: all is forgotten.
+
+    For searches that choose when; after a Metropolis test it would seldom be kept. Does nothing to periodic systems.
+    """
+
+    margin: float = setting(1.0, "of the ball beyond that of close-packed atoms", unit="diameter", ge=0)
+
+    def propose(
+        self,
+        landscape: Landscape,
+        x: torch.Tensor,
+        row_energy: torch.Tensor | None,
+        scale: torch.Tensor,
+        draws: Draws,
+    ) -> torch.Tensor:
+        """Uniform in the ball, about the centre."""
+        if x.shape[1] != 3:
+            return x
+        segments = landscape.segments
+        numbers = draws.rows(3).to(x)
+        mean = segments.sum(row_diameter(landscape, x)) / segments.counts.clamp(min=1)
+        radius = segments.rows_of(mean * (self.margin + close_packed(segments.counts.to(x))))
+        placed = _away(
+            segments.rows_of(segments.mean_rows(x)),
+            radius * torch.exp(torch.log(numbers[:, 2]) / 3.0),
+            numbers,
+        )
+        return torch.where(free_rows(landscape, x)[:, None], placed, x)
+
+    def kernel(self) -> Kernel:
+        """The same for the fused engine."""
+        return Kernel(kernels.restart, (self.margin,))

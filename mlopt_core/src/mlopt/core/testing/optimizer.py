@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 
 from mlopt.core import registry
@@ -21,7 +21,8 @@ from mlopt.core.testing.surfaces import Watched, lennard_jones, pass_between_bow
 
 #: rows of the problems in a batch: unlike sizes, a single row, and equal ones
 _SIZES = [5, 1, 4, 5, 7]
-_SURFACES: dict[str, Callable[[list[int]], tuple[Landscape, torch.Tensor]]] = {
+Surface = Callable[[list[int]], tuple[Landscape, torch.Tensor]]
+_SURFACES: dict[str, Surface] = {
     "quadratic": quadratic,
     "lennard-jones": lennard_jones,
     "spins": spins,
@@ -32,7 +33,7 @@ def check_optimizer(
     optimizer: Optimizer,
     *,
     calls: int = 40,
-    surfaces: tuple[str, ...] = ("quadratic", "lennard-jones", "spins"),
+    surfaces: tuple[str, ...] | Mapping[str, Surface] = ("quadratic", "lennard-jones", "spins"),
     converges_within: int = 2000,
     differentiable: str | None = None,
     seed: int = 0,
@@ -40,7 +41,8 @@ def check_optimizer(
     """Check the contract, on the CPU: of `Optimizer`, or of `ExternalOptimizer` as far as it applies.
 
     calls: length of the runs that are compared.
-    surfaces: a bowl, clusters, spins on unit spheres; leave out what the optimizer refuses with an error.
+    surfaces: a bowl, clusters, spins on unit spheres; leave out what the optimizer refuses with an error. Or others, by
+        name: functions of the numbers of rows that give a landscape and a point.
     converges_within: force calls in which it must bring forces in the bowl below 1e-5; a search is only asked for an
         energy below that of the start, and what seeks saddles must find the pass between two bowls.
     differentiable: a setting, if steps can be differentiated with respect to it (see `unroll`).
@@ -50,7 +52,7 @@ def check_optimizer(
     """
     _check_config(optimizer)
     for name in surfaces:
-        landscape, x = _SURFACES[name](_SIZES)
+        landscape, x = (surfaces if isinstance(surfaces, Mapping) else _SURFACES)[name](_SIZES)
         key = problem_keys(seed, torch.arange(len(_SIZES)))
         where = f"{type(optimizer).__name__} on {name}"
         _check_batch(optimizer, landscape, x, key, calls, where)

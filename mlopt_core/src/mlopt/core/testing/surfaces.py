@@ -111,7 +111,7 @@ class Watched(Landscape):
                 energy = energy.masked_fill(bad, torch.nan)
         if self.fixed is not None:
             force = force.masked_fill(self.fixed[:, None], 0.0)
-        return Evaluation(energy, force)
+        return Evaluation(energy, force, found.row_energy)
 
     def select(self, problems: torch.Tensor) -> Watched:
         """The same eye on a part."""

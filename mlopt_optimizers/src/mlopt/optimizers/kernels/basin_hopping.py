@@ -59,6 +59,25 @@ def moves(
     """Stands for the moves, which are made in turn."""
 
 
+def enough2(energy: float, numbers: Any, settings: Any) -> Any:
+    """The mean squared force component below which a quench ends; a search may put its own in this place."""
+    return settings[0] * settings[0]
+
+
+def decide(
+    n: int,
+    energy: float,
+    sound: bool,
+    atoms: Any,
+    rows: Any,
+    numbers: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Between judging and moving: for a search that chooses its moves."""
+
+
 def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
     """Never called: a search is not started anew within a rollout."""
 
@@ -92,7 +111,7 @@ def step(
     mean2 = total(mean2) / float(3 * n)
     sound = math.isfinite(energy + mean2)
     calls = counts[QUENCH_CALLS] + 1
-    ended = not sound or mean2 <= settings[0] * settings[0] or calls >= settings[1]
+    ended = not sound or mean2 <= enough2(energy, numbers, settings) or calls >= settings[1]
     sync()
     if lane() == 0:
         numbers[FOUND_ENERGY] = energy
@@ -110,6 +129,8 @@ def step(
         return
     sync()
     judge(n, x, energy, sound, row_energy, rows, numbers, counts, settings)
+    sync()
+    decide(n, energy, sound, atoms, rows, numbers, counts, scratch, settings)
     sync()
     for k in range(lane(), 3 * n, lanes()):
         x[k] = rows[k]
@@ -176,14 +197,18 @@ def centre_of(n: int, x: Any) -> tuple[float, float, float]:
     return total(a) / count, total(b) / count, total(c) / count
 
 
+def close_packed(n: int) -> float:
+    """Radius, in diameters, of a ball of n close-packed spheres."""
+    return math.exp(math.log(float(n) * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))) / 3.0)
+
+
 def contain(n: int, x: Any, atoms: Any, container: float) -> None:
     """Pull evaporated rows back."""
     diameter = 0.0
     for i in range(lane(), n, lanes()):
         diameter = max(diameter, atoms[i])
     diameter = highest(diameter)
-    spheres = float(n) * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))
-    limit = container * diameter * (1.0 + math.exp(math.log(spheres) / 3.0))
+    limit = container * diameter * (1.0 + close_packed(n))
     a, b, c = centre_of(n, x)
     sync()
     for i in range(lane(), n, lanes()):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopt.core.lanes import highest, lane, lanes, normal, sync, uniform
-from mlopt.optimizers.kernels.basin_hopping import centre_of
+from mlopt.core.lanes import highest, lane, lanes, normal, sync, total, uniform
+from mlopt.optimizers.kernels.basin_hopping import centre_of, close_packed
 
 KEY, COUNTER, HOPS = 0, 1, 3
 ONE = 0
@@ -55,8 +55,22 @@ def sometimes(
             if lane() == 0:
                 counts[COUNTER] = counter + 1
     sync()
-    if not chosen:
-        return
+    if chosen:
+        made(n, x, row_energy, scale, atoms, rows, counts, scratch, settings)
+
+
+def made(
+    n: int,
+    x: Any,
+    row_energy: Any,
+    scale: float,
+    atoms: Any,
+    rows: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """The move, after which fixed atoms are where they were."""
     for k in range(lane(), 3 * n, lanes()):
         scratch[k] = x[k]
     sync()
@@ -110,27 +124,41 @@ def angular(
 ) -> None:
     """Put loosely bound rows at random places on the surface. settings: threshold."""
     key, counter = counts[KEY], counts[COUNTER]
-    a, b, c = centre_of(n, x)
-    radius, strongest = 0.0, -math.inf
+    strongest = -math.inf
     for i in range(lane(), n, lanes()):
-        dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
-        radius = max(radius, dx * dx + dy * dy + dz * dz)
         strongest = max(strongest, -row_energy[i])
-    radius = math.sqrt(highest(radius))
     limit = settings[0] * -highest(strongest)
+    a, b, c = centre_of(n, x)
+    radius = outermost(n, x, a, b, c)
     sync()
     for i in range(lane(), n, lanes()):
         if row_energy[i] > limit and atoms[n + i] > 0.0:
-            cosine = 2.0 * uniform(key, counter + 2 * i + 1) - 1.0
-            angle = 2.0 * math.pi * uniform(key, counter + 2 * i + 2)
-            sine = math.sqrt(1.0 - cosine * cosine)
-            x[i] = a + radius * (sine * math.cos(angle))
-            x[n + i] = b + radius * (sine * math.sin(angle))
-            x[2 * n + i] = c + radius * cosine
+            put_away(n, x, i, a, b, c, radius, key, counter + 2 * i)
     sync()
     if lane() == 0:
         counts[COUNTER] = counter + 2 * n
     sync()
+
+
+def outermost(n: int, x: Any, a: float, b: float, c: float) -> float:
+    """The largest distance of a row from a point."""
+    radius = 0.0
+    for i in range(lane(), n, lanes()):
+        dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
+        radius = max(radius, dx * dx + dy * dy + dz * dz)
+    return math.sqrt(highest(radius))
+
+
+def put_away(
+    n: int, x: Any, i: int, a: float, b: float, c: float, radius: float, key: int, counter: int
+) -> None:
+    """Put row i at a distance from a point, in a direction from the next two numbers."""
+    cosine = 2.0 * uniform(key, counter + 1) - 1.0
+    angle = 2.0 * math.pi * uniform(key, counter + 2)
+    sine = math.sqrt(1.0 - cosine * cosine)
+    x[i] = a + radius * (sine * math.cos(angle))
+    x[n + i] = b + radius * (sine * math.sin(angle))
+    x[2 * n + i] = c + radius * cosine
 
 
 def exchange(
@@ -163,4 +191,33 @@ def exchange(
             for c in range(3):
                 x[c * n + first], x[c * n + second] = x[c * n + second], x[c * n + first]
             counts[COUNTER] = counter + 2 * n
+    sync()
+
+
+def restart(
+    n: int,
+    x: Any,
+    row_energy: Any,
+    scale: float,
+    atoms: Any,
+    rows: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Put every row at a random place in a ball. settings: margin."""
+    key, counter = counts[KEY], counts[COUNTER]
+    a, b, c = centre_of(n, x)
+    diameter = 0.0
+    for i in range(lane(), n, lanes()):
+        diameter += atoms[i]
+    radius = total(diameter) / float(n) * (settings[0] + close_packed(n))
+    sync()
+    for i in range(lane(), n, lanes()):
+        if atoms[n + i] > 0.0:
+            length = radius * math.exp(math.log(uniform(key, counter + 3 * i + 3)) / 3.0)
+            put_away(n, x, i, a, b, c, length, key, counter + 3 * i)
+    sync()
+    if lane() == 0:
+        counts[COUNTER] = counter + 3 * n
     sync()
