@@ -53,6 +53,16 @@ def test_same_result_as_without_a_stop(mlopt, config, here):
     assert outcome(here / "x") == outcome(here / "whole")
 
 
+def test_pieces_of_time(mlopt, config, here):
+    """A piece that is over at once takes one step; so many pieces make a run."""
+    mlopt("run", config, "--out", "whole", "-s", "steps=4")
+    first = mlopt("run", config, "--out", "x", "-s", "steps=4", "--max-minutes", "1e-9")
+    assert first.code == 75 and "stopped by --max-minutes; the checkpoint is safe" in first.err
+    assert mlopt("resume", "x", "--max-minutes", "1").code == 0
+    assert outcome(here / "x") == outcome(here / "whole")
+    assert mlopt("run", config, "--max-minutes", "0").code == 2
+
+
 def test_failed_run_is_taken_up(mlopt, config, here):
     mlopt("run", config, "--out", "whole")
     assert mlopt("run", config, "--out", "x", "-s", "trouble=disk", "--checkpoint-every", "0").code == 1

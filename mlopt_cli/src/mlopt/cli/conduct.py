@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def _not_nan(context: click.Context, parameter: click.Parameter, value: float) -> float:
     if value != value:
-        raise click.BadParameter("nan is not a time in seconds.", context, parameter)
+        raise click.BadParameter("nan is not a time.", context, parameter)
     return value
 
 
@@ -39,6 +40,14 @@ _OPTIONS = (
         metavar="SECONDS",
         help="Time between checkpoints.",
     ),
+    click.option(
+        "--max-minutes",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=_not_nan,
+        default=math.inf,
+        metavar="MINUTES",
+        help="Stop then, with a checkpoint and exit code 75; `mlopt resume` goes on.",
+    ),
 )
 
 
@@ -57,6 +66,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
         strict=given["strict"],
         quiet=given["quiet"],
         checkpoint_every=given["checkpoint_every"],
+        max_minutes=given["max_minutes"],
         threads=given["threads"],
     )
 

@@ -7,6 +7,7 @@ knows of more than the metrics do; the rows after it are cut off when the run is
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,14 @@ class RunContext(Context):
         clock: CheckpointClock,
         display: Display,
         restored: Checkpoint | None = None,
+        max_minutes: float = math.inf,
     ) -> None:
         self.run = run
         self._preemption = preemption
         self._clock = clock
         self._display = display
         self._restored = restored
+        self._ends = time.monotonic() + 60.0 * max_minutes
         self._next_status = 0.0
         self._state: dict[str, Any] = {}
 
@@ -51,7 +54,11 @@ class RunContext(Context):
 
     @property
     def stopping(self) -> bool:
-        return self._preemption.requested is not None
+        return self._preemption.requested is not None or self.seconds_left <= 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        return self._ends - time.monotonic()
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         atomic.sync(self.run.path("metrics.jsonl"))

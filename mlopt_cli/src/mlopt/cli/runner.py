@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlopt.cli import birth, display, environment
+from mlopt.cli import birth, display, environment, workers
 from mlopt.cli.context import RunContext
 from mlopt.cli.output import plain
 from mlopt.core import atomic, checkpoint, config
@@ -23,6 +23,7 @@ from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, 
 from mlopt.core.experiment import Experiment, Preempted
 from mlopt.core.preemption import CheckpointClock, ExitCode, Preemption
 from mlopt.core.rundir import RunDirectory
+from mlopt.optimizers.meta import ranks
 
 _DONE = ("finished", "not-converged")
 
@@ -35,6 +36,7 @@ class Options:
     quiet: bool = False
     checkpoint_every: float = 60.0  # seconds
     threads: int | None = None
+    max_minutes: float = math.inf  # of this piece of the run
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,15 @@ def start(
     resolved = _resolved(experiment)
     environment.use_threads(options.threads)
     experiment.check()
+    if workers.is_worker(experiment):
+        return Outcome(ExitCode.OK, workers.work(experiment), {"message": "worker"})
     environment.load_torch()  # before env.json is written, which says with how many threads torch computes
     with Preemption() as preemption:
         made = birth.make(out, name, config_resolved=resolved, config_input=config_input)
         with made.run.lock():
-            context = RunContext(made.run, preemption, clock, display.make(options.quiet))
+            context = RunContext(
+                made.run, preemption, clock, display.make(options.quiet), max_minutes=options.max_minutes
+            )
             context.log(f"{name}: run {made.run.run_id} in {made.run.root}")
             try:
                 return _conduct(experiment, context, preemption, options)
@@ -71,6 +77,11 @@ def resume(path: str, options: Options) -> Outcome:
     """Go on from the newest sound checkpoint; a finished run only says what it found."""
     clock = CheckpointClock(options.checkpoint_every)
     run = RunDirectory.open(path)
+    if ranks.is_worker() and (follower := workers.described(run)).ranked:
+        environment.use_threads(options.threads or environment.recorded_threads(run))
+        # where the run is finished already, the first process has nothing to do either
+        message = workers.work(follower) if _finished(run) is None else ""
+        return Outcome(ExitCode.OK, message, {"message": "worker"})
     with Preemption() as preemption, run.lock():
         source = str(run.path("config.resolved.yaml"))
         try:
@@ -88,7 +99,14 @@ def resume(path: str, options: Options) -> Outcome:
         experiment.check()
         environment.load_torch()
         found = checkpoint.newest_sound(run.path("checkpoints"))
-        context = RunContext(run, preemption, clock, display.make(options.quiet), found[1] if found else None)
+        context = RunContext(
+            run,
+            preemption,
+            clock,
+            display.make(options.quiet),
+            found[1] if found else None,
+            options.max_minutes,
+        )
         for warning in environment.differences(run):
             context.log(f"warning: {warning}")
         step = -math.inf
@@ -173,7 +191,8 @@ def _conduct(
         # Preempted without a signal: the experiment has its own reason, and a checkpoint all the same.
         code = preemption.exit_code or ExitCode.PREEMPTED
         state = "interrupted" if code is ExitCode.INTERRUPTED else "preempted"
-        message = f"stopped by {preemption.requested or 'the experiment'}; the checkpoint is safe"
+        other = "the experiment" if math.isinf(options.max_minutes) else "--max-minutes"
+        message = f"stopped by {preemption.requested or other}; the checkpoint is safe"
         return _stopped(context, code, state, message)
     except KeyboardInterrupt:
         message = "stopped by a second Ctrl-C; the last checkpoint is kept"

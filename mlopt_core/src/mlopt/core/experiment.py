@@ -6,10 +6,11 @@ An experiment is a plugin; its constructor is the configuration. It runs without
 
 from __future__ import annotations
 
+import math
 import uuid
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.plugin import Plugin
@@ -33,6 +34,11 @@ class Context:
     def stopping(self) -> bool:
         """Whether the run has to stop: save, then raise `Preempted`."""
         return False
+
+    @property
+    def seconds_left(self) -> float:
+        """Until `stopping` becomes true for lack of time; who can tell how long a step takes stops before."""
+        return math.inf
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint, if there is a place for it."""
@@ -62,6 +68,9 @@ class Context:
 
 class Experiment(Plugin):
     """Base of all kinds of run."""
+
+    #: whether the processes that ``torchrun`` starts run it together; the first alone then has a run directory
+    ranked: ClassVar[bool] = False
 
     def check(self) -> None:
         """Refuse what cannot work (a file, a device, a species) before anything is written.

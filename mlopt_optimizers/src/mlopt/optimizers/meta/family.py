@@ -1,0 +1,89 @@
+"""What a learned optimizer is trained on: a family of systems, and how long its runs are."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from mlopt.core.lazy import torch
+from mlopt.core.plugin import FromRegistry, Plugin, setting
+from mlopt.core.potential import Potential
+from mlopt.core.random import derive, uniform
+from mlopt.core.start import StartSampler
+from mlopt.core.system import SystemSpec
+from mlopt.core.systems import Systems
+from mlopt.optimizers.starts import HarmonicStart
+
+_LENGTH_STREAM = 201
+
+
+class Member(Plugin):
+    """One kind of problem: a system under a potential, from random starts."""
+
+    system: SystemSpec = setting(..., "the atoms: a cluster's formula, or a file")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
+    start: Annotated[StartSampler, FromRegistry("start")] = setting(
+        HarmonicStart(), "where each run begins; the default is that of Learn2Hop"
+    )
+    weight: float = setting(1.0, "share of the problems, relative to the other members", gt=0)
+    reference: float | None = setting(
+        None, "energy that losses are measured in; none: the best that Adam finds", unit="energy", lt=0
+    )
+    target: float | None = setting(
+        None, "energy that counts as a hit, such as the known minimum", unit="energy"
+    )
+    tolerance: float = setting(1e-3, "above the target, and still a hit", unit="energy", ge=0)
+
+    @property
+    def label(self) -> str:
+        """What the member is called in tables: the formula, or the name of the file."""
+        return self.system.cluster or Path(str(self.system.file)).stem
+
+    @cached_property
+    def loaded(self) -> Systems:
+        """The system, a batch of one. Raises InputError where a file cannot be read."""
+        return self.system.load()
+
+
+class Truncation(Plugin):
+    """How long the inner runs of an epoch are.
+
+    full: always the horizon. grow: from `shortest` to the horizon, by the same factor in each of `epochs` epochs, so
+    that theta learns to descend before it learns what needs time. log-uniform: anything between the two, anew in each
+    epoch.
+    """
+
+    kind: Literal["full", "grow", "log-uniform"] = setting("full", "full, grow or log-uniform")
+    shortest: int = setting(100, "inner steps", ge=1)
+    epochs: int = setting(100, "in which runs grow", ge=1)
+
+    def steps(self, horizon: int, epoch: int, seed: int) -> int:
+        """Inner steps of that epoch."""
+        if self.kind == "full" or self.shortest >= horizon:
+            return horizon
+        if self.kind == "grow":
+            share = min(1.0, epoch / self.epochs)
+        else:
+            share = float(
+                uniform(derive(seed, _LENGTH_STREAM, epoch)[None], torch.zeros(1, dtype=torch.int64), 1)
+            )
+        return min(horizon, round(self.shortest * math.exp(share * math.log(horizon / self.shortest))))
+
+
+class Reference(Plugin):
+    """The Adam runs whose best energy becomes -1 (Learn2Hop, section 3.3: 150 starts)."""
+
+    starts: int = setting(150, "for each member", ge=1)
+    steps: int | None = setting(None, "of each; none: the horizon", ge=1)
+    step_size: float = setting(0.01, "of Adam", unit="length", gt=0)
+
+
+class HeldOut(Plugin):
+    """How theta is judged while it is trained, and in the end: as the paper evaluates."""
+
+    starts: int = setting(150, "for each member, that no epoch has", ge=1)
+    steps: int | None = setting(None, "of each; none: the horizon", ge=1)
+    descent: int = setting(1000, "steps of gradient descent after them", ge=0)
+    step_size: float = setting(1e-3, "of that descent", unit="length^2/energy", gt=0)

@@ -1,0 +1,98 @@
+"""What a meta-training comes to: parameters, history, files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlopt.core import atomic
+from mlopt.core.lazy import torch
+
+if TYPE_CHECKING:
+    from mlopt.optimizers.meta.meta_train import MetaTrain
+
+
+@dataclass(frozen=True)
+class MetaTrained:
+    """What training came to: theta (p,), one row of numbers an epoch, and the last look at held-out problems."""
+
+    experiment: MetaTrain
+    theta: torch.Tensor
+    history: list[dict[str, float]]
+    held_out: dict[str, float]
+    wall_s: float
+    ranks: int = 1
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What theta stands for, by name."""
+        return self.experiment.task.named(self.theta)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers that ``mlopt run --json`` prints."""
+        named = self.parameters or self.held_out
+        return {
+            "experiment": "meta-train",
+            "status": "finished",
+            "headline": "learned " + ", ".join(f"{name} {one:.4g}" for name, one in named.items()),
+            "parameters": self.parameters,
+            **self.held_out,
+            "loss": self.history[-1]["loss"],
+            "epochs": self.experiment.epochs,
+            "ranks": self.ranks,
+            "wall_s": round(self.wall_s, 3),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``parameters.json``, ``history.json``, ``theta.safetensors`` and ``training.svg``."""
+        atomic.write_json(folder / "parameters.json", self.parameters)
+        atomic.write_json(folder / "history.json", self.history)
+        save_theta(folder / "theta.safetensors", self.theta, self.experiment, self.experiment.epochs)
+        _draw(self, folder / "training.svg")
+
+
+def save_theta(path: Path, theta: torch.Tensor, experiment: MetaTrain, epoch: int) -> None:
+    """Write the parameters alone: the tensor ``theta (p,)``, and which task, trainer, seed and epoch they are of.
+
+    What they are of is one entry, ``made_by``, of JSON: safetensors writes several in no fixed order.
+    """
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made_by = {
+        "task": type(experiment.task).__name__,
+        "trainer": type(experiment.trainer).__name__,
+        "seed": experiment.seed,
+        "epoch": epoch,
+    }
+    atomic.write_bytes(
+        path, save({"theta": theta.detach().cpu().contiguous()}, {"made_by": json.dumps(made_by)})
+    )
+
+
+def _draw(found: MetaTrained, file: Path) -> None:
+    """Loss and parameters against epochs, and the loss on held-out problems where the task tells it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "mlopt"  # the same picture has the same bytes
+    import matplotlib.pyplot as plt
+
+    names, rows = list(found.parameters), found.history
+    figure, axes = plt.subplots(1, 2 if names else 1, figsize=(9.0, 3.6), layout="constrained", squeeze=False)
+    epochs = [row["epoch"] for row in rows]
+    axes[0, 0].plot(epochs, [row["loss"] for row in rows], color="#3b6ea5", label="training")
+    judged = [(row["epoch"], row["held_out"]) for row in rows if "held_out" in row]
+    if judged:
+        axes[0, 0].plot(*zip(*judged, strict=True), "o-", color="#b5532a", label="held out")
+        axes[0, 0].legend(frameon=False)
+    axes[0, 0].set(xlabel="epoch", ylabel="loss")
+    for name in names:
+        axes[0, 1].semilogy(epochs, [row[name] for row in rows], label=name)
+    if names:
+        axes[0, 1].set(xlabel="epoch")
+        axes[0, 1].legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
