@@ -31,6 +31,7 @@ from mlopt.core.systems import Systems
 from mlopt.optimizers import LBFGS, Adam, BasinHopping, Fire, GradientDescent
 from mlopt.optimizers.fused import cuda as target
 from mlopt.optimizers.fused import launch
+from mlopt.optimizers.learned.learned import LearnedFamily
 from mlopt.potentials import Gupta, LennardJones, StillingerWeber
 
 WARP, LANES = 2, 4
@@ -98,6 +99,8 @@ def advance(case: tuple[Any, ...], launcher: launch.Launcher) -> Progress:
 
 LJ, SMALL = LennardJones(), corners([3, 5, 3], 1.05, 18)
 CAPPED = GradientDescent(step_size=1e-3, max_step=0.05)
+FAMILY = LearnedFamily(species=["Ar", "Kr"], hidden=4, activation="tanh")
+THETA = FAMILY.start() + 0.2 * torch.sin(torch.arange(3)[:, None] + 1.7 * torch.arange(len(FAMILY.start())))
 # as other tests have them, so that the kernels of the CPU are compiled once
 CASES = {
     "gradient descent": (CAPPED, LJ, SMALL, 6),
@@ -106,6 +109,7 @@ CASES = {
     "lbfgs": (LBFGS(), LJ, corners([4], 1.05, 18), 4),
     "basin hopping": (BasinHopping(quench_calls=3, quench_tolerance=0.5), LJ, corners([4], 1.05, 18), 8),
     "gupta": (CAPPED, Gupta(preset="au55-paper"), corners([4, 5], 2.8, 79), 4),
+    "learned": (FAMILY.optimizer(THETA), LJ, corners([3, 5, 3], 1.05, 18), 5),
     "silicon": (CAPPED, StillingerWeber(), corners([4, 5], 2.4, 14), 4),
 }
 

@@ -29,6 +29,7 @@ from mlopt.optimizers import LBFGS, Adam, Angular, BasinHopping, Displacement, E
 from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
 from mlopt.optimizers.fused import engine, launch
 from mlopt.optimizers.fused.compiled import ARRAYS
+from mlopt.optimizers.learned.learned import LearnedFamily
 from mlopt.potentials import Gupta, LennardJones, StillingerWeber
 
 pytest.importorskip("numba")
@@ -76,6 +77,11 @@ def simulate(*names: str) -> None:
 def test_simulated_rollouts() -> None:
     """In one process: it takes seconds to begin."""
     simulate("numbers", "gradient descent", "adam", "fire", "lbfgs")
+
+
+@pytest.mark.slow
+def test_simulated_networks() -> None:
+    simulate("learned")
 
 
 @pytest.mark.slow
@@ -149,6 +155,14 @@ def ptx(optimizer: Optimizer, potential: Potential, systems: Systems, cc: tuple[
     return str(text)
 
 
+def networks(systems: int) -> Optimizer:
+    """One for each system."""
+    family = LearnedFamily(species=["Ar", "Si"])
+    start = family.start()
+    noise = torch.randn(systems, len(start), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return family.optimizer(start + 0.1 * noise)
+
+
 COMPILED: dict[str, tuple[Optimizer, Potential, Systems]] = {
     "lennard-jones, gradient descent": (CAPPED, LJ, clusters([5], 1.1, (18,))),
     "lennard-jones, adam": (Adam(), LJ, clusters([5], 1.1, (18,))),
@@ -159,6 +173,8 @@ COMPILED: dict[str, tuple[Optimizer, Potential, Systems]] = {
     "alloy, lbfgs": (LBFGS(), Gupta(), clusters([5], 2.8, (79, 29))),
     "gold, cut": (CAPPED, Gupta(cutoff=5.5), boxes(2.8, 79)),
     "silicon": (Fire(), StillingerWeber(), boxes(2.6, 14)),
+    "lennard-jones, networks": (networks(3), LJ, clusters([5, 40, 5], 1.1, (18,))),
+    "silicon, networks": (networks(2), StillingerWeber(), boxes(2.6, 14)),
 }
 
 

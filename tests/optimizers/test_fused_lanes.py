@@ -29,6 +29,7 @@ from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
 from mlopt.optimizers.fused import engine, launch
 from mlopt.optimizers.fused.compiled import ARRAYS
 from mlopt.optimizers.fused.source import Writer
+from mlopt.optimizers.learned.learned import LearnedFamily
 from mlopt.potentials import Gupta, LennardJones, StillingerWeber
 
 LANES = 3
@@ -97,6 +98,7 @@ class Team:
             "total64": total,
             "highest64": highest,
             "exp64": np.exp,
+            "log64": np.log,
             "isfinite": math.isfinite,
             "uniform": lanes.uniform,
             "normal": lanes.normal,
@@ -238,6 +240,20 @@ LOCAL = {
 @pytest.mark.parametrize("name", LOCAL)
 def test_local_optimizers(name: str) -> None:
     check(LOCAL[name], LJ, corners([5, 7, 5], fixed=1), 16)
+
+
+def test_a_network_for_each_system() -> None:
+    """Of unlike sizes, on one and on two tiles, two kinds, some atoms fixed."""
+    family = LearnedFamily(species=["Ar", "Kr"], hidden=4)
+    noise = torch.randn(3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theta = family.start(0) + 0.2 * torch.sin(noise * torch.arange(len(family.start(0))))
+    check(family.optimizer(theta), LJ, corners([5, 33, 5], z=(18, 36), fixed=1), 4)
+
+
+def test_a_network_and_images() -> None:
+    family = LearnedFamily(hidden=4)
+    theta = family.start(0) + 0.2 * torch.sin(torch.arange(len(family.start(0))))
+    check(family.optimizer(theta), LennardJones(cutoff=2.1, shift="force"), crystal(1.1, 18), 3)
 
 
 def test_lbfgs_that_goes_back_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.kernel import Kernel, PotentialKernel
 from mlopt.core.landscape import AtomsLandscape, FunctionLandscape, Landscape
+from mlopt.core.lanes import weights_of
 from mlopt.core.move import Move
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.potential import Potential
@@ -80,6 +81,26 @@ def test_exponential(bits: int) -> None:
     np.testing.assert_array_equal([exp(one) for one in special], expected)
 
 
+@pytest.mark.parametrize("bits", [64, 32])
+def test_logarithm(bits: int) -> None:
+    from mlopt.optimizers.fused import cpu
+
+    log, real = {64: (cpu.log64, np.float64), 32: (cpu.log32, np.float32)}[bits]
+    info = np.finfo(real)
+    powers = np.exp2(np.linspace(info.minexp, info.maxexp - 0.1, 20_001))
+    x = np.concatenate([powers, np.linspace(0.3, 3, 9_001), [1.0, 2.0, 0.5]])
+    x = np.concatenate(
+        [x.astype(real), np.array([info.smallest_subnormal, info.tiny / 8, info.max], dtype=real)]
+    )
+    found = np.array([log(one) for one in x], dtype=real)
+    exact = np.log(x.astype(np.longdouble))
+    assert np.all(np.abs(found - exact) <= 1.5 * np.spacing(np.abs(exact).astype(real)))
+    assert log(real(1.0)) == 0.0
+    special = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, -1.0], dtype=real)
+    expected = [np.inf, np.nan, np.nan, -np.inf, -np.inf, np.nan]
+    np.testing.assert_array_equal([log(one) for one in special], expected)
+
+
 def test_finite_is_seen_through_sums() -> None:
     """Where sums may be reordered the compiler takes Numba's own `isfinite` of a sum for true."""
     from mlopt.optimizers.fused import cpu
@@ -124,10 +145,27 @@ def test_what_is_written() -> None:
     text = writer.text
     assert "Dropped" not in text and "Any" not in text and name == "described_0"
     assert "real(2.0) * real(0.5)" in text and "-real(inf)" in text and "a = real(np.nan)" in text
-    assert "range(3)" in text and "settings[2]" in text and "many[unsigned(i)]" in text
+    assert "range(3)" in text and "settings[0][2]" in text and "many[unsigned(i)]" in text
     assert "+ exp(x)" in text or "exp(x) +" in text
     assert f"real({math.pi!r})" in text and "real(a)" in text
     assert writer.settings == [0.0, 1.0, 2.0]
+
+
+def weighted(x: Any, settings: Any) -> float:
+    numbers = weights_of(settings)
+    return numbers[0] * x + settings[0]  # type: ignore[no-any-return]
+
+
+def test_weights_of_kernels_lie_side_by_side() -> None:
+    writer, ours, theirs = Writer(), torch.zeros(3), torch.zeros(4, 2)
+    writer.kernel(Kernel(weighted, (1.0,), weights=ours))
+    writer.kernel(Kernel(weighted, (2.0,), weights=theirs))
+    assert "settings[1][0:3]" in writer.text and "settings[1][3:5]" in writer.text
+    assert "settings[0][0]" in writer.text and "settings[0][1]" in writer.text
+    assert writer.weights[0] is ours and writer.weights[1] is theirs
+    with pytest.raises(InputError, match="`weights_of`: its kernel has no weights"):
+        Writer().kernel(Kernel(weighted, (1.0,)))
+    assert weighted(2.0, [1.0, [3.0]]) == 7.0
 
 
 def plain_caller(x: float) -> float:

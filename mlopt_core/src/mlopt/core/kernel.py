@@ -33,12 +33,15 @@ class Kernel:
         function uses them.
     parts: what the function calls under these names: a plain function, another kernel, or a sequence of kernels of
         which each is called in turn with the same arguments.
+    weights: numbers that are too many for ``settings``, such as those of a network: a tensor (p,), or (n_problems, p)
+        where each problem has its own. ``weights_of(settings)`` of `mlopt.core.lanes` gives them, as an array (p,).
     """
 
     function: Callable[..., Any]
     settings: tuple[Any, ...] = ()
     constants: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, Callable[..., Any] | Kernel | Sequence[Kernel]] = field(default_factory=dict)
+    weights: Any = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,12 @@ class OptimizerKernel:
 
     init: ``init(n, x, rows, numbers, counts, settings)``, writes the state before the first step at ``x (3 n,)``.
     step: ``step(n, x, energy, force, row_energy, atoms, rows, numbers, counts, scratch, settings)``, moves ``x``.
-        ``atoms (4 n,)``: diameter; 1 where an atom may be put elsewhere on a cluster, else 0; 1 where it is free to
-        move, else 0; its kind. ``scratch`` has 10 n numbers for anything.
+        ``atoms (4 n + 12,)``: diameter; 1 where an atom may be put elsewhere on a cluster, else 0; 1 where it is free
+        to move, else 0; its atomic number; then the nine numbers of the cell, and 1 for each periodic direction.
+        ``scratch`` has 10 n numbers for anything, and those of ``reals``.
     finish: ``finish(n, rows, numbers, counts, settings)``, called before the state is handed back.
     spare_numbers, spare_counts: places at the end of ``numbers`` and ``counts``, 0 at the beginning, not handed back.
+    reals: how many numbers of scratch space it needs besides for a system of n atoms.
     """
 
     init: Kernel
@@ -87,3 +92,4 @@ class OptimizerKernel:
     finish: Kernel | None = None
     spare_numbers: int = 0
     spare_counts: int = 0
+    reals: Callable[[int], int] = lambda n: 0

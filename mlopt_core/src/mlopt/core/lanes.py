@@ -49,6 +49,11 @@ def normal(key: int, counter: int, apart: int) -> float:
     return radius * math.cos(2.0 * math.pi * uniform(key, counter + apart))
 
 
+def weights_of(settings: Any) -> Any:
+    """The `Kernel.weights` of this kernel and problem, an array (p,); called in Python, the last of ``settings``."""
+    return settings[-1]
+
+
 def numbers_of(table: Any, pair: int) -> Any:
     """Row ``pair`` of a potential's table, as a tuple of known length."""
     return tuple(table[pair])

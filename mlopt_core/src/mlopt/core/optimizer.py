@@ -103,6 +103,30 @@ class State:
         return replace(self, **loaded)
 
 
+def _cut_settings(plugin: Any, problems: torch.Tensor) -> Any:
+    """A plugin for some of the problems; itself if no setting, nor one of a plugin in its settings, is a tensor."""
+    changed = {}
+    for name in type(plugin).model_fields:
+        value = getattr(plugin, name)
+        part = _cut(value, problems)
+        if part is not value:
+            changed[name] = part
+    return plugin.replace(**changed) if changed else plugin
+
+
+def _cut(value: Any, problems: torch.Tensor) -> Any:
+    if isinstance(value, Optimizer):
+        return value.select(problems)
+    if isinstance(value, Plugin):
+        return _cut_settings(value, problems)
+    if isinstance(value, torch.Tensor):
+        return value[problems] if value.ndim else value
+    if isinstance(value, list) and any(isinstance(one, Plugin) for one in value):
+        parts = [_cut(one, problems) for one in value]
+        return value if all(a is b for a, b in zip(parts, value, strict=True)) else parts
+    return value
+
+
 @dataclass(frozen=True)
 class Found:
     """Local minima that a search has just arrived at.
@@ -141,16 +165,8 @@ class Optimizer(Plugin):
 
     def select(self, problems: torch.Tensor) -> Self:
         """This optimizer for some of the problems: settings with one number a problem are cut down to them."""
-        changed: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if isinstance(value, Optimizer):
-                part = value.select(problems)
-                if part is not value:
-                    changed[name] = part
-            elif isinstance(value, torch.Tensor) and value.ndim:
-                changed[name] = value[problems]
-        return self.replace(**changed) if changed else self
+        made: Self = _cut_settings(self, problems)
+        return made
 
     def kernel(self) -> OptimizerKernel:
         """The same optimizer for the fused engine.

@@ -140,4 +140,5 @@ def hopping_kernel(
         Kernel(kernels.finish, settings, constants, parts),
         quench.spare_numbers,
         quench.spare_counts,
+        quench.reals,
     )

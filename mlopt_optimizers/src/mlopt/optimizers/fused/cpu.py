@@ -1,4 +1,4 @@
-"""The lanes of the CPU: one a system. And an exponential that compiles to vector instructions."""
+"""The lanes of the CPU: one a system. And an exponential and a logarithm that compile to vector instructions."""
 
 from __future__ import annotations
 
@@ -145,3 +145,60 @@ def exp32(x: Any) -> Any:
     value = np.float32(0.0) if x < np.float32(-87.0) else value
     value = np.float32(np.inf) if x > np.float32(88.0) else value
     return value if x == x else x
+
+
+@_exact
+def log64(x: Any) -> Any:
+    """The reduction of fdlibm to x = 2^k (1 + f) with sqrt(1/2) < 1 + f < sqrt(2), and its polynomial: within an ulp.
+
+    Source: e_log.c of fdlibm (Sun Microsystems, 1993).
+    """
+    low = x < 2.2250738585072014e-308
+    y = x * 18014398509481984.0 if low else x  # 2^54: denormal numbers have no exponent of their own
+    bits = np.float64(y).view(np.int64) + np.int64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+    # an integer is made a number by the last bits of a large one: there is no instruction for it before AVX-512
+    whole = np.int64(np.int64(bits >> np.int64(52)) + np.int64(0x4338000000000000 - 0x3FF))
+    k = whole.view(np.float64) - 6755399441055744.0 - (54.0 if low else 0.0)
+    rest = np.int64((bits & np.int64(0x000FFFFFFFFFFFFF)) + np.int64(0x3FE6A09E667F3BCD))
+    f = rest.view(np.float64) - 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    p = 1.479819860511658591e-01
+    p = p * z + 1.531383769920937332e-01
+    p = p * z + 1.818357216161805012e-01
+    p = p * z + 2.222219843214978396e-01
+    p = p * z + 2.857142874366239149e-01
+    p = p * z + 3.999999999940941908e-01
+    p = p * z + 6.666666666666735130e-01
+    half = 0.5 * f * f
+    value: Any = k * 6.93147180369123816490e-01 - (
+        (half - (s * (half + z * p) + k * 1.90821492927058770002e-10)) - f
+    )
+    value = value if x < np.inf else x
+    value = -np.inf if x == 0.0 else value
+    return np.nan if x < 0.0 else value
+
+
+@_exact
+def log32(x: Any) -> Any:
+    """The same in single precision, as FreeBSD's e_logf.c."""
+    low = x < np.float32(1.17549435e-38)
+    y = x * np.float32(16777216.0) if low else x
+    bits = np.float32(y).view(np.int32) + np.int32(0x3F800000 - 0x3F3504F3)
+    whole = np.int32(np.int32(bits >> np.int32(23)) + np.int32(0x4B400000 - 0x7F))
+    k = whole.view(np.float32) - np.float32(12582912.0) - (np.float32(24.0) if low else np.float32(0.0))
+    rest = np.int32((bits & np.int32(0x007FFFFF)) + np.int32(0x3F3504F3))
+    f = rest.view(np.float32) - np.float32(1.0)
+    s = f / (np.float32(2.0) + f)
+    z = s * s
+    p = np.float32(0.24279078841)
+    p = p * z + np.float32(0.28498786688)
+    p = p * z + np.float32(0.40000972152)
+    p = p * z + np.float32(0.66666662693)
+    half = np.float32(0.5) * f * f
+    value: Any = k * np.float32(6.9313812256e-01) - (
+        (half - (s * (half + z * p) + k * np.float32(9.0580006145e-06))) - f
+    )
+    value = value if x < np.float32(np.inf) else x
+    value = np.float32(-np.inf) if x == np.float32(0.0) else value
+    return np.float32(np.nan) if x < np.float32(0.0) else value

@@ -33,6 +33,7 @@ uniform = jit(plain.uniform)
 box_muller = jit(plain.box_muller)
 # as exact as those of the CPU, and nothing has to be vectorised
 exp64 = exp32 = math.exp
+log64 = log32 = math.log
 
 
 @jit

@@ -124,6 +124,13 @@ def _write(
     return writer, writer.function(rollout, parts, constants)
 
 
+def _weights(parts: list[torch.Tensor], like: torch.Tensor, n: int) -> torch.Tensor:
+    """Of all kernels, side by side: (n, p), or (1, p) where no problem has weights of its own."""
+    own = any(one.ndim == 2 for one in parts)
+    rows = [one.detach().to(like).expand(n if own else 1, -1) for one in parts]
+    return torch.cat(rows, 1).contiguous() if rows else like.new_zeros(1, 1)
+
+
 @dataclass(frozen=True)
 class _Slice:
     """Systems of one size after some steps. ended (b, 2): reason or 0, and calls; trace (b, t)."""
@@ -186,7 +193,9 @@ class _Program:
     stop: Stop
     potential: PotentialKernel
     spare: tuple[int, int]
+    reals: Callable[[int], int]
     settings: torch.Tensor
+    weights: torch.Tensor
     chunk: Any
     launcher: Launcher
 
@@ -224,7 +233,9 @@ class _Program:
             stop,
             potential,
             (kernel.spare_numbers, kernel.spare_counts),
+            kernel.reals,
             torch.stack(settings, 1) if settings else like.new_zeros(n, 0),
+            _weights(writer.weights, like, n),
             chunk,
             launcher,
         )
@@ -233,7 +244,9 @@ class _Program:
         """For a part of the problems."""
         if problems.numel() == len(self.settings):
             return self
-        return replace(self, landscape=self.landscape.select(problems), settings=self.settings[problems])
+        weights = self.weights if len(self.weights) == 1 else self.weights[problems]
+        landscape, settings = self.landscape.select(problems), self.settings[problems]
+        return replace(self, landscape=landscape, settings=settings, weights=weights)
 
     def run(self, progress: Progress, limit: int, final: bool = False) -> _Batch:
         """Until every active system has made ``limit`` calls or ended; ``progress`` is not changed.
@@ -280,6 +293,9 @@ class _Program:
             "trace": one.trace,
             "ended": one.ended,
             "settings": self.settings[one.bucket.problems].contiguous(),
+            "weights": self.weights
+            if len(self.weights) == 1
+            else self.weights[one.bucket.problems].contiguous(),
             "table": like.new_tensor(self.potential.table).flatten(0, 1),
             # in the precision in which the eager loop compares
             "conditions": like.new_tensor([target, (stop.fmax or 0.0) ** 2]),
@@ -287,7 +303,7 @@ class _Program:
             "trace_calls": torch.tensor(schedule, dtype=torch.int64, device=like.device),
         }
         space = {
-            "scratch": (4 * n + _SCRATCH * n, like.dtype),
+            "scratch": (4 * n + _SCRATCH * n + self.reals(n), like.dtype),
             "reals": (self.potential.reals(n), like.dtype),
             "integers": (1 + self.potential.integers(n), torch.int64),
         }

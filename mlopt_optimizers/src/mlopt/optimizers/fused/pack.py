@@ -129,7 +129,7 @@ def offsets(state: State, name: str) -> int:
 
 @dataclass(frozen=True)
 class Atoms:
-    """What does not change: atoms (b, 4 n), kinds (b, n), runs (b, r), cell (b, 12)."""
+    """What does not change: atoms (b, 4 n + 12), kinds (b, n), runs (b, r), cell (b, 12)."""
 
     atoms: torch.Tensor
     kinds: torch.Tensor
@@ -156,7 +156,9 @@ def atoms_of(
     for place, number in enumerate(species):
         kinds = torch.where(z == number, place, kinds)
     cell = torch.cat([systems.cell[bucket.problems].reshape(b, 9).to(like), pbc.to(like)], 1)
-    return Atoms(torch.cat(traits, 1).contiguous(), kinds.contiguous(), _runs(kinds), cell.contiguous())
+    return Atoms(
+        torch.cat([*traits, cell], 1).contiguous(), kinds.contiguous(), _runs(kinds), cell.contiguous()
+    )
 
 
 def _runs(kinds: torch.Tensor) -> torch.Tensor:

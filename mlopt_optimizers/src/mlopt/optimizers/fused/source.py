@@ -2,8 +2,9 @@
 
 Names are made unique, annotations and documentation dropped, floating-point literals given the working precision (or
 float32 times 2.0 would be float64), numbers at the top level of modules put in where they are used, and calls to
-`mlopt.core.lanes`, ``math.exp`` and ``math.isfinite`` left for the target to
-define. Indices are made unsigned: kernels have no negative ones.
+`mlopt.core.lanes`, ``math.exp``, ``math.log`` and ``math.isfinite`` left for the target to
+define. In what is written ``settings`` is a pair: the numbers, and the weights. Indices are made unsigned: kernels have
+no negative ones.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ _INTRINSIC = {
 }
 _MATH = {
     "sqrt",
-    "log",
     "log1p",
     "sin",
     "cos",
@@ -41,7 +41,7 @@ _MATH = {
     "tanh",
 }
 #: what a target has its own version of
-_TARGET_MATH = {"exp", "isfinite"}
+_TARGET_MATH = {"exp", "log", "isfinite"}
 _BUILTINS = {"range", "len", "abs", "min", "max", "int"}
 
 
@@ -53,6 +53,8 @@ class Writer:
         self._done: list[str] = []
         #: numbers of all kernels that were added, in order: they share one array
         self.settings: list[Any] = []
+        #: weights of those that have some, (p,) or (n_problems, p), which share another
+        self.weights: list[Any] = []
 
     @property
     def text(self) -> str:
@@ -63,7 +65,12 @@ class Writer:
         """Write a kernel, whose settings are put behind those of the others; returns its name."""
         offset = len(self.settings)
         self.settings.extend(kernel.settings)
-        return self.function(kernel.function, kernel.parts, kernel.constants, offset)
+        share = None
+        if kernel.weights is not None:
+            begin = sum(one.shape[-1] for one in self.weights)
+            share = (begin, begin + kernel.weights.shape[-1])
+            self.weights.append(kernel.weights)
+        return self.function(kernel.function, kernel.parts, kernel.constants, offset, share)
 
     def function(
         self,
@@ -71,11 +78,12 @@ class Writer:
         parts: Mapping[str, Any] | None = None,
         constants: Mapping[str, int] | None = None,
         offset: int = 0,
+        share: tuple[int, int] | None = None,
     ) -> str:
         """Write a function and what it calls; returns its name in the module.
 
         parts, constants: what names stand for, in this function and in the others of its kernel that it calls.
-        offset: where the settings of its kernel begin.
+        offset: where the settings of its kernel begin. share: where its weights begin and end, if it has any.
 
         Raises:
             InputError: something that no kernel can contain, or a source that cannot be read.
@@ -83,7 +91,7 @@ class Writer:
         if not isinstance(function, FunctionType):
             raise InputError(f"{function!r} is no plain Python function, which a kernel has to be")
         tree = _parse(function)
-        tree = _Rewriter(self, function, dict(parts or {}), dict(constants or {}), offset).visit(tree)
+        tree = _Rewriter(self, function, dict(parts or {}), dict(constants or {}), offset, share).visit(tree)
         return self._add(function.__name__, tree)
 
     def chain(self, kernels: Sequence[Kernel], placeholder: FunctionType) -> str:
@@ -142,8 +150,9 @@ class _Rewriter(ast.NodeTransformer):
         parts: dict[str, Any],
         constants: dict[str, int],
         offset: int,
+        share: tuple[int, int] | None,
     ) -> None:
-        self.writer, self.function, self.offset = writer, function, offset
+        self.writer, self.function, self.offset, self.share = writer, function, offset, share
         self.parts, self.constants = parts, constants
         self.local = set(function.__code__.co_varnames)
 
@@ -173,10 +182,20 @@ class _Rewriter(ast.NodeTransformer):
             if not (isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int)):
                 raise self._error("`settings` must be indexed by plain integers")
             node.slice = ast.Constant(node.slice.value + self.offset)
+            node.value = ast.parse("settings[0]", mode="eval").body
         elif not isinstance(node.slice, ast.Slice | ast.Constant | ast.Tuple):
             # a signed index is compared with 0 each time, and the loop around it then not vectorised
             node.slice = ast.Call(ast.Name("unsigned", ast.Load()), [node.slice], [])
         return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name not in self.local and self._global(name) is lanes.weights_of:
+            if self.share is None:
+                raise self._error("`weights_of`: its kernel has no weights")
+            begin, end = self.share
+            return ast.parse(f"settings[1][{begin}:{end}]", mode="eval").body
+        return self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if not (isinstance(node.value, ast.Name) and self._global(node.value.id) is math):
@@ -211,7 +230,8 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(value, FunctionType):
             if value in _INTRINSIC:
                 return ast.Name(_INTRINSIC[value], ast.Load())
-            return ast.Name(self.writer.function(value, self.parts, self.constants, self.offset), ast.Load())
+            name = self.writer.function(value, self.parts, self.constants, self.offset, self.share)
+            return ast.Name(name, ast.Load())
         raise self._error(f"`{node.id}` is neither a number nor a plain function")
 
     def _part(self, part: Any, name: str) -> str:

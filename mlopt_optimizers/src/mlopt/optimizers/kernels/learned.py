@@ -1,0 +1,226 @@
+"""A learned optimizer that acts on components, for one system; see `mlopt.optimizers.learned.learned`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlopt.core.lanes import lane, lanes, sync, weights_of
+from mlopt.optimizers.kernels.basin_hopping import centre_of
+from mlopt.optimizers.kernels.network import (
+    STRIDE,
+    TILE,
+    UNITS,
+    coded,
+    first_layer,
+    other_layers,
+    padded_of,
+)
+from mlopt.optimizers.kernels.radial import ETAS, KINDS, kind_of, radial, stand
+
+#: groups of inputs
+GRADIENT, POSITION, MOMENTS, ADAM, NUMBER, SPECIES, SINES, RADIAL = 1, 1, 1, 1, 1, 0, 1, 1
+#: moments with decays of their own
+DECAYS = 3
+#: inputs of components and of rows, each filled up to a multiple of four
+COMPONENTS, ROWS = 24, 16
+#: where in `weights` the network begins, behind decays and species: inputs of the system and biases of the first
+#: layer, input by input; then as in `first_layer` and `other_layers`; alpha, beta and gamma
+NETWORK = 3
+#: where in `scratch` things are, see `mlopt.optimizers.learned.learned`
+BASE, OF_COMPONENTS, OF_ROWS, HIDDEN, SPACE, OUT, PLACE, PHI, CELL, STANDING = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+
+TIMESCALES = 9
+TINY = 1e-30
+
+
+def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+    """Zero moments."""
+    for k in range(lane(), 6 * DECAYS * n, lanes()):
+        rows[k] = 0.0
+    if lane() == 0:
+        for j in range(DECAYS):
+            numbers[j] = 1.0
+        counts[0] = 0
+
+
+def of_system(n: int, age: float, weights: Any, scratch: Any) -> int:
+    """What number and sines give each unit, with its bias; returns where in ``weights`` the rest of the layer is."""
+    at = NETWORK
+    for u in range(lane(), UNITS, lanes()):
+        scratch[BASE + u] = weights[at + u]
+    at += UNITS
+    if NUMBER == 1:
+        size = math.log(float(n)) * 0.1
+        for u in range(lane(), UNITS, lanes()):
+            scratch[BASE + u] += size * weights[at + u]
+        at += UNITS
+    if SINES == 1:
+        scale = 1.0
+        for s in range(TIMESCALES):
+            sine = math.sin(age / scale)
+            for u in range(lane(), UNITS, lanes()):
+                scratch[BASE + u] += sine * weights[at + u]
+            at += UNITS
+            scale = 3.0 * scale if s % 2 == 0 else 10.0 * (scale / 3.0)
+    return at
+
+
+def code(at: int, eights: int, scratch: Any) -> None:
+    """Put in the place of numbers their magnitudes, and their signs as the input behind them."""
+    for c in range(lane(), 8 * eights, lanes()):
+        magnitude, sign = coded(scratch[at + c])
+        scratch[at + c] = magnitude
+        scratch[at + STRIDE + c] = sign
+
+
+def of_components(
+    n: int,
+    start: int,
+    here: int,
+    padded: int,
+    x: Any,
+    centre: tuple[float, float, float],
+    force: Any,
+    atoms: Any,
+    rows: Any,
+    numbers: Any,
+    weights: Any,
+    scratch: Any,
+) -> None:
+    """The inputs of components of a tile, and the new moments.
+
+    Loops over the rows that there are only move and add numbers; what is costly goes over whole registers.
+    """
+    at, eights = OF_COMPONENTS, 3 * (padded // 8)
+    if GRADIENT == 1:
+        for axis in range(3):
+            for i in range(lane(), here, lanes()):
+                scratch[at + axis * padded + i] = force[axis * n + start + i] * atoms[start + i]
+        sync()
+        code(at, eights, scratch)
+        at += 2 * STRIDE
+    if POSITION == 1:
+        periodic = atoms[4 * n + 9] + atoms[4 * n + 10] + atoms[4 * n + 11] != 0.0
+        for axis in range(3):
+            middle = centre[0] if axis == 0 else centre[1] if axis == 1 else centre[2]
+            for i in range(lane(), here, lanes()):
+                scratch[at + axis * padded + i] = (x[axis * n + start + i] - middle) / atoms[start + i]
+        sync()
+        code(at, eights, scratch)
+        if periodic:
+            for c in range(lane(), 8 * eights, lanes()):
+                scratch[at + c] = 0.0
+                scratch[at + STRIDE + c] = 0.0
+        at += 2 * STRIDE
+    of_adam = at + 4 * DECAYS * MOMENTS * STRIDE
+    for j in range(DECAYS):
+        decay, left = weights[j], 1.0 - numbers[j]
+        mean_at, square_at = 3 * j * n + start, 3 * (DECAYS + j) * n + start
+        sync()  # the space below is still read for the last decay
+        for axis in range(3):
+            c, k = SPACE + axis * padded, axis * n
+            for i in range(lane(), here, lanes()):
+                pull = force[start + k + i] * atoms[start + i]
+                mean = pull + decay * (rows[mean_at + k + i] - pull)
+                square = pull * pull + decay * (rows[square_at + k + i] - pull * pull)
+                rows[mean_at + k + i] = mean
+                rows[square_at + k + i] = square
+                scratch[c + i] = mean
+                scratch[c + STRIDE + i] = square
+        sync()
+        correction, growth = 1.0 / math.sqrt(left), 1.0 / left
+        for c in range(lane(), 8 * eights, lanes()):
+            mean, root = scratch[SPACE + c], math.sqrt(scratch[SPACE + STRIDE + c])
+            if MOMENTS == 1:
+                magnitude, sign = coded(mean)
+                scratch[at + c] = magnitude
+                scratch[at + STRIDE + c] = sign
+                magnitude, sign = coded(root)
+                scratch[at + 2 * STRIDE + c] = magnitude
+                scratch[at + 3 * STRIDE + c] = sign
+            if ADAM == 1:
+                magnitude, sign = coded(mean * growth / (root * correction + TINY))
+                scratch[of_adam + c] = magnitude
+                scratch[of_adam + STRIDE + c] = sign
+        at += 4 * MOMENTS * STRIDE
+        of_adam += 2 * STRIDE
+    at = OF_COMPONENTS + (2 * GRADIENT + 2 * POSITION + (4 * MOMENTS + 2 * ADAM) * DECAYS) * STRIDE
+    while at < OF_COMPONENTS + COMPONENTS * STRIDE:
+        for c in range(lane(), 8 * eights, lanes()):
+            scratch[at + c] = 0.0
+        at += STRIDE
+
+
+def of_rows(
+    n: int, start: int, here: int, padded: int, atoms: Any, cutoff: float, weights: Any, scratch: Any
+) -> None:
+    """The inputs of rows of a tile."""
+    at, width, eights = OF_ROWS, ETAS * max(1, KINDS), padded // 8
+    if RADIAL == 1:
+        radial(n, start, here, padded, atoms, cutoff, weights, DECAYS, CELL, STANDING, PLACE, PHI, scratch)
+        for k in range(width):
+            for i in range(lane(), 8 * eights, lanes()):
+                magnitude, sign = coded(scratch[PHI + k * STRIDE + i])
+                scratch[at + k * STRIDE + i] = magnitude
+                scratch[at + (width + k) * STRIDE + i] = sign
+        at += 2 * width * STRIDE
+    if SPECIES == 1:
+        for s in range(KINDS):
+            for i in range(lane(), 8 * eights, lanes()):
+                kind = kind_of(atoms[3 * n + start + (i if i < here else 0)], weights, DECAYS)
+                scratch[at + s * STRIDE + i] = 1.0 if kind == s else 0.0
+        at += KINDS * STRIDE
+    while at < OF_ROWS + ROWS * STRIDE:
+        for i in range(lane(), 8 * eights, lanes()):
+            scratch[at + i] = 0.0
+        at += STRIDE
+
+
+def step(
+    n: int,
+    x: Any,
+    energy: float,
+    force: Any,
+    row_energy: Any,
+    atoms: Any,
+    rows: Any,
+    numbers: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Inputs, network, move; rows: means, then squares. settings: cutoff."""
+    weights = weights_of(settings)
+    age = counts[0]
+    centre = centre_of(n, x)
+    sync()
+    if lane() == 0:
+        counts[0] = age + 1
+        for j in range(DECAYS):
+            numbers[j] *= weights[j]
+    layer = of_system(n, float(age), weights, scratch)
+    behind = layer + UNITS * (ROWS + COMPONENTS)
+    last = behind + UNITS * UNITS + 3 * UNITS + 2
+    alpha, beta, gamma = weights[last], weights[last + 1], weights[last + 2]
+    moved = STANDING + 3 * n
+    if RADIAL == 1:
+        stand(n, x, atoms, CELL, STANDING, scratch)
+    sync()
+    for start in range(0, n, TILE):
+        here = min(TILE, n - start)
+        padded = padded_of(here)
+        of_components(n, start, here, padded, x, centre, force, atoms, rows, numbers, weights, scratch)
+        of_rows(n, start, here, padded, atoms, settings[0], weights, scratch)
+        sync()
+        first_layer(COMPONENTS, ROWS, BASE, OF_COMPONENTS, OF_ROWS, HIDDEN, weights, layer, padded, scratch)
+        other_layers(HIDDEN, SPACE, OUT, weights, behind, padded, scratch)
+        for axis in range(3):
+            at, k = OUT + axis * padded, axis * n + start
+            for i in range(lane(), here, lanes()):
+                gate = 1.0 + math.exp(-(beta * scratch[at + STRIDE + i] + gamma))
+                size = alpha * atoms[start + i] * atoms[2 * n + start + i]
+                scratch[moved + k + i] = size * scratch[at + i] / gate
+        sync()
+    for k in range(lane(), 3 * n, lanes()):
+        x[k] += scratch[moved + k]
