@@ -1,6 +1,6 @@
 """What every process of `test_ranks.py` runs: a short training; the first writes what came of it.
 
-python ranks_program.py FOLDER [KEY=VALUE ...]: ``trainer`` (names with commas), ``epochs``, ``ranks``, ``timeout``;
+python ranks_program.py FOLDER [KEY=VALUE ...]: ``trainer`` (names with commas), ``ranks``, ``timeout``;
 ``kill``, ``hang`` and ``fail`` name a rank that does so.
 """
 
@@ -83,7 +83,7 @@ class Folder(Context):
         return found[1] if found else None
 
 
-def experiment(trainer: str = "esmc") -> MetaTrain:
+def experiment(trainer: str, epochs: int) -> MetaTrain:
     members = [
         Member(system=SystemSpec(cluster="Ar6"), potential=LennardJones()),
         Member(system=SystemSpec(cluster="Ar4"), potential=Morse(), reference=-6.0),
@@ -96,19 +96,19 @@ def experiment(trainer: str = "esmc") -> MetaTrain:
     return MetaTrain(
         task=task,
         trainer=TRAINERS[trainer],
-        epochs=int(GIVEN.get("epochs", "4")),
+        epochs=epochs,
         evaluate_every=2,
         ranks=int(ranks) if ranks else None,
         rank_timeout=float(GIVEN.get("timeout", "60")),
     )
 
 
-def main(folder: Path, trainer: str) -> None:
+def main(folder: Path, trainer: str, epochs: int = 4) -> None:
     folder.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
     try:
-        found = experiment(trainer).run(Folder(folder))
+        found = experiment(trainer, epochs).run(Folder(folder))
     except MloptError as error:
         (folder / f"error-{rank}.txt").write_text(str(error))
         raise

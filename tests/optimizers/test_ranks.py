@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,15 @@ def run(arguments: Sequence[object], processes: int, code: int = 0) -> str:
     return output
 
 
+def the_program() -> Any:
+    """The program as a module of this process."""
+    spec = importlib.util.spec_from_file_location("ranks_program", PROGRAM)
+    assert spec is not None and spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
 def found(folder: Path, rank: int = 0) -> Any:
     """theta and history."""
     return json.loads((folder / f"theta-{rank}.json").read_text())[:2]
@@ -49,11 +61,7 @@ def found(folder: Path, rank: int = 0) -> Any:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process comes to, by trainer."""
-    folder = tmp_path_factory.mktemp("alone")
-    spec = importlib.util.spec_from_file_location("ranks_program", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
+    folder, program = tmp_path_factory.mktemp("alone"), the_program()
     for name in TRAINERS:
         program.main(folder / name, name)
     return {name: found(folder / name) for name in TRAINERS}
@@ -102,6 +110,36 @@ def test_a_killed_rank_resumes(tmp_path: Path, alone: dict[str, Any], victim: in
     assert not list((tmp_path / "pes").glob("theta-*"))
     run([tmp_path, "trainer=pes"], 3 if victim else 2)
     assert found(tmp_path / "pes") == alone["pes"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_kills_at_random_instants(tmp_path: Path) -> None:
+    """Twenty SIGKILLs: the training goes on from what is on the disk, and ends with the same bits."""
+    program = the_program()
+    whole = tmp_path / "whole"
+    began = time.monotonic()
+    program.main(whole, "esmc", epochs=30)
+    length = time.monotonic() - began
+    chance, kills, number = random.Random(0), 0, 0
+    while kills < 20:
+        folder, code = tmp_path / f"run{number}", 1
+        number += 1
+        while code != 0:
+            child = os.fork()
+            if child == 0:
+                try:
+                    program.main(folder, "esmc", epochs=30)
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            if kills < 20:
+                time.sleep(chance.uniform(0.0, 0.9 * length))
+                os.kill(child, signal.SIGKILL)
+                kills += 1
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert code in (0, -signal.SIGKILL)
+        assert found(folder) == found(whole)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from mlopt.optimizers.meta.es import ES, ESMC
 from mlopt.optimizers.meta.family import HeldOut, Member, Reference, Truncation
 from mlopt.optimizers.meta.ga import GA
 from mlopt.optimizers.meta.meta_train import MetaTrain
+from mlopt.optimizers.meta.meta_trained import save_theta
 from mlopt.optimizers.meta.outer import OuterAdam
 from mlopt.optimizers.meta.pes import PES
 from mlopt.optimizers.meta.rollout_task import RolloutTask
@@ -281,6 +284,44 @@ def test_parameters_alone_can_be_read_by_anyone(tmp_path: Any) -> None:
         assert torch.equal(file.get_tensor("theta"), found.theta)
         made_by = json.loads(file.metadata()["made_by"])
     assert made_by == {"task": "RolloutTask", "trainer": "GA", "seed": 0, "epoch": 1}
+
+
+def test_training_starts_from_parameters_of_another(tmp_path: Any) -> None:
+    found = MetaTrain(task=task(), trainer=GA(population=2), epochs=2).run(Recorder(tmp_path))
+    file = str(tmp_path / "theta.safetensors")
+    again = MetaTrain(task=task(), trainer=GA(population=2), epochs=1, theta=file)
+    assert torch.equal(again.first_theta(), found.theta)
+    ahead = MetaTrain(
+        task=task(), trainer=ES(population=2, outer=OuterAdam(step_size=1e-12)), epochs=1, theta=file
+    )
+    assert ahead.run().theta.tolist() == pytest.approx(found.theta.tolist(), abs=1e-10)
+    with pytest.raises(
+        InputError, match=r"theta.safetensors: 2 parameters, and this task has 1: it was trained with"
+    ):
+        MetaTrain(task=task(learnable=Hopper()), trainer=ES(), theta=file).check()
+    with pytest.raises(InputError, match=r"nowhere: cannot be read \(No such file"):
+        again.replace(theta="nowhere").check()
+    (tmp_path / "bad").write_bytes(b"\x80\x04 a pickle")
+    with pytest.raises(InputError, match=r"bad: no file of parameters"):
+        again.replace(theta=str(tmp_path / "bad")).check()
+    save_theta(tmp_path / "nan", torch.tensor([0.0, math.nan]), again, 1)
+    with pytest.raises(InputError, match=r"nan: holds NaN or infinity"):
+        again.replace(theta=str(tmp_path / "nan")).check()
+
+
+def test_weights_are_written_as_their_optimizer_reads_them(tmp_path: Any) -> None:
+    class Network(LearnedAdam):
+        def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
+            path.with_suffix(".json").write_text(json.dumps([theta.tolist(), training]))
+
+    found = MetaTrain(task=task(learnable=Network()), trainer=GA(population=2), epochs=1).run(
+        Recorder(tmp_path)
+    )
+    theta, training = json.loads((tmp_path / "weights.json").read_text())
+    assert (
+        theta == found.theta.tolist() and training["horizon"] == 30 and training["results"] == found.held_out
+    )
+    assert training["estimator"] == {"name": "ga", "population": 2, "sigma": 0.1}
 
 
 def test_pieces_of_time_end_before_the_time_is_up() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from mlopt.core.lazy import torch
@@ -117,6 +119,13 @@ class Learnable(Plugin):
     def named(self, theta: torch.Tensor) -> dict[str, float]:
         """What ``theta (p,)`` stands for, by name, where it is few numbers; {} for networks."""
         return {}
+
+    def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
+        """Write ``theta (p,)`` to ``path`` (``.safetensors``) in the form that the optimizer's own settings read.
+
+        training: what to tell of the training: task_family, horizon, estimator, seeds, cost, results, command. Nothing
+        is written here: few numbers, as `named` gives them, are settings themselves.
+        """
 
 
 @dataclass

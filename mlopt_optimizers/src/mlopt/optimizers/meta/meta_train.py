@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
+
+from pydantic import field_validator
 
 from mlopt.core.checkpoint import Checkpoint, dumps, loads
 from mlopt.core.errors import InputError, MloptError
@@ -13,7 +16,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.meta import MetaState, MetaTrainer, Task
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.optimizers.meta import ranks
-from mlopt.optimizers.meta.meta_trained import MetaTrained, save_theta
+from mlopt.optimizers.meta.meta_trained import MetaTrained, load_theta, save_theta
 
 _MEMORY = "memory."
 
@@ -30,6 +33,9 @@ class MetaTrain(Experiment):
     trainer: Annotated[MetaTrainer, FromRegistry("meta-trainer")] = setting(..., "how")
     epochs: int = setting(200, "how many", ge=1)
     evaluate_every: int = setting(20, "epochs between two looks at problems that are held out", ge=1)
+    theta: str | None = setting(
+        None, "parameters to start from: a `theta.safetensors` of an earlier training"
+    )
     seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
     max_minutes: float | None = setting(
         None, "wall time of one piece: the run then stops, as if it were told to, and can be resumed", gt=0
@@ -40,12 +46,23 @@ class MetaTrain(Experiment):
     def check(self) -> None:
         """Look at the task's first parameters: a model, a file or a path that cannot work says so."""
         ranks.check(self.ranks)
-        theta = self.task.theta
+        theta = self.first_theta()
         if theta.ndim != 1 or not bool(torch.isfinite(theta).all()):
             raise InputError(
                 f"{type(self.task).__name__} starts at parameters that are no vector of finite numbers; check what it "
                 f"starts from"
             )
+
+    def first_theta(self) -> torch.Tensor:
+        """Where training starts: (p,) float64, from the file or from the task. Raises InputError as `check`."""
+        theta = self.task.theta
+        return theta if self.theta is None else load_theta(Path(self.theta), theta.numel())
+
+    @field_validator("theta")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        # a run may be resumed from another folder
+        return None if value is None else str(Path(value).expanduser().absolute())
 
     def run(self, context: Context | None = None) -> MetaTrained:
         """Train, and write results where ``context`` has a place for them.
@@ -91,7 +108,7 @@ class _Training:
         state = self._restored()
         fresh = state is None
         self.task.prepare()
-        state = state or MetaState(self.task.theta)
+        state = state or MetaState(experiment.first_theta())
         if fresh:
             self._save(state)  # what `prepare` computed can be costly
         while state.epoch < experiment.epochs:

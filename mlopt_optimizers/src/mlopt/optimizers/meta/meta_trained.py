@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlopt.core import atomic
+from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
+from mlopt.core.meta import Learnable
 
 if TYPE_CHECKING:
     from mlopt.optimizers.meta.meta_train import MetaTrain
@@ -46,11 +48,30 @@ class MetaTrained:
         }
 
     def write(self, folder: Path) -> None:
-        """Write ``parameters.json``, ``history.json``, ``theta.safetensors`` and ``training.svg``."""
+        """Write ``parameters.json``, ``history.json``, ``theta.safetensors`` and ``training.svg``.
+
+        Where the task has a learnable whose optimizer reads weights, ``weights.safetensors`` too, with its card.
+        """
         atomic.write_json(folder / "parameters.json", self.parameters)
         atomic.write_json(folder / "history.json", self.history)
         save_theta(folder / "theta.safetensors", self.theta, self.experiment, self.experiment.epochs)
+        learnable = getattr(self.experiment.task, "learnable", None)
+        if isinstance(learnable, Learnable):
+            learnable.write_weights(self.theta, folder / "weights.safetensors", self.training())
         _draw(self, folder / "training.svg")
+
+    def training(self) -> dict[str, Any]:
+        """What a card of weights tells of how they came about."""
+        config = self.experiment.config()
+        return {
+            "task_family": config["task"],
+            "horizon": config["task"].get("horizon"),
+            "estimator": config["trainer"],
+            "seeds": [self.experiment.seed],
+            "cost": {"epochs": self.experiment.epochs, "ranks": self.ranks, "wall_s": round(self.wall_s, 1)},
+            "results": self.held_out,
+            "command": "mlopt run, with the `config.resolved.yaml` of this training",
+        }
 
 
 def save_theta(path: Path, theta: torch.Tensor, experiment: MetaTrain, epoch: int) -> None:
@@ -70,6 +91,30 @@ def save_theta(path: Path, theta: torch.Tensor, experiment: MetaTrain, epoch: in
     atomic.write_bytes(
         path, save({"theta": theta.detach().cpu().contiguous()}, {"made_by": json.dumps(made_by)})
     )
+
+
+def load_theta(path: Path, size: int) -> torch.Tensor:
+    """The parameters in a file that `save_theta` has written: (size,) float64.
+
+    Raises:
+        InputError: no such file, no such tensor, another number of parameters, or one that is not finite.
+    """
+    from safetensors.torch import load
+
+    try:
+        theta = load(path.read_bytes())["theta"].to(torch.float64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # whatever safetensors finds wrong: nothing of the file is executed
+        raise InputError(f"{path}: no file of parameters ({type(error).__name__}: {error})") from error
+    if theta.shape != (size,):
+        raise InputError(
+            f"{path}: {theta.numel()} parameters, and this task has {size}: it was trained with other features, "
+            f"another network or other species"
+        )
+    if not bool(torch.isfinite(theta).all()):
+        raise InputError(f"{path}: holds NaN or infinity; take an older file")
+    return theta
 
 
 def _draw(found: MetaTrained, file: Path) -> None:
