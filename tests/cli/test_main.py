@@ -13,8 +13,8 @@ import pytest
 
 from mlopt.cli.main import COMMANDS
 
-# What the light commands may cost: seconds of processor time, the best of a few. They take 0.35 on a quiet machine; what
-# shares a core with others is charged for their use of it.
+# What the light commands may cost: seconds of processor time, the best of a few. They take 0.35 on a quiet machine;
+# what shares a core with others is charged for their use of it.
 MOST_SECONDS = 0.7
 HEAVY = ("torch", "ase", "matplotlib", "rich", "numpy", "scipy")
 
