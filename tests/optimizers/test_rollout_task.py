@@ -24,6 +24,8 @@ from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.adam import Adam
 from mlopt.optimizers.basin_hopping import BasinHopping
 from mlopt.optimizers.gradient_descent import GradientDescent
+from mlopt.optimizers.learned.learned import Learned, LearnedFamily
+from mlopt.optimizers.learned.weights import read_card
 from mlopt.optimizers.meta import rollout_task
 from mlopt.optimizers.meta.es import ES, ESMC
 from mlopt.optimizers.meta.family import HeldOut, Member, Reference, Truncation
@@ -322,6 +324,24 @@ def test_weights_are_written_as_their_optimizer_reads_them(tmp_path: Any) -> Non
         theta == found.theta.tolist() and training["horizon"] == 30 and training["results"] == found.held_out
     )
     assert training["estimator"] == {"name": "ga", "population": 2, "sigma": 0.1}
+
+
+def test_a_network_is_trained_and_used(tmp_path: Any) -> None:
+    """From nothing to a file of weights that the optimizer reads, and that does what was trained."""
+    family = task(learnable=LearnedFamily(), horizon=20)
+    found = MetaTrain(task=family, trainer=ESMC(population=4), epochs=2, evaluate_every=2).run(
+        Recorder(tmp_path)
+    )
+    weights = str(tmp_path / "weights.safetensors")
+    assert found.experiment.task.theta.tolist() != found.theta.tolist()
+    systems = family.members[0].loaded
+    landscape = AtomsLandscape(systems, LennardJones())
+    x = family.members[0].start.sample(systems, landscape.diameter, torch.tensor([5]))
+    read = minimize(landscape, Learned(weights=weights), x, force_calls=21, engine="eager")
+    kept = minimize(landscape, LearnedFamily().optimizer(found.theta), x, force_calls=21, engine="eager")
+    still = minimize(landscape, LearnedFamily().optimizer(family.theta), x, force_calls=21, engine="eager")
+    assert torch.equal(read.x, kept.x) and not torch.equal(still.x, kept.x)
+    assert read_card(weights, "learned").training["results"] == found.held_out
 
 
 def test_pieces_of_time_end_before_the_time_is_up() -> None:

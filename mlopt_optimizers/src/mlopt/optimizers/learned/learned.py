@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
@@ -20,7 +22,7 @@ from mlopt.optimizers.kernels import network as network_kernels
 from mlopt.optimizers.learned import equivariant
 from mlopt.optimizers.learned.inputs import Inputs, Seen
 from mlopt.optimizers.learned.network import ALPHA, Layout, by_component
-from mlopt.optimizers.learned.weights import load_theta, read_card, shipped
+from mlopt.optimizers.learned.weights import load_theta, read_card, save_weights, shipped
 
 #: radial functions by a series up to this cutoff: see `mlopt.optimizers.kernels.radial`
 _SHORT = 2.6
@@ -288,6 +290,10 @@ class LearnedFamily(Inputs, Learnable):
         learned = self._learned(theta)
         parts = learned.layout.split(theta, theta)
         return {name: float(getattr(parts, name)) for name in ("alpha", "beta", "gamma")}
+
+    def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
+        """A file for the setting `weights` of `Learned`, with its card."""
+        save_weights(path, theta, "learned", self.settings(), training)
 
     def _learned(self, theta: torch.Tensor | None) -> Learned:
         settings = {name: getattr(self, name) for name in Inputs.model_fields}
