@@ -1,0 +1,59 @@
+"""`LearnedHopping` as something that can be trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import model_validator
+
+from mlopt.core.lazy import torch
+from mlopt.core.meta import Learnable
+from mlopt.core.optimizer import Optimizer
+from mlopt.core.plugin import FromRegistry, setting
+from mlopt.optimizers.learned.hop import LearnedHopping
+from mlopt.optimizers.learned.hop_network import first_theta, quench_of
+
+
+class LearnedHop(Learnable):
+    """Basin hopping whose hop is learned: what theta means stands at `LearnedHopping`.
+
+    Training starts as basin hopping whose moves are made in given shares: the network says nothing yet.
+    """
+
+    search: Annotated[LearnedHopping, FromRegistry("optimizer")] = setting(
+        LearnedHopping(), "all that is not learned: the quench, the moves, the horizon"
+    )
+    shares: list[float] = setting(
+        [0.9, 0.02, 0.02, 0.02, 0.02, 0.001],
+        "of the hops where training starts, for the displacement and each move; their sum does not matter",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        wanted = 1 + len(self.search.moves)
+        if len(self.shares) != wanted or not all(0 < one < float("inf") for one in self.shares):
+            raise ValueError(
+                f"`shares` must be {wanted} positive numbers, for the displacement and {wanted - 1} moves, "
+                f"got {self.shares}"
+            )
+        return self
+
+    def start(self, seed: int = 0) -> torch.Tensor:
+        """See `Learnable.start`."""
+        if self.search.theta is not None or self.search.weights is not None:
+            return self.search.network.clone()
+        whole = sum(self.shares)
+        return first_theta([one / whole for one in self.shares], seed)
+
+    def optimizer(self, theta: torch.Tensor) -> Optimizer:
+        """See `Learnable.optimizer`."""
+        return self.search.replace(theta=theta)
+
+    def named(self, theta: torch.Tensor) -> dict[str, float]:
+        """What stands outside the network: the tolerance of a quench, and how it widens with height."""
+        factor, widening = quench_of(theta.detach())
+        return {
+            "quench_tolerance": self.search.quench_tolerance * float(factor),
+            "quench_widening": float(widening),
+        }

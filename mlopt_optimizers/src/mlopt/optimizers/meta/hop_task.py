@@ -1,0 +1,127 @@
+"""The task `hop`: how soon a search finds the global minima of a family of clusters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import model_validator
+
+from mlopt.core.driver import Driver
+from mlopt.core.elements import parse_formula
+from mlopt.core.engine import EngineName
+from mlopt.core.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.meta import Learnable, Task
+from mlopt.core.plugin import FromRegistry, Plugin, setting
+from mlopt.core.potential import Potential
+from mlopt.core.progress import Outcome
+from mlopt.core.random import derive, problem_keys
+from mlopt.core.start import StartSampler
+from mlopt.core.statistics import mean_calls_to_hit, wilson
+from mlopt.core.stop import Stop
+from mlopt.core.systems import Systems
+from mlopt.optimizers.learned.hop_family import LearnedHop
+from mlopt.optimizers.starts import SphereStart
+
+#: the epoch whose starts are for `HopTask.evaluate` alone
+HELD_OUT = 2**31
+#: keeps the random numbers of starts apart from those of the search that follows
+_START_STREAM = 1
+#: height above the target, in its energy, that costs half of what a miss can cost besides
+_HALF = 0.01
+
+
+class Hunt(Plugin):
+    """A cluster and the lowest energy that is known of it."""
+
+    cluster: str = setting(..., "formula, such as Ar38")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
+    target: float = setting(..., "energy of the global minimum, or the lowest known", unit="energy")
+    tolerance: float = setting(1e-3, "above it, and still reached", unit="energy", ge=0)
+    force_calls: int | None = setting(None, "of each start; none: those of the task", ge=1)
+    weight: float = setting(1.0, "of this cluster in the loss", gt=0)
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers.
+
+        Raises:
+            InputError: it is no formula.
+        """
+        return parse_formula(self.cluster)
+
+
+class HopTask(Task):
+    """Learn a search: the loss of a start is the share of its force calls after which it hit the target.
+
+    A start that did not hit has a loss between 1 and 2: 1 + h / (h + s), with the height h of its lowest energy above
+    the target, and s a hundredth of that. So any hit ranks before any miss, and misses by how near they came. All theta
+    of an epoch meet the same starts and draw the same random numbers; a whole population is one batch, in which every
+    problem has its own theta.
+    """
+
+    systems: list[Hunt] = setting(..., "the family; several sizes and potentials may be mixed", min_length=1)
+    learnable: Annotated[Learnable, FromRegistry("learnable")] = setting(LearnedHop(), "what is learned")
+    start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where searches begin")
+    starts: int = setting(12, "of each cluster, in each epoch", ge=1)
+    force_calls: int = setting(20_000, "of each start", ge=1)
+    held_out: int = setting(100, "starts of each cluster in an evaluation", ge=1)
+    engine: EngineName = setting("auto", "see engines: eager, fused, or auto")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for one in self.systems:
+            one.potential.check(Systems.cluster(one.elements))
+        return self
+
+    @property
+    def theta(self) -> torch.Tensor:
+        return self.learnable.start()
+
+    def named(self, theta: torch.Tensor) -> dict[str, float]:
+        return self.learnable.named(theta)
+
+    def losses(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
+        weights = torch.tensor([one.weight for one in self.systems], dtype=torch.float64)
+        weights = weights.repeat_interleave(self.starts)
+        return (self.table(theta, epoch, seed) * weights).sum(1) / weights.sum()
+
+    def table(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
+        """The loss of each start: (b, systems x starts), cluster after cluster."""
+        found = [self._losses(one, place, theta, epoch, seed) for place, one in enumerate(self.systems)]
+        return torch.cat(found, 1)
+
+    def _losses(self, hunt: Hunt, place: int, theta: torch.Tensor, epoch: int, seed: int) -> torch.Tensor:
+        tally = self._outcome(hunt, place, theta, epoch, seed, self.starts).tally
+        height = (tally.energy.to(torch.float64) - hunt.target).clamp(min=0.0)
+        # a search that met no finite energy is as high as can be
+        miss = torch.where(height.isfinite(), 1.0 + height / (height + _HALF * abs(hunt.target)), 2.0)
+        share = tally.first_hit / (hunt.force_calls or self.force_calls)
+        return torch.where(tally.first_hit > 0, share, miss).reshape(len(theta), self.starts)
+
+    def _outcome(
+        self, hunt: Hunt, place: int, theta: torch.Tensor, epoch: int, seed: int, starts: int
+    ) -> Outcome:
+        """Search with each of ``theta (b, p)`` from the same starts: b x starts problems."""
+        b, calls = len(theta), hunt.force_calls or self.force_calls
+        key = derive(problem_keys(seed, torch.arange(starts)), epoch, place)
+        one = Systems.cluster(hunt.elements, starts)
+        x = self.start.sample(one, hunt.potential.diameter(one.z), derive(key, _START_STREAM))
+        landscape = AtomsLandscape(Systems.cluster(hunt.elements, b * starts), hunt.potential)
+        stop = Stop(calls, target=hunt.target, target_tolerance=hunt.tolerance, on_target="stop-start")
+        searches = self.learnable.optimizer(theta.repeat_interleave(starts, 0))
+        driver = Driver(landscape, searches, stop, keep=1, engine=self.engine)
+        return driver.advance(driver.begin(x.repeat(b, 1), key.repeat(b))).outcome
+
+    def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
+        """For each cluster: the share of held-out starts that hit, its 95 % interval, and calls per hit if any did."""
+        found: dict[str, float] = {}
+        for place, hunt in enumerate(self.systems):
+            outcome = self._outcome(hunt, place, theta[None], HELD_OUT, seed, self.held_out)
+            first = [None if hit < 0 else hit for hit in outcome.tally.first_hit.tolist()]
+            rate = wilson(sum(hit is not None for hit in first), self.held_out)
+            numbers = {"hits": rate.mean, "hits_low": rate.low, "hits_high": rate.high}
+            if rate.mean:
+                numbers["calls_per_hit"] = mean_calls_to_hit(first, outcome.calls.tolist()).mean
+            found |= {f"{hunt.cluster}_{name}": value for name, value in numbers.items()}
+        return found
