@@ -66,12 +66,12 @@ def of_system(n: int, age: float, weights: Any, scratch: Any) -> int:
     return at
 
 
-def code(at: int, eights: int, scratch: Any) -> None:
+def code(at: int, eights: int, given: Any) -> None:
     """Put in the place of numbers their magnitudes, and their signs as the input behind them."""
     for c in range(lane(), 8 * eights, lanes()):
-        magnitude, sign = coded(scratch[at + c])
-        scratch[at + c] = magnitude
-        scratch[at + STRIDE + c] = sign
+        magnitude, sign = coded(given[at + c])
+        given[at + c] = magnitude
+        given[at + STRIDE + c] = sign
 
 
 def of_components(
@@ -86,32 +86,33 @@ def of_components(
     rows: Any,
     numbers: Any,
     weights: Any,
-    scratch: Any,
+    given: Any,
+    space: Any,
 ) -> None:
     """The inputs of components of a tile, and the new moments.
 
     Loops over the rows that there are only move and add numbers; what is costly goes over whole registers.
     """
-    at, eights = OF_COMPONENTS, 3 * (padded // 8)
+    at, eights = 0, 3 * (padded // 8)
     if GRADIENT == 1:
         for axis in range(3):
             for i in range(lane(), here, lanes()):
-                scratch[at + axis * padded + i] = force[axis * n + start + i] * atoms[start + i]
+                given[at + axis * padded + i] = force[axis * n + start + i] * atoms[start + i]
         sync()
-        code(at, eights, scratch)
+        code(at, eights, given)
         at += 2 * STRIDE
     if POSITION == 1:
         periodic = atoms[4 * n + 9] + atoms[4 * n + 10] + atoms[4 * n + 11] != 0.0
         for axis in range(3):
             middle = centre[0] if axis == 0 else centre[1] if axis == 1 else centre[2]
             for i in range(lane(), here, lanes()):
-                scratch[at + axis * padded + i] = (x[axis * n + start + i] - middle) / atoms[start + i]
+                given[at + axis * padded + i] = (x[axis * n + start + i] - middle) / atoms[start + i]
         sync()
-        code(at, eights, scratch)
+        code(at, eights, given)
         if periodic:
             for c in range(lane(), 8 * eights, lanes()):
-                scratch[at + c] = 0.0
-                scratch[at + STRIDE + c] = 0.0
+                given[at + c] = 0.0
+                given[at + STRIDE + c] = 0.0
         at += 2 * STRIDE
     of_adam = at + 4 * DECAYS * MOMENTS * STRIDE
     for j in range(DECAYS):
@@ -119,61 +120,84 @@ def of_components(
         mean_at, square_at = 3 * j * n + start, 3 * (DECAYS + j) * n + start
         sync()  # the space below is still read for the last decay
         for axis in range(3):
-            c, k = SPACE + axis * padded, axis * n
+            c, k = axis * padded, axis * n
             for i in range(lane(), here, lanes()):
                 pull = force[start + k + i] * atoms[start + i]
                 mean = pull + decay * (rows[mean_at + k + i] - pull)
                 square = pull * pull + decay * (rows[square_at + k + i] - pull * pull)
                 rows[mean_at + k + i] = mean
                 rows[square_at + k + i] = square
-                scratch[c + i] = mean
-                scratch[c + STRIDE + i] = square
+                space[c + i] = mean
+                space[STRIDE + c + i] = square
         sync()
         correction, growth = 1.0 / math.sqrt(left), 1.0 / left
         for c in range(lane(), 8 * eights, lanes()):
-            mean, root = scratch[SPACE + c], math.sqrt(scratch[SPACE + STRIDE + c])
+            mean, root = space[c], math.sqrt(space[STRIDE + c])
             if MOMENTS == 1:
                 magnitude, sign = coded(mean)
-                scratch[at + c] = magnitude
-                scratch[at + STRIDE + c] = sign
+                given[at + c] = magnitude
+                given[at + STRIDE + c] = sign
                 magnitude, sign = coded(root)
-                scratch[at + 2 * STRIDE + c] = magnitude
-                scratch[at + 3 * STRIDE + c] = sign
+                given[at + 2 * STRIDE + c] = magnitude
+                given[at + 3 * STRIDE + c] = sign
             if ADAM == 1:
                 magnitude, sign = coded(mean * growth / (root * correction + TINY))
-                scratch[of_adam + c] = magnitude
-                scratch[of_adam + STRIDE + c] = sign
+                given[of_adam + c] = magnitude
+                given[of_adam + STRIDE + c] = sign
         at += 4 * MOMENTS * STRIDE
         of_adam += 2 * STRIDE
-    at = OF_COMPONENTS + (2 * GRADIENT + 2 * POSITION + (4 * MOMENTS + 2 * ADAM) * DECAYS) * STRIDE
-    while at < OF_COMPONENTS + COMPONENTS * STRIDE:
+    at = (2 * GRADIENT + 2 * POSITION + (4 * MOMENTS + 2 * ADAM) * DECAYS) * STRIDE
+    while at < COMPONENTS * STRIDE:
         for c in range(lane(), 8 * eights, lanes()):
-            scratch[at + c] = 0.0
+            given[at + c] = 0.0
         at += STRIDE
 
 
 def of_rows(
-    n: int, start: int, here: int, padded: int, atoms: Any, cutoff: float, weights: Any, scratch: Any
+    n: int,
+    start: int,
+    here: int,
+    padded: int,
+    atoms: Any,
+    cutoff: float,
+    weights: Any,
+    given: Any,
+    phi: Any,
+    scratch: Any,
 ) -> None:
     """The inputs of rows of a tile."""
-    at, width, eights = OF_ROWS, ETAS * max(1, KINDS), padded // 8
+    at, width, eights = 0, ETAS * max(1, KINDS), padded // 8
     if RADIAL == 1:
-        radial(n, start, here, padded, atoms, cutoff, weights, DECAYS, CELL, STANDING, PLACE, PHI, scratch)
+        radial(
+            n,
+            start,
+            here,
+            padded,
+            atoms,
+            cutoff,
+            weights,
+            DECAYS,
+            CELL,
+            STANDING,
+            scratch[PLACE:],
+            phi,
+            scratch,
+        )
         for k in range(width):
             for i in range(lane(), 8 * eights, lanes()):
-                magnitude, sign = coded(scratch[PHI + k * STRIDE + i])
-                scratch[at + k * STRIDE + i] = magnitude
-                scratch[at + (width + k) * STRIDE + i] = sign
+                magnitude, sign = coded(phi[k * STRIDE + i])
+                given[at + k * STRIDE + i] = magnitude
+                given[at + (width + k) * STRIDE + i] = sign
         at += 2 * width * STRIDE
     if SPECIES == 1:
         for s in range(KINDS):
             for i in range(lane(), 8 * eights, lanes()):
                 kind = kind_of(atoms[3 * n + start + (i if i < here else 0)], weights, DECAYS)
-                scratch[at + s * STRIDE + i] = 1.0 if kind == s else 0.0
+                given[at + s * STRIDE + i] = 1.0 if kind == s else 0.0
         at += KINDS * STRIDE
-    while at < OF_ROWS + ROWS * STRIDE:
+    while at < ROWS * STRIDE:
         for i in range(lane(), 8 * eights, lanes()):
-            scratch[at + i] = 0.0
+            given[at + i] = 0.0
         at += STRIDE
 
 
@@ -206,21 +230,23 @@ def step(
     moved = STANDING + 3 * n
     if RADIAL == 1:
         stand(n, x, atoms, CELL, STANDING, scratch)
+    given, by_row, phi = scratch[OF_COMPONENTS:], scratch[OF_ROWS:], scratch[PHI:]
+    hidden, space, out = scratch[HIDDEN:], scratch[SPACE:], scratch[OUT:]
     sync()
     for start in range(0, n, TILE):
         here = min(TILE, n - start)
         padded = padded_of(here)
-        of_components(n, start, here, padded, x, centre, force, atoms, rows, numbers, weights, scratch)
-        of_rows(n, start, here, padded, atoms, settings[0], weights, scratch)
+        of_components(n, start, here, padded, x, centre, force, atoms, rows, numbers, weights, given, space)
+        of_rows(n, start, here, padded, atoms, settings[0], weights, by_row, phi, scratch)
         sync()
-        first_layer(COMPONENTS, ROWS, BASE, OF_COMPONENTS, OF_ROWS, HIDDEN, weights, layer, padded, scratch)
-        other_layers(HIDDEN, SPACE, OUT, weights, behind, padded, scratch)
+        first_layer(COMPONENTS, ROWS, scratch[BASE:], given, by_row, hidden, weights, layer, padded)
+        other_layers(hidden, space, out, weights, behind, padded)
         for axis in range(3):
-            at, k = OUT + axis * padded, axis * n + start
+            at, k = axis * padded, axis * n + start
             for i in range(lane(), here, lanes()):
-                gate = 1.0 + math.exp(-(beta * scratch[at + STRIDE + i] + gamma))
+                gate = 1.0 + math.exp(-(beta * out[STRIDE + at + i] + gamma))
                 size = alpha * atoms[start + i] * atoms[2 * n + start + i]
-                scratch[moved + k + i] = size * scratch[at + i] / gate
+                scratch[moved + k + i] = size * out[at + i] / gate
         sync()
     for k in range(lane(), 3 * n, lanes()):
         x[k] += scratch[moved + k]

@@ -66,21 +66,20 @@ def add_pairs(
     itself: int,
     eights: int,
     cutoff2: float,
-    place: int,
-    out: int,
-    scratch: Any,
+    place: Any,
+    out: Any,
 ) -> None:
-    """Add to the rows of a tile what a neighbour at (dx, dy, dz) gives them.
+    """Add to the rows of a tile, in ``out``, what a neighbour at (dx, dy, dz) gives them.
 
-    itself: which row of the tile it is, -1 for none of them. place: where the positions of the tile's rows are, and
-    behind them the inverse squared equilibrium distances to this neighbour.
+    itself: which row of the tile it is, -1 for none of them. place: positions of the tile's rows, and behind them
+    the inverse squared equilibrium distances to this neighbour.
     """
     angle = 0.25 * math.pi * math.pi / cutoff2
     for i in range(lane(), 8 * eights, lanes()):
-        a = scratch[place + i] - dx
-        b = scratch[place + STRIDE + i] - dy
-        c = scratch[place + 2 * STRIDE + i] - dz
-        r2 = (a * a + b * b + c * c) * scratch[place + 3 * STRIDE + i]
+        a = place[i] - dx
+        b = place[STRIDE + i] - dy
+        c = place[2 * STRIDE + i] - dz
+        r2 = (a * a + b * b + c * c) * place[3 * STRIDE + i]
         beyond = r2 >= cutoff2 or i == itself
         r2 = min(r2, cutoff2)
         root = cosine_of_root(r2 * angle)
@@ -92,14 +91,14 @@ def add_pairs(
         g12 = g8 * g4
         g20 = g12 * g8
         g40 = g20 * g20
-        scratch[out + i] += gaussian(-LOWEST * r2) * smooth
-        scratch[out + STRIDE + i] += g2 * smooth
-        scratch[out + 2 * STRIDE + i] += g4 * smooth
-        scratch[out + 3 * STRIDE + i] += g4 * g2 * g1 * smooth
-        scratch[out + 4 * STRIDE + i] += g12 * smooth
-        scratch[out + 5 * STRIDE + i] += g20 * smooth
-        scratch[out + 6 * STRIDE + i] += g40 * smooth
-        scratch[out + 7 * STRIDE + i] += g40 * g40 * smooth
+        out[i] += gaussian(-LOWEST * r2) * smooth
+        out[STRIDE + i] += g2 * smooth
+        out[2 * STRIDE + i] += g4 * smooth
+        out[3 * STRIDE + i] += g4 * g2 * g1 * smooth
+        out[4 * STRIDE + i] += g12 * smooth
+        out[5 * STRIDE + i] += g20 * smooth
+        out[6 * STRIDE + i] += g40 * smooth
+        out[7 * STRIDE + i] += g40 * g40 * smooth
 
 
 def inverse_cell(n: int, atoms: Any, at: int, scratch: Any) -> None:
@@ -164,11 +163,11 @@ def radial(
     species: int,
     cell: int,
     standing: int,
-    place: int,
-    out: int,
+    place: Any,
+    out: Any,
     scratch: Any,
 ) -> None:
-    """The functions of the rows ``start:start + here``, at ``scratch[out:]``, those of the first kind first.
+    """The functions of the rows ``start:start + here``, in ``out``, those of the first kind first.
 
     weights[species:]: the elements that are told apart.
     """
@@ -176,27 +175,27 @@ def radial(
     for i in range(lane(), 8 * eights, lanes()):
         row = start + (i if i < here else 0)
         for axis in range(3):
-            scratch[place + axis * STRIDE + i] = scratch[standing + axis * n + row]
+            place[axis * STRIDE + i] = scratch[standing + axis * n + row]
         for k in range(ETAS * max(1, KINDS)):
-            scratch[out + k * STRIDE + i] = 0.0
+            out[k * STRIDE + i] = 0.0
     for j in range(n):
         widest = max(widest, atoms[j])
     reach = cutoff * widest
     most_a = images_of(0, n, atoms, cell, reach, scratch)
     most_b = images_of(1, n, atoms, cell, reach, scratch)
     most_c = images_of(2, n, atoms, cell, reach, scratch)
-    diameter, target = -1.0, out
+    diameter, target = -1.0, 0
     for j in range(n):
         if atoms[j] != diameter:
             diameter = atoms[j]
             for i in range(lane(), 8 * eights, lanes()):
                 mean = 0.5 * (atoms[start + (i if i < here else 0)] + diameter)
-                scratch[place + 3 * STRIDE + i] = 1.0 / (mean * mean)
+                place[3 * STRIDE + i] = 1.0 / (mean * mean)
         if KINDS > 0:
-            target = out + ETAS * STRIDE * kind_of(atoms[3 * n + j], weights, species)
+            target = ETAS * STRIDE * kind_of(atoms[3 * n + j], weights, species)
         x, y, z = scratch[standing + j], scratch[standing + n + j], scratch[standing + 2 * n + j]
         if most_a + most_b + most_c == 0:
-            add_pairs(x, y, z, j - start, eights, cutoff2, place, target, scratch)
+            add_pairs(x, y, z, j - start, eights, cutoff2, place, out[target:])
         else:
             for p in range(-most_a, most_a + 1):
                 for q in range(-most_b, most_b + 1):
@@ -207,7 +206,7 @@ def radial(
                         dz = z + a * scratch[cell + 2] + b * scratch[cell + 5] + c * scratch[cell + 8]
                         itself = j - start if p == 0 and q == 0 and r == 0 else -1
                         if within_reach(n, atoms, dx, dy, dz, reach, cell, scratch):
-                            add_pairs(dx, dy, dz, itself, eights, cutoff2, place, target, scratch)
+                            add_pairs(dx, dy, dz, itself, eights, cutoff2, place, out[target:])
 
 
 def within_reach(
