@@ -238,6 +238,12 @@ def test_file_wins_over_recipe(mlopt, config, here):
     assert json.loads(result.out)["experiment"] == "sines"
 
 
+def test_a_folder_named_like_a_recipe_is_in_nobodys_way(mlopt, here):
+    (here / "muller-brown").mkdir()
+    assert mlopt("validate", "muller-brown").code == 0
+    assert mlopt("run", "muller-brown", "--out", "x").code == 0
+
+
 def test_recipe_runs(mlopt, search, here, quick):
     args = ["-s", "starts=2", "-s", "budget.force_calls=300", "-s", "target=null", "--quiet", "--json"]
     told = json.loads(mlopt("run", "lj13", *args).out)

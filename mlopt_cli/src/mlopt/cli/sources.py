@@ -58,7 +58,7 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
     """The configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
     path = Path(given)
     recipes = recipe_paths()
-    if _is_file(path):
+    if _is_there(path) and not (given in recipes and path.is_dir()):  # a folder may be named like a recipe
         text, config = read_file(path)
         name, label = path.stem, given
     elif given in recipes:
@@ -83,7 +83,7 @@ def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
     return f"{given!r} {what}.{hint} Recipes: {', '.join(recipes)}."
 
 
-def _is_file(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     try:
         return path.exists()  # a folder too: reading it then says what is wrong
     except (OSError, ValueError):  # a name that is too long, a NUL

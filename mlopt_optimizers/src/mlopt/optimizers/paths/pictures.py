@@ -126,7 +126,7 @@ def _spins(found: PathResult) -> Any:
     chosen = torch.linspace(0, len(found.path) - 1, min(_SHOWN, len(found.path))).round().long().tolist()
     frames = [(f"image {k}", found.path[k]) for k in chosen] + [("saddle", found.saddle)]
     figure, axes = plt.subplots(1, len(frames), figsize=(2.6 * len(frames), 2.9), layout="constrained")
-    size = max(4.0, 4000.0 / len(positions))
+    size = max(4.0, 22000.0 / len(positions))  # squares that touch
     extent = positions[:, :2].amax(0) - positions[:, :2].amin(0)
     spacing = float(extent.max()) / max(1.0, len(positions) ** 0.5 - 1.0) or 1.0
     for axis, (title, spins) in zip(axes, frames, strict=True):
