@@ -72,7 +72,7 @@ def module_text(functions: str, rollout: str, columns: int, dtype: str, target: 
     numbers = "".join(f"table[pair, {column}], " for column in range(columns))
     given = {name: f"{name}[s]" for name in _BLOCKS} | {name: f"own({name}, s)" for name in _OWN}
     # one row of weights for each system, or one for all
-    given["settings"] = "(settings[s], weights[min(s, len(weights) - 1)])"
+    given["settings"] = "(settings[s], weights[s if len(weights) > 1 else 0])"
     arguments = [given.get(name, name) for name in inspect.signature(loop).parameters]
     bits = dtype.removeprefix("float")
     return f'''"""Written by mlopt for one combination of potential and optimizer; may be deleted."""

@@ -129,6 +129,9 @@ def of_components(
                 rows[square_at + k + i] = square
                 space[c + i] = mean
                 space[STRIDE + c + i] = square
+            for i in range(here + lane(), padded, lanes()):
+                space[c + i] = 0.0
+                space[STRIDE + c + i] = 0.0
         sync()
         correction, growth = 1.0 / math.sqrt(left), 1.0 / left
         for c in range(lane(), 8 * eights, lanes()):
@@ -166,7 +169,7 @@ def of_rows(
     scratch: Any,
 ) -> None:
     """The inputs of rows of a tile."""
-    at, width, eights = 0, ETAS * max(1, KINDS), padded // 8
+    at, width, eights = 0, ETAS * (KINDS if KINDS > 0 else 1), padded // 8
     if RADIAL == 1:
         radial(
             n,
@@ -234,7 +237,7 @@ def step(
     hidden, space, out = scratch[HIDDEN:], scratch[SPACE:], scratch[OUT:]
     sync()
     for start in range(0, n, TILE):
-        here = min(TILE, n - start)
+        here = n - start if n - start < TILE else TILE
         padded = padded_of(here)
         of_components(n, start, here, padded, x, centre, force, atoms, rows, numbers, weights, given, space)
         of_rows(n, start, here, padded, atoms, settings[0], weights, by_row, phi, scratch)

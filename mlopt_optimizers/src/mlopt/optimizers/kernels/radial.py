@@ -176,7 +176,7 @@ def radial(
         row = start + (i if i < here else 0)
         for axis in range(3):
             place[axis * STRIDE + i] = scratch[standing + axis * n + row]
-        for k in range(ETAS * max(1, KINDS)):
+        for k in range(ETAS * (KINDS if KINDS > 0 else 1)):
             out[k * STRIDE + i] = 0.0
     for j in range(n):
         widest = max(widest, atoms[j])
