@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from typing import TypeAlias
 
 from mlopt.core import registry
 from mlopt.core.driver import Driver, minimize, unroll
@@ -21,7 +22,9 @@ from mlopt.core.testing.surfaces import Watched, lennard_jones, pass_between_bow
 
 #: rows of the problems in a batch: unlike sizes, a single row, and equal ones
 _SIZES = [5, 1, 4, 5, 7]
-Surface = Callable[[list[int]], tuple[Landscape, torch.Tensor]]
+Surface: TypeAlias = (
+    "Callable[[list[int]], tuple[Landscape, torch.Tensor]]"  # a string: torch is not imported for it
+)
 _SURFACES: dict[str, Surface] = {
     "quadratic": quadratic,
     "lennard-jones": lennard_jones,

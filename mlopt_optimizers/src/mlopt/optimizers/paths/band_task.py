@@ -93,10 +93,16 @@ class BandTask(Task):
         """
         landscape = self.model.landscape()
         start, end = self.model.state(self.initial), self.model.state(self.final)
-        for _ in range(2):  # the second time through the highest image, with the ends as they are
-            band = Band(landscape, start, end, self.images[1], climb=1)
-            x = geodesic(band, self.axis)
-            found = minimize(band, LBFGS(max_step=0.1), x, fmax=_TIGHT, force_calls=_MOST, engine="eager")
+        band = Band(landscape, start, end, self.images[1])
+        x = geodesic(band, self.axis)
+        # in units of the landscape: steps of a tenth of the way between images, an inverse curvature for a beginning
+        gap = float(band.arc_length(x)[-1]) / (self.images[1] + 1)
+        size = float(band.segments.longest2(band.evaluate(x).force).sqrt().max())
+        quench = LBFGS(max_step=min(0.1, 0.3 * gap), scale=min(0.014, 0.1 * gap / size))
+        found = minimize(band, quench, x, fmax=0.05 * size, force_calls=_MOST, engine="eager")
+        band = band.replace(climb=1)
+        fmax = max(_TIGHT, 1e-12 * size)
+        found = minimize(band, quench, found.x, fmax=fmax, force_calls=_MOST, engine="eager")
         barrier = float(found.energy[0] - band.at_start.energy[0])
         if not bool(found.converged[0]) or not barrier > 0:
             raise InputError(
