@@ -29,6 +29,7 @@ from mlopt.potentials import Morse
 from mlopt.potentials.atoms_model import AtomsModel
 from mlopt.potentials.calculator import MloptCalculator
 from mlopt.potentials.spins import Heisenberg, SpinLattice
+from mlopt.potentials.surface_models import MullerBrown
 
 PT = Morse(epsilon=0.7102, rho0=1.6047 * 2.8970, r0=2.8970, cutoff=9.5)
 
@@ -136,22 +137,50 @@ def skyrmion() -> None:
 
 
 def batch(count: int = 64) -> None:
-    """Skyrmions that collapse, each on a disturbed path of its own."""
-    model = film()
+    """Skyrmions that collapse, and paths over the surface of Müller and Brown, each disturbed in its own way."""
+    model, surface = film(), MullerBrown()
     start = minimize(
         model.landscape(),
         LBFGS(),
         model.state({"kind": "skyrmion", "radius": 3.0, "helicity": 90.0}),
         fmax=1e-8,
     ).x
-    end = model.state({"kind": "ferromagnet"})
+    near, far = (
+        minimize(surface.landscape(), LBFGS(scale=5e-4), surface.state({"name": name}), fmax=1e-8).x
+        for name in "AI"
+    )
+    quench = LBFGS(max_step=0.05, scale=5e-4)
+    compare(
+        "256 spins",
+        count,
+        model,
+        start,
+        model.state({"kind": "ferromagnet"}),
+        LBFGS(max_step=0.05),
+        1.0,
+        1e-4,
+    )
+    compare("2 coordinates", count, surface, near, far, quench, 500.0, 1e-4)
+
+
+def compare(
+    what: str,
+    count: int,
+    model: Any,
+    start: torch.Tensor,
+    end: torch.Tensor,
+    optimizer: Any,
+    spring: float,
+    fmax: float,
+) -> None:
+    """All bands in one batch, and one after another: seconds, and whether the bits are the same."""
     keys = problem_keys(0, torch.arange(count))
 
     def relax(chosen: torch.Tensor) -> Any:
         n = len(chosen)
-        band = Band(model.landscape(n), start.repeat(n, 1), end.repeat(n, 1), 7)
+        band = Band(model.landscape(n), start.repeat(n, 1), end.repeat(n, 1), 7, spring=spring)
         x = perturb(band, geodesic(band, [1.0, 0.0, 0.0]), keys[chosen], 0.02)
-        return minimize(band, LBFGS(max_step=0.05), x, fmax=1e-4, force_calls=500, engine="eager")
+        return minimize(band, optimizer, x, fmax=fmax, force_calls=500, engine="eager")
 
     began = time.perf_counter()
     many = relax(torch.arange(count))
@@ -161,8 +190,9 @@ def batch(count: int = 64) -> None:
     apart = time.perf_counter() - began
     same = torch.equal(many.x, torch.cat([one.x for one in alone]))
     print(
-        f"{count} bands of 7 images of 256 spins, {int(many.calls.sum())} band evaluations: {together:.2f} s in one "
-        f"batch, {apart:.2f} s one after another ({apart / together:.2f} x); bit for bit the same: {same}"
+        f"{count} bands of 7 images of {what}, {int(many.calls.sum())} band evaluations: {together:.2f} s in one "
+        f"batch, {apart:.2f} s one after another ({apart / together:.2f} x); bit for bit the same: {same}",
+        flush=True,
     )
 
 
