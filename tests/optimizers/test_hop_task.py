@@ -82,10 +82,11 @@ def test_hits_rank_before_misses_by_time_and_misses_by_height() -> None:
 def test_evaluation_is_on_starts_of_its_own() -> None:
     task, theta = task_of("Ar5", force_calls=300), some(2)
     found = task.evaluate(theta[0])
-    assert found["Ar5_hits"] == 1.0 and found["Ar5_hits_low"] < 1.0 == found["Ar5_hits_high"]
-    assert 5 < found["Ar5_calls_per_hit"] < 300
+    assert found["Ar5.hit_rate"] == 1.0 and found["Ar5.hit_rate_low"] < 1.0 == found["Ar5.hit_rate_high"]
+    assert 5 < found["Ar5.calls_to_hit_low"] < found["Ar5.calls_to_hit"] < 300
+    assert 0.0 < found["held_out"] < 1.0
     never = task_of("Ar5", force_calls=2).evaluate(theta[0])
-    assert never["Ar5_hits"] == 0.0 and "Ar5_calls_per_hit" not in never
+    assert never["Ar5.hits"] == 0.0 and "Ar5.calls_to_hit" not in never and 1.0 < never["held_out"] < 2.0
 
 
 def test_what_is_learned_has_names() -> None:

@@ -347,6 +347,19 @@ def test_weights_in_a_file(tmp_path: Path) -> None:
             build(LearnedHopping, settings)
 
 
+def test_weights_bring_the_settings_of_their_training(tmp_path: Path) -> None:
+    family = LearnedHop(search=LearnedHopping(moves=[Symmetrise()], quench_tolerance=0.03), shares=[0.2, 0.8])
+    path = tmp_path / "trained.safetensors"
+    family.write_weights(family.start(), path, dict.fromkeys(TRAINING, "a test"))
+    search = build(LearnedHopping, {"weights": str(path), "horizon": 7_000})
+    assert (search.quench_tolerance, search.horizon, len(search.moves)) == (0.03, 7_000, 1)
+    assert torch.equal(search.network, family.start())
+    again = build(LearnedHopping, search.config())  # as a resolved configuration is read
+    assert again.config() == search.config()
+    with pytest.raises(ConfigError, match=r"were trained with other `moves` \(symmetrise\); leave these out"):
+        build(LearnedHopping, {"weights": str(path), "moves": ["twist"]})
+
+
 def test_landscapes_that_tell_nothing_about_rows() -> None:
     landscape, x = quadratic([4, 5])
     with pytest.raises(

@@ -23,6 +23,7 @@ from mlopt.core.system import SystemSpec
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.adam import Adam
 from mlopt.optimizers.basin_hopping import BasinHopping
+from mlopt.optimizers.case import labels_of
 from mlopt.optimizers.gradient_descent import GradientDescent
 from mlopt.optimizers.learned.learned import Learned, LearnedFamily
 from mlopt.optimizers.learned.weights import read_card
@@ -227,7 +228,7 @@ def test_held_out_numbers() -> None:
     lost = one.evaluate(torch.tensor([800.0, 2.2], dtype=torch.float64))
     assert lost["Ar7.lost"] == 8.0 and lost["Ar7.hits"] == 0.0 and lost["held_out"] == one.clip
     twins = task(members=[member(), member()])
-    assert twins.labels == ["Ar7#0", "Ar7#1"]
+    assert labels_of(twins.members) == ["Ar7#0", "Ar7#1"]
 
 
 def test_a_search_is_judged_by_its_best() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mlopt.cli.output import emit_json, note, shown, table
+from mlopt.cli.output import cells, emit_json, is_table, note, shown, table
 
 if TYPE_CHECKING:
     from mlopt.cli.runner import Options, Outcome
@@ -76,8 +76,12 @@ def finish(outcome: Outcome, *, as_json: bool) -> int:
     if as_json:
         emit_json(outcome.summary)
     elif "message" not in outcome.summary:
-        rows = [(key.replace("_", " "), shown(value)) for key, value in outcome.summary.items()]
-        click.echo(table(rows, indent=""))
+        listed = {key: value for key, value in outcome.summary.items() if is_table(value)}
+        single = {key: value for key, value in outcome.summary.items() if key not in listed}
+        click.echo(table([(key.replace("_", " "), shown(value)) for key, value in single.items()], indent=""))
+        for one in listed.values():
+            heads, *rows = cells(one)
+            click.echo("\n" + table([[head.replace("_", " ") for head in heads], *rows], indent=""))
     if outcome.message:
         note(f"mlopt: {outcome.message}")
     return int(outcome.code)

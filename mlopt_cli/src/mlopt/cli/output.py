@@ -54,3 +54,20 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.9g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value of a summary is a list of rows, each a mapping."""
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The columns that the rows have, in order of appearance, and what stands in them; numbers are rounded."""
+    heads = list(dict.fromkeys(str(key) for row in rows for key in row))
+    return [heads, *([_cell(row.get(head)) for head in heads] for row in rows)]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.6g}"
+    return shown(value)

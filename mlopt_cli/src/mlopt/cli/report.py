@@ -17,6 +17,7 @@ from typing import Any
 
 from mlopt.cli import figures, pictures
 from mlopt.cli.outcome import Outcome, energy, plain, rounded
+from mlopt.cli.output import cells, is_table
 from mlopt.cli.record import MINIMA_SHOWN, Record, number, read_record
 from mlopt.cli.stylesheet import CSS
 from mlopt.core import atomic
@@ -58,6 +59,7 @@ def page(record: Record) -> str:
     sections = [
         _head(record, outcome),
         _tiles(record, outcome),
+        _rows(record),
         _drawn(record),
         _figure("Energy against force calls", figures.energy_figure(record), _ENERGY),
         _figure("Distribution of minima", figures.distribution_figure(record), _DISTRIBUTION),
@@ -67,7 +69,8 @@ def page(record: Record) -> str:
         _details("Configuration", f"<pre>{escape(record.config_text)}</pre>" if record.config_text else ""),
         _details("Environment", _pairs(record.environment)),
         _details(
-            "All numbers of the run", _pairs({k: v for k, v in record.summary.items() if k not in _TOLD})
+            "All numbers of the run",
+            _pairs({k: v for k, v in record.summary.items() if k not in _TOLD and not is_table(v)}),
         ),
         _reproduce(record),
     ]
@@ -162,6 +165,17 @@ def _figure(title: str, figure: figures.Figure | None, caption: str, name: str =
         f'<h2>{escape(title)}</h2><ul class="key">{key}</ul><figure class="{name}">{figure.svg}'
         f"<figcaption>{escape(caption)}{remark}</figcaption></figure>"
     )
+
+
+def _rows(record: Record) -> str:
+    """Tables of the summary."""
+    parts = []
+    for value in record.summary.values():
+        if is_table(value):
+            heads, *rows = cells(value)
+            heads = [head.replace("_", " ") for head in heads]
+            parts.append(f'<div class="scroll">{_table(heads, rows, left=0)}</div>')
+    return "".join(parts)
 
 
 def _drawn(record: Record) -> str:

@@ -67,8 +67,9 @@ class LearnedHopping(Hopping):
     in radii of the cluster: theta serves any potential and size. A move that can do nothing is not chosen: exchanges
     among atoms of one kind; those for free clusters where some atom is fixed or the system periodic.
 
-    ``weights`` is the name of weights that ship, or a file (see `mlopt.optimizers.learned.weights`); without, the
-    search is about plain basin hopping. Through `replace`, ``theta`` may be a tensor (p,), or (n_problems, p): one
+    ``weights`` is the name of weights that ship, or a file (see `mlopt.optimizers.learned.weights`). It brings the
+    settings of its training with it; all but the moves may be given otherwise. Without, the search is about plain
+    basin hopping. Through `replace`, ``theta`` may be a tensor (p,), or (n_problems, p): one
     network a problem.
 
     Raises, at the first hop:
@@ -92,21 +93,39 @@ class LearnedHopping(Hopping):
         gt=0,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_card(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("weights"), str):
+            return values
+        if values.get("theta") is not None:
+            raise ValueError("give `weights` or `theta`, not both")
+        try:
+            card = read_card(values["weights"], _NAME)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return card.settings | values
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.weights is not None:
-            if self.theta is not None:
-                raise ValueError("give `weights` or `theta`, not both")
-            try:
-                card = read_card(self.weights, _NAME)
-            except InputError as error:
-                raise ValueError(str(error)) from error
+            card = read_card(self.weights, _NAME)
             problem = self._misfit(card.parameters)
+            trained = card.settings.get("moves")
+            if problem is None and trained is not None and self.settings()["moves"] != trained:
+                names = ", ".join(str(one["name"]) for one in trained)
+                problem = (
+                    f"weights {self.weights!r} were trained with other `moves` ({names}); leave these out"
+                )
         else:
             problem = self._wrong_with(self.theta)
         if problem is not None:
             raise ValueError(problem)
         return self
+
+    def settings(self) -> dict[str, Any]:
+        """All but the weights, as plain data: what a card keeps of a training."""
+        return {name: value for name, value in self.config().items() if name not in ("weights", "theta")}
 
     def _misfit(self, found: int) -> str | None:
         size, kinds = size_of(1 + len(self.moves)), ", ".join(type(one).__name__ for one in self.moves)

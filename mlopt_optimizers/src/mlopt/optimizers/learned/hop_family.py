@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
@@ -12,6 +14,7 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.optimizers.learned.hop import LearnedHopping
 from mlopt.optimizers.learned.hop_network import first_theta, quench_of
+from mlopt.optimizers.learned.weights import save_weights
 
 
 class LearnedHop(Learnable):
@@ -57,3 +60,7 @@ class LearnedHop(Learnable):
             "quench_tolerance": self.search.quench_tolerance * float(factor),
             "quench_widening": float(widening),
         }
+
+    def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
+        """A file for the setting `weights` of `LearnedHopping`, with its card."""
+        save_weights(path, theta, "learned-hopping", self.search.settings(), training)

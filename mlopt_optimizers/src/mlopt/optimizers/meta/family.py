@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from mlopt.core.lazy import torch
-from mlopt.core.plugin import FromRegistry, Plugin, setting
-from mlopt.core.potential import Potential
+from mlopt.core.plugin import Plugin, setting
 from mlopt.core.random import derive, uniform
-from mlopt.core.start import StartSampler
-from mlopt.core.system import SystemSpec
-from mlopt.core.systems import Systems
-from mlopt.optimizers.starts import HarmonicStart
+from mlopt.optimizers.case import Case
 
 _LENGTH_STREAM = 201
 
 
-class Member(Plugin):
+class Member(Case):
     """One kind of problem: a system under a potential, from random starts."""
 
-    system: SystemSpec = setting(..., "the atoms: a cluster's formula, or a file")
-    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
-    start: Annotated[StartSampler, FromRegistry("start")] = setting(
-        HarmonicStart(), "where each run begins; the default is that of Learn2Hop"
-    )
     weight: float = setting(1.0, "share of the problems, relative to the other members", gt=0)
     reference: float | None = setting(
         None, "energy that losses are measured in; none: the best that Adam finds", unit="energy", lt=0
     )
-    target: float | None = setting(
-        None, "energy that counts as a hit, such as the known minimum", unit="energy"
-    )
-    tolerance: float = setting(1e-3, "above the target, and still a hit", unit="energy", ge=0)
-
-    @property
-    def label(self) -> str:
-        """What the member is called in tables: the formula, or the name of the file."""
-        return self.system.cluster or Path(str(self.system.file)).stem
-
-    @cached_property
-    def loaded(self) -> Systems:
-        """The system, a batch of one. Raises InputError where a file cannot be read."""
-        return self.system.load()
 
 
 class Truncation(Plugin):

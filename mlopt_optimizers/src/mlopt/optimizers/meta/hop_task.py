@@ -17,7 +17,7 @@ from mlopt.core.potential import Potential
 from mlopt.core.progress import Outcome
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.start import StartSampler
-from mlopt.core.statistics import mean_calls_to_hit, wilson
+from mlopt.core.statistics import Estimate, mean_calls_to_hit, wilson
 from mlopt.core.stop import Stop
 from mlopt.core.systems import Systems
 from mlopt.optimizers.learned.hop_family import LearnedHop
@@ -92,12 +92,17 @@ class HopTask(Task):
         return torch.cat(found, 1)
 
     def _losses(self, hunt: Hunt, place: int, theta: torch.Tensor, epoch: int, seed: int) -> torch.Tensor:
-        tally = self._outcome(hunt, place, theta, epoch, seed, self.starts).tally
+        outcome = self._outcome(hunt, place, theta, epoch, seed, self.starts)
+        return self._loss(hunt, outcome).reshape(len(theta), self.starts)
+
+    def _loss(self, hunt: Hunt, outcome: Outcome) -> torch.Tensor:
+        """Of each start."""
+        tally = outcome.tally
         height = (tally.energy.to(torch.float64) - hunt.target).clamp(min=0.0)
         # a search that met no finite energy is as high as can be
         miss = torch.where(height.isfinite(), 1.0 + height / (height + _HALF * abs(hunt.target)), 2.0)
         share = tally.first_hit / (hunt.force_calls or self.force_calls)
-        return torch.where(tally.first_hit > 0, share, miss).reshape(len(theta), self.starts)
+        return torch.where(tally.first_hit > 0, share, miss)
 
     def _outcome(
         self, hunt: Hunt, place: int, theta: torch.Tensor, epoch: int, seed: int, starts: int
@@ -114,14 +119,23 @@ class HopTask(Task):
         return driver.advance(driver.begin(x.repeat(b, 1), key.repeat(b))).outcome
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
-        """For each cluster: the share of held-out starts that hit, its 95 % interval, and calls per hit if any did."""
-        found: dict[str, float] = {}
+        """On held-out starts: ``held_out``, the mean loss; for each cluster hits, their share, calls to a hit if any.
+
+        Shares and calls come with their 95 % intervals.
+        """
+        found, weighed, whole = dict[str, float](), 0.0, 0.0
         for place, hunt in enumerate(self.systems):
             outcome = self._outcome(hunt, place, theta[None], HELD_OUT, seed, self.held_out)
             first = [None if hit < 0 else hit for hit in outcome.tally.first_hit.tolist()]
-            rate = wilson(sum(hit is not None for hit in first), self.held_out)
-            numbers = {"hits": rate.mean, "hits_low": rate.low, "hits_high": rate.high}
-            if rate.mean:
-                numbers["calls_per_hit"] = mean_calls_to_hit(first, outcome.calls.tolist()).mean
-            found |= {f"{hunt.cluster}_{name}": value for name, value in numbers.items()}
-        return found
+            hits = sum(hit is not None for hit in first)
+            numbers = {"hits": float(hits)} | _spelled("hit_rate", wilson(hits, self.held_out))
+            if hits:
+                numbers |= _spelled("calls_to_hit", mean_calls_to_hit(first, outcome.calls.tolist()))
+            found |= {f"{hunt.cluster}.{name}": value for name, value in numbers.items()}
+            weighed += hunt.weight * float(self._loss(hunt, outcome).mean())
+            whole += hunt.weight
+        return {"held_out": weighed / whole} | found
+
+
+def _spelled(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

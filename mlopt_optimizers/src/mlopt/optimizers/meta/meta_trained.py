@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core import atomic
+from mlopt.core import atomic, drawing
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.meta import Learnable
@@ -65,7 +65,7 @@ class MetaTrained:
         config = self.experiment.config()
         return {
             "task_family": config["task"],
-            "horizon": config["task"].get("horizon"),
+            "horizon": config["task"].get("horizon", config["task"].get("force_calls")),
             "estimator": config["trainer"],
             "seeds": [self.experiment.seed],
             "cost": {"epochs": self.experiment.epochs, "ranks": self.ranks, "wall_s": round(self.wall_s, 1)},
@@ -119,12 +119,7 @@ def load_theta(path: Path, size: int) -> torch.Tensor:
 
 def _draw(found: MetaTrained, file: Path) -> None:
     """Loss and parameters against epochs, and the loss on held-out problems where the task tells it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "mlopt"  # the same picture has the same bytes
-    import matplotlib.pyplot as plt
-
+    plt = drawing.pyplot()
     names, rows = list(found.parameters), found.history
     figure, axes = plt.subplots(1, 2 if names else 1, figsize=(9.0, 3.6), layout="constrained", squeeze=False)
     epochs = [row["epoch"] for row in rows]
@@ -139,5 +134,4 @@ def _draw(found: MetaTrained, file: Path) -> None:
     if names:
         axes[0, 1].set(xlabel="epoch")
         axes[0, 1].legend(frameon=False)
-    figure.savefig(file, metadata={"Date": None})
-    plt.close(figure)
+    drawing.save(figure, file)

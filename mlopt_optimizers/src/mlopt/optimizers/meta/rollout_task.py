@@ -18,6 +18,7 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import derive, uniform
 from mlopt.optimizers.adam import Adam
+from mlopt.optimizers.case import labels_of
 from mlopt.optimizers.gradient_descent import GradientDescent
 from mlopt.optimizers.meta.family import HeldOut, Member, Reference, Truncation
 from mlopt.optimizers.meta.ranks import spread
@@ -182,7 +183,7 @@ class RolloutTask(SegmentedTask):
 
         What is not finite is left out of mean and minimum, and counted as ``lost`` where it occurs.
         """
-        settings, labels = self.held_out, self.labels
+        settings, labels = self.held_out, labels_of(self.members)
         self.prepare()
         count = len(self.members) * settings.starts
 
@@ -209,14 +210,6 @@ class RolloutTask(SegmentedTask):
             if sound.numel() < energy.numel():
                 row[f"{label}.lost"] = float(energy.numel() - sound.numel())
         return row
-
-    @property
-    def labels(self) -> list[str]:
-        """The members' labels; where two are the same, with the number of the member."""
-        plain = [one.label for one in self.members]
-        return [
-            label if plain.count(label) == 1 else f"{label}#{number}" for number, label in enumerate(plain)
-        ]
 
     def _runs(self, member: torch.Tensor, key: torch.Tensor) -> _Runs:
         device, dtype = device_of(self.device), getattr(torch, self.dtype)

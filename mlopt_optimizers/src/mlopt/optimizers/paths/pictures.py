@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlopt.core.drawing import pyplot, save
 from mlopt.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -17,35 +18,24 @@ _SHOWN = 5
 
 def write(found: PathResult, folder: Path) -> None:
     """``profile.svg``; ``surface.svg`` for two coordinates and for one spin; ``spins.svg`` for more of them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "mlopt"  # the same picture has the same bytes
-    _save(_profile(found), folder / "profile.svg")
+    save(_profile(found), folder / "profile.svg")
     rows, d = found.path.shape[1:]
     window = getattr(type(found.experiment.model), "window", None)
     if rows == 1 and d == 2 and window is not None:
-        _save(_surface(found, window), folder / "surface.svg")
+        save(_surface(found, window), folder / "surface.svg")
     elif rows == 1 and d == 3 and _are_spins(found):
-        _save(_sphere(found), folder / "surface.svg")
+        save(_sphere(found), folder / "surface.svg")
     elif _are_spins(found):
-        _save(_spins(found), folder / "spins.svg")
+        save(_spins(found), folder / "spins.svg")
 
 
 def _are_spins(found: PathResult) -> bool:
     return found.experiment.model.moments() is not None
 
 
-def _save(figure: Any, file: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure.savefig(file, metadata={"Date": None})
-    plt.close(figure)
-
-
 def _profile(found: PathResult) -> Any:
     """Energies of the images over the start, the cubic curve through them, and the barriers."""
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, axis = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     base = float(found.energy[0])
@@ -70,7 +60,7 @@ def _profile(found: PathResult) -> Any:
 
 def _surface(found: PathResult, window: tuple[float, float, float, float]) -> Any:
     """Contours of a surface of two coordinates, with the path on it."""
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     x = torch.linspace(window[0], window[1], 160, dtype=torch.float64)
     y = torch.linspace(window[2], window[3], 160, dtype=torch.float64)
@@ -96,7 +86,7 @@ def _contours(axis: Any, x: torch.Tensor, y: torch.Tensor, energy: torch.Tensor,
 
 def _sphere(found: PathResult) -> Any:
     """The energy of one spin over its direction, with the path: azimuth and height."""
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     azimuth = torch.linspace(-math.pi, math.pi, 181, dtype=torch.float64)
     height = torch.linspace(-1.0, 1.0, 91, dtype=torch.float64)
@@ -119,7 +109,7 @@ def _sphere(found: PathResult) -> Any:
 
 def _spins(found: PathResult) -> Any:
     """Some images from above: colour for z, arrows for x and y; the saddle in the middle of them is the highest."""
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     positions = found.experiment.model.positions()
     assert positions is not None  # models with moments have places
