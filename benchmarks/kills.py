@@ -1,8 +1,8 @@
-"""Kill searches at random instants, resume them, and compare with searches that were left alone.
+"""Kill runs at random instants, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kills.py [--kills 200]
+    python benchmarks/kills.py [--kills 200] [--of search|training|contest|path]
 
-Every run of a small basin-hopping search is killed (SIGKILL) once at a random instant of its life, then resumed to
+Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to
 its end. Prints how many ended with other bytes in their results or metrics; exits 1 if any did.
 """
 
@@ -19,7 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # children are forked, which threads of a p
 
 import torch  # paid once, before the forks
 
-from mlopt.cli.testing import results, small_search
+from mlopt.cli.testing import KINDS, results, small_run
 from mlopt.core.testing.kills import check_kills
 
 
@@ -27,12 +27,15 @@ def main() -> None:
     """Print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--of", choices=list(KINDS), default="search", help="what is run")
     arguments = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        told = check_kills(small_search(folder), results, folder, kills=arguments.kills)
+        told = check_kills(
+            small_run(arguments.of, folder), results(arguments.of), folder, kills=arguments.kills
+        )
     print(
         f"{told['runs']} runs, {told['killed']} killed, {told['different']} different; {time.monotonic() - began:.0f} s"
     )

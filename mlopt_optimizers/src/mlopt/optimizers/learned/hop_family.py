@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -31,6 +32,12 @@ class LearnedHop(Learnable):
         "of the hops where training starts, for the displacement and each move; their sum does not matter",
         min_length=1,
     )
+    widening: float = setting(
+        0.0025,
+        "how much the tolerance of a quench widens with height, where training starts: what lies high is refused "
+        "anyway, and need not be relaxed to the end",
+        gt=0,
+    )
 
     @model_validator(mode="after")
     def _one_each(self) -> Self:
@@ -47,7 +54,9 @@ class LearnedHop(Learnable):
         if self.search.theta is not None or self.search.weights is not None:
             return self.search.network.clone()
         whole = sum(self.shares)
-        return first_theta([one / whole for one in self.shares], seed)
+        theta = first_theta([one / whole for one in self.shares], seed)
+        theta[-1] = math.log(self.widening)
+        return theta
 
     def optimizer(self, theta: torch.Tensor) -> Optimizer:
         """See `Learnable.optimizer`."""
