@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import Annotated, Any, Self
-
-from pydantic import model_validator
+from typing import Self
 
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
-from mlopt.core.kernel import Kernel, OptimizerKernel
+from mlopt.core.kernel import Kernel, NoKernelError, OptimizerKernel
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.optimizer import per_problem
-from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import Draws, uniform
 from mlopt.optimizers.basin_hopping import hopping_kernel
-from mlopt.optimizers.cluster_moves import ClusterMove, Surface, Symmetrise, Twist
-from mlopt.optimizers.hopping import Hopping, HoppingState, contained
+from mlopt.optimizers.cluster_moves import ClusterMove
+from mlopt.optimizers.hopping import HoppingState, contained
 from mlopt.optimizers.kernels import learned_hop as kernels
-from mlopt.optimizers.learned.hop_network import first_theta, quench_of, say, size_of
-from mlopt.optimizers.learned.weights import load_theta, read_card
+from mlopt.optimizers.learned.hop_network import quench_of, say, size_of
+from mlopt.optimizers.learned.hop_settings import HopSettings
+from mlopt.optimizers.learned.inputs import atoms_of
 from mlopt.optimizers.moves import (
     Exchange,
     Restart,
@@ -31,10 +28,7 @@ from mlopt.optimizers.moves import (
     row_diameter,
     to_surface,
 )
-
-_NAME = "learned-hopping"
-#: where theta is not given, the share of the hops that each move has, and that of a restart; the rest displace
-_RARE, _RAREST = 0.02, 0.001
+from mlopt.optimizers.neighbourhood import Neighbourhood
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class LearnedHoppingState(HoppingState):
     choice: torch.Tensor = per_problem()
 
 
-class LearnedHopping(Hopping):
+class LearnedHopping(HopSettings):
     """Basin hopping with the hop learned and the quench kept.
 
     After each quench and its Metropolis test a network of twelve tanh units looks at the minimum that the search is at.
@@ -75,91 +69,6 @@ class LearnedHopping(Hopping):
     Raises, at the first hop:
         InputError: the potential does not tell the energies of atoms.
     """
-
-    weights: str | None = setting(
-        None,
-        "name of weights that ship, or a file with weights; none: those of `theta`, or where training starts",
-    )
-    theta: list[float] | None = setting(None, "the weights themselves, instead of `weights`")
-    moves: list[Annotated[Move, FromRegistry("move")]] = setting(
-        [Symmetrise(), Surface(), Twist(), Exchange(), Restart()],
-        "among which the network chooses, besides displacing: theta belongs to their number and order",
-        max_length=5,
-    )
-    horizon: int = setting(50_000, "force calls of which the network is told the share used", ge=1)
-    container: float | None = setting(
-        1.3,
-        "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container",
-        gt=0,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_card(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("weights"), str):
-            return values
-        if values.get("theta") is not None:
-            raise ValueError("give `weights` or `theta`, not both")
-        try:
-            card = read_card(values["weights"], _NAME)
-        except InputError as error:
-            raise ValueError(str(error)) from error
-        return card.settings | values
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.weights is not None:
-            card = read_card(self.weights, _NAME)
-            problem = self._misfit(card.parameters)
-            trained = card.settings.get("moves")
-            if problem is None and trained is not None and self.settings()["moves"] != trained:
-                names = ", ".join(str(one["name"]) for one in trained)
-                problem = (
-                    f"weights {self.weights!r} were trained with other `moves` ({names}); leave these out"
-                )
-        else:
-            problem = self._wrong_with(self.theta)
-        if problem is not None:
-            raise ValueError(problem)
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """All but the weights, as plain data: what a card keeps of a training."""
-        return {name: value for name, value in self.config().items() if name not in ("weights", "theta")}
-
-    def _misfit(self, found: int) -> str | None:
-        size, kinds = size_of(1 + len(self.moves)), ", ".join(type(one).__name__ for one in self.moves)
-        if found == size:
-            return None
-        return (
-            f"`theta` has {found} numbers, but a displacement and {len(self.moves)} moves ({kinds or 'none'}) need "
-            f"{size}; give the `moves` it was trained with"
-        )
-
-    def _wrong_with(self, theta: list[float] | torch.Tensor | None) -> str | None:
-        if theta is None:
-            return None
-        problem = self._misfit(theta.shape[-1] if isinstance(theta, torch.Tensor) else len(theta))
-        if problem is not None:
-            return problem
-        if not bool(torch.isfinite(torch.as_tensor(theta)).all()):
-            return "`theta` holds numbers that are not finite; take it from a training that did not diverge"
-        return None
-
-    @cached_property
-    def network(self) -> torch.Tensor:
-        """Theta as a tensor: (p,), or (n_problems, p)."""
-        if self.weights is not None and self.theta is None:
-            return load_theta(self.weights, _NAME)
-        if self.theta is None:
-            return _plain_theta(tuple(isinstance(one, Restart) for one in self.moves))
-        return torch.as_tensor(self.theta, dtype=torch.float64)
-
-    def replace(self, **values: Any) -> Self:
-        """See `Plugin.replace`."""
-        made = super().replace(**values)
-        made.__dict__.pop("network", None)  # a copy would keep what was derived from the old theta
-        return made
 
     def select(self, problems: torch.Tensor) -> Self:
         """See `Optimizer.select`: a network that all share stays whole."""
@@ -202,7 +111,7 @@ class LearnedHopping(Hopping):
         return (tolerance * wide * wide) ** 2
 
     def _quench(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        factor, widening = quench_of(self.network)
+        factor, widening = quench_of(self.core)
         return (self.quench_tolerance * factor).to(like), widening.to(like)
 
     def hop(  # type: ignore[override]
@@ -223,7 +132,9 @@ class LearnedHopping(Hopping):
         segments = landscape.segments
         number, noise, away_number = _numbers(state, landscape)
         atoms, system, ratio, unit = self._seen(landscape, state, noise.to(x))
-        said = say(self.network.to(x), atoms, system, segments, 1 + len(self.moves))
+        said = say(
+            self.core.to(x), atoms, system, segments, 1 + len(self.moves), self._heard(landscape, state.x)
+        )
         odds = said.away + kernels.SHARPNESS * (kernels.LOOSE - ratio)
         away = away_number.to(x) < 1.0 / (1.0 + torch.exp(-odds))
         size = torch.exp(said.step.clamp(kernels.SHORTEST, kernels.LONGEST))
@@ -272,6 +183,18 @@ class LearnedHopping(Hopping):
         ]
         return atoms, torch.stack(system, -1), ratio, unit
 
+    def _heard(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor | None:
+        """What each unit hears of messages about the minimum at ``x``: (n_rows, 12)."""
+        part = self.message_part
+        if part is None:
+            return None
+        atoms = atoms_of(landscape)
+        if atoms is None:
+            raise InputError("learned-hopping: `messages` need atoms; leave them out for other landscapes")
+        graph = Neighbourhood(cutoff=self.cutoff).graph(atoms.systems.with_pos(x), atoms.diameter)
+        theta = self.network[..., size_of(1 + len(self.moves)) :].to(x)
+        return part.heard(theta, landscape.segments, x, graph, atoms.species, atoms.diameter.to(x))
+
     def _useless(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
         """(n, 1 + moves) bool: moves that can do nothing."""
         segments = landscape.segments
@@ -308,6 +231,8 @@ class LearnedHopping(Hopping):
 
     def kernel(self) -> OptimizerKernel:
         """The same for the fused engine, where the quench and all moves have kernels."""
+        if self.messages:
+            raise NoKernelError("learned-hopping offers no kernel with `messages`")
         places = list(enumerate(self.moves, 1))
         constants = {
             "INNER_NUMBERS": kernels.UNIT + 1,
@@ -319,7 +244,7 @@ class LearnedHopping(Hopping):
             "RESTART": self._restart,
         }
         proposals = [Kernel(kernels.displace), *(one.kernel() for one in self.moves)]
-        tolerance, widening = quench_of(self.network)
+        tolerance, widening = quench_of(self.core)
         enough = (self.quench_tolerance * tolerance, widening)
         parts = {
             "enough2": Kernel(kernels.enough2, enough),
@@ -359,12 +284,6 @@ def _needs(move: Move, never: torch.Tensor, caged: torch.Tensor, alike: torch.Te
     if isinstance(move, Exchange):
         return alike
     return caged if _for_clusters(move) else never
-
-
-@lru_cache(maxsize=8)
-def _plain_theta(restarts: tuple[bool, ...]) -> torch.Tensor:
-    rare = [_RAREST if one else _RARE for one in restarts]
-    return first_theta([1.0 - sum(rare), *rare])
 
 
 def _noted(state: LearnedHoppingState, evaluation: Evaluation) -> LearnedHoppingState:

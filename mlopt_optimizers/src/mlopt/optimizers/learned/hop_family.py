@@ -14,7 +14,7 @@ from mlopt.core.meta import Learnable
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.optimizers.learned.hop import LearnedHopping
-from mlopt.optimizers.learned.hop_network import first_theta, quench_of
+from mlopt.optimizers.learned.hop_network import quench_of, size_of
 from mlopt.optimizers.learned.weights import save_weights
 
 
@@ -54,8 +54,8 @@ class LearnedHop(Learnable):
         if self.search.theta is not None or self.search.weights is not None:
             return self.search.network.clone()
         whole = sum(self.shares)
-        theta = first_theta([one / whole for one in self.shares], seed)
-        theta[-1] = math.log(self.widening)
+        theta = self.search.first_theta([one / whole for one in self.shares], seed)
+        theta[size_of(len(self.shares)) - 1] = math.log(self.widening)
         return theta
 
     def optimizer(self, theta: torch.Tensor) -> Optimizer:
@@ -64,7 +64,7 @@ class LearnedHop(Learnable):
 
     def named(self, theta: torch.Tensor) -> dict[str, float]:
         """What stands outside the network: the tolerance of a quench, and how it widens with height."""
-        factor, widening = quench_of(theta.detach())
+        factor, widening = quench_of(theta.detach()[..., : size_of(len(self.shares))])
         return {
             "quench_tolerance": self.search.quench_tolerance * float(factor),
             "quench_widening": float(widening),

@@ -12,6 +12,8 @@ from mlopt.core.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Flat
 from mlopt.core.plugin import Plugin, setting
+from mlopt.optimizers.learned.messages import features as message_features
+from mlopt.optimizers.learned.messages import layer_of
 from mlopt.optimizers.message_features import MessageFeatures
 from mlopt.optimizers.neighbourhood import Neighbourhood
 from mlopt.optimizers.radial_features import ETAS, RadialFeatures
@@ -204,11 +206,8 @@ class Inputs(Plugin):
     def message_layer(self, like: torch.Tensor) -> MessageFeatures:
         """The layer of messages, whose own weights mean nothing: those of theta are put in their place."""
         if "messages" not in self._kept:
-            state = torch.random.get_rng_state()
-            self._kept["messages"] = MessageFeatures(
-                self.messages, rounds=self.rounds, cutoff=self.cutoff, species=self.numbers
-            )
-            torch.random.set_rng_state(state)  # making a module draws from the global generator
+            settings = {"rounds": self.rounds, "cutoff": self.cutoff, "species": self.numbers}
+            self._kept["messages"] = layer_of(self.messages, **settings)
         layer: MessageFeatures = self._kept["messages"]
         return layer.to(like.device)
 
@@ -273,18 +272,7 @@ class Inputs(Plugin):
         layer = self.message_layer(seen.x)
         graph, atoms = self._graph(landscape, seen.x)
         given = (seen.x, graph, atoms.species, atoms.diameter.to(seen.x))
-        found: torch.Tensor
-        if next(iter(weights.values())).shape[0] == 1:
-            found = torch.func.functional_call(layer, {name: one[0] for name, one in weights.items()}, given)
-            return found
-        # every problem its own network: the rows of each from a pass of its own
-        parts = [
-            torch.func.functional_call(layer, {name: one[p] for name, one in weights.items()}, given)[
-                landscape.segments.batch == p
-            ]
-            for p in range(landscape.segments.n_problems)
-        ]
-        return torch.cat(parts)
+        return message_features(layer, weights, landscape.segments, *given)
 
 
 def _columns(parts: list[torch.Tensor]) -> torch.Tensor:

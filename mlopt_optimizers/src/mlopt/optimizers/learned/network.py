@@ -11,6 +11,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.random import derive, normal
 from mlopt.core.segments import Segments
 from mlopt.optimizers.learned.inputs import Group, Inputs
+from mlopt.optimizers.learned.messages import drawn, shapes_of
 
 #: Learn2Hop, appendix D.3; theta holds alpha over this, so that noise on theta is small against it
 ALPHA, BETA, GAMMA = 0.1, 1.0, -3.0
@@ -53,8 +54,7 @@ class Layout:
         """For these settings; ``inputs`` if they are not the groups of components."""
         shapes: dict[str, tuple[int, ...]] = {}
         if settings.messages:
-            layer = settings.message_layer(torch.zeros(()))
-            shapes = {name: tuple(one.shape) for name, one in layer.named_parameters()}
+            shapes = shapes_of(settings.message_layer(torch.zeros(())))
         return cls(settings.width if inputs is None else inputs, settings.hidden, outputs, shapes)
 
     @property
@@ -87,10 +87,11 @@ class Layout:
         parts = []
         for index, (name, shape) in enumerate(self.shapes.items()):
             part = torch.zeros(shape, dtype=torch.float64)
-            if name in ("first", "second") or (name.startswith("messages.") and len(shape) == 2):
-                fan_in = shape[1] if name.startswith("messages.") else shape[0]
+            if name in ("first", "second"):
                 key, zero = derive(seed, index)[None], torch.zeros(1, dtype=torch.int64)
-                part = normal(key, zero, part.numel()).reshape(shape) / math.sqrt(fan_in)
+                part = normal(key, zero, part.numel()).reshape(shape) / math.sqrt(shape[0])
+            elif name.startswith("messages."):
+                part = drawn(shape, seed, index)
             elif name in _OUTPUT:
                 part = part + _OUTPUT[name]
             parts.append(part.flatten())
