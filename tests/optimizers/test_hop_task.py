@@ -24,7 +24,7 @@ TARGETS = {"Ar5": -9.103852, "Ar6": -12.712062, "Ar7": -16.505384}
 def task_of(*clusters: str, **settings: Any) -> HopTask:
     """Small ones, by the eager engine."""
     hunts = [
-        Hunt(cluster=one, potential=LennardJones(), target=TARGETS[one], weight=1.0 + place)
+        Hunt(cluster=one, potential=LennardJones(), target=TARGETS[one], starts=4 * (1 + place))
         for place, one in enumerate(clusters)
     ]
     return HopTask(
@@ -51,7 +51,7 @@ def test_each_theta_fares_as_alone() -> None:
     task = task_of("Ar6", "Ar7")
     theta = some(3)
     table = task.table(theta[[0, 1, 2, 1]], epoch=3, seed=1)
-    assert table.shape == (4, 8) and torch.equal(table[1], table[3])
+    assert table.shape == (4, 12) and torch.equal(table[1], table[3])
     assert not torch.equal(table[0], table[1])
     for row in range(3):
         assert torch.equal(task.table(theta[row : row + 1], epoch=3, seed=1)[0], table[row])
@@ -59,11 +59,16 @@ def test_each_theta_fares_as_alone() -> None:
         assert not torch.equal(task.table(theta[:1], **other)[0], table[0])
 
 
-def test_the_loss_is_the_weighted_mean() -> None:
+def test_the_loss_is_the_mean_over_starts() -> None:
     task, theta = task_of("Ar6", "Ar7"), some(2)
     table = task.table(theta, epoch=0)
-    expected = (table[:, :4].mean(1) + 2.0 * table[:, 4:].mean(1)) / 3.0
-    torch.testing.assert_close(task.losses(theta, epoch=0), expected)
+    assert task.problems == 12
+    torch.testing.assert_close(task.losses(theta, epoch=0), table.mean(1))
+    # any pairs of theta and problem, in any order; further numbers are further starts
+    problem = torch.tensor([11, 0, 5, 12])
+    pairs = task.pair_losses(theta[[0, 1, 1, 0]], problem, epoch=0)
+    assert torch.equal(pairs[:3], table[[0, 1, 1], problem[:3]])
+    assert float(pairs[3]) != float(table[0, 0])
 
 
 def test_hits_rank_before_misses_by_time_and_misses_by_height() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from mlopt.core.errors import InputError, MloptError
+from mlopt.core.errors import ConfigError, InputError, MloptError
 from mlopt.core.meta import MetaState, MetaTrainer, SegmentedTask, Task
+from mlopt.core.plugin import build
 from mlopt.optimizers.meta.es import ES, ESMC
 from mlopt.optimizers.meta.ga import GA
 from mlopt.optimizers.meta.outer import OuterAdam
@@ -145,10 +146,11 @@ def test_what_is_not_finite_counts_as_the_clip_value() -> None:
     [
         ES(population=40),
         ES(population=40, common=True, fitness="rank"),
+        ES(population=40, common=True, fitness="problem-rank"),
         ESMC(population=40),
         GA(population=40, sigma=0.03),
     ],
-    ids=["es", "es-rank", "esmc", "ga"],
+    ids=["es", "es-rank", "es-problem-rank", "esmc", "ga"],
 )
 def test_trainers_find_the_bottom_of_a_bowl(trainer: MetaTrainer) -> None:
     if not isinstance(trainer, GA):
@@ -170,6 +172,39 @@ def test_ga_never_loses_its_best() -> None:
         assert bool(metrics["improved"]) == (not torch.equal(before, state.theta))
         last = now
     assert last < 1.0
+
+
+def test_places_problem_by_problem_forget_how_much_each_weighs() -> None:
+    class Scaled(Task):
+        """Two problems of which one counts a thousand times as much; both are lowest at 0."""
+
+        scale: float
+
+        @property
+        def theta(self) -> torch.Tensor:
+            return torch.ones(2, dtype=torch.float64)
+
+        @property
+        def problems(self) -> int:
+            return 2
+
+        def losses(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
+            raise AssertionError("trainers ask for pairs")
+
+        def pair_losses(
+            self, theta: torch.Tensor, problem: torch.Tensor, epoch: int, seed: int = 0
+        ) -> torch.Tensor:
+            one = theta.gather(1, (problem % 2)[:, None])[:, 0] ** 2
+            return torch.where(problem % 2 == 0, one * self.scale, one)
+
+        def named(self, theta: torch.Tensor) -> dict[str, float]:
+            return {}
+
+    trainer = ES(population=20, common=True, fitness="problem-rank")
+    states = [trainer.advance(Scaled(scale=scale), MetaState(torch.ones(2)))[0] for scale in (1.0, 1e3)]
+    assert torch.equal(states[0].theta, states[1].theta)
+    with pytest.raises(ConfigError, match="compares losses of one problem; set `common: true`"):
+        build(ES, {"fitness": "problem-rank"})
 
 
 def test_ranks_share_places_and_forget_sizes() -> None:

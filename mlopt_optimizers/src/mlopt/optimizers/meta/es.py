@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from mlopt.core.lazy import torch
 from mlopt.core.meta import MetaState, Task
@@ -17,13 +19,22 @@ class ES(Pairs):
     loss smoothed by the perturbation. Both members of a pair meet the same problems; by default each pair meets its
     own, as in the paper, where an epoch has 80 pairs and as many starts. With `common` all pairs meet the same, which
     `fitness: rank` needs to be fair: it puts the place of a loss among all in place of the loss (Wierstra et al., JMLR
-    15, 949 (2014)), so that no outlier decides.
+    15, 949 (2014)), so that no outlier decides. `problem-rank` does so problem by problem, and takes the mean place:
+    then problems whose losses hardly differ count as much as those that are hit or missed.
 
     Losses that are not finite count as the highest finite one.
     """
 
     common: bool = setting(False, "whether all pairs meet the same problems")
-    fitness: Literal["loss", "rank"] = setting("loss", "what is compared: losses, or their places among all")
+    fitness: Literal["loss", "rank", "problem-rank"] = setting(
+        "loss", "what is compared: losses, their places among all, or places problem by problem"
+    )
+
+    @model_validator(mode="after")
+    def _fair(self) -> Self:
+        if self.fitness == "problem-rank" and not self.common:
+            raise ValueError("`fitness: problem-rank` compares losses of one problem; set `common: true`")
+        return self
 
     def advance(self, task: Task, state: MetaState, seed: int = 0) -> tuple[MetaState, dict[str, float]]:
         theta, memory = checked(state.theta), dict(state.memory)
@@ -32,7 +43,11 @@ class ES(Pairs):
         both = torch.cat([theta + perturbation, theta - perturbation])
         table = finite(losses_of(task, both, torch.cat([met, met]), state.epoch, seed))
         loss = table.mean(1)
-        score = centred_ranks(loss) if self.fitness == "rank" else loss
+        score = loss
+        if self.fitness == "rank":
+            score = centred_ranks(loss)
+        elif self.fitness == "problem-rank":
+            score = torch.stack([centred_ranks(column) for column in table.unbind(1)]).mean(0)
         gradient = estimate(score[: self.pairs] - score[self.pairs :], perturbation, self.sigma)
         metrics = {"loss": float(loss.mean()), "gradient": float(gradient.norm())}
         theta = theta + self.outer.change(gradient, memory)

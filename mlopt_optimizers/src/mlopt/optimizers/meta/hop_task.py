@@ -39,7 +39,7 @@ class Hunt(Plugin):
     target: float = setting(..., "energy of the global minimum, or the lowest known", unit="energy")
     tolerance: float = setting(1e-3, "above it, and still reached", unit="energy", ge=0)
     force_calls: int | None = setting(None, "of each start; none: those of the task", ge=1)
-    weight: float = setting(1.0, "of this cluster in the loss", gt=0)
+    starts: int | None = setting(None, "in each epoch; none: those of the task", ge=1)
 
     @property
     def elements(self) -> list[int]:
@@ -81,19 +81,36 @@ class HopTask(Task):
     def named(self, theta: torch.Tensor) -> dict[str, float]:
         return self.learnable.named(theta)
 
+    @property
+    def problems(self) -> int:
+        return sum(self._starts)
+
+    @property
+    def _starts(self) -> list[int]:
+        return [one.starts or self.starts for one in self.systems]
+
     def losses(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
-        weights = torch.tensor([one.weight for one in self.systems], dtype=torch.float64)
-        weights = weights.repeat_interleave(self.starts)
-        return (self.table(theta, epoch, seed) * weights).sum(1) / weights.sum()
+        return self.table(theta, epoch, seed).mean(1)
 
     def table(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
-        """The loss of each start: (b, systems x starts), cluster after cluster."""
-        found = [self._losses(one, place, theta, epoch, seed) for place, one in enumerate(self.systems)]
-        return torch.cat(found, 1)
+        """The loss of each start: (b, problems), cluster after cluster."""
+        b, k = len(theta), self.problems
+        every = torch.arange(k).repeat(b)
+        return self.pair_losses(theta.repeat_interleave(k, 0), every, epoch, seed).reshape(b, k)
 
-    def _losses(self, hunt: Hunt, place: int, theta: torch.Tensor, epoch: int, seed: int) -> torch.Tensor:
-        outcome = self._outcome(hunt, place, theta, epoch, seed, self.starts)
-        return self._loss(hunt, outcome).reshape(len(theta), self.starts)
+    def pair_losses(
+        self, theta: torch.Tensor, problem: torch.Tensor, epoch: int, seed: int = 0
+    ) -> torch.Tensor:
+        losses = torch.full((len(problem),), 2.0, dtype=torch.float64)
+        within, group, first = problem % self.problems, problem // self.problems, 0
+        for place, (hunt, starts) in enumerate(zip(self.systems, self._starts, strict=True)):
+            mine = torch.nonzero((within >= first) & (within < first + starts)).flatten()
+            number = within[mine] - first + starts * group[mine]
+            first += starts
+            if mine.numel():
+                outcome = self._outcome(hunt, place, theta[mine], number, epoch, seed)
+                losses[mine] = self._loss(hunt, outcome)
+        return losses
 
     def _loss(self, hunt: Hunt, outcome: Outcome) -> torch.Tensor:
         """Of each start."""
@@ -105,36 +122,35 @@ class HopTask(Task):
         return torch.where(tally.first_hit > 0, share, miss)
 
     def _outcome(
-        self, hunt: Hunt, place: int, theta: torch.Tensor, epoch: int, seed: int, starts: int
+        self, hunt: Hunt, place: int, theta: torch.Tensor, number: torch.Tensor, epoch: int, seed: int
     ) -> Outcome:
-        """Search with each of ``theta (b, p)`` from the same starts: b x starts problems."""
-        b, calls = len(theta), hunt.force_calls or self.force_calls
-        key = derive(problem_keys(seed, torch.arange(starts)), epoch, place)
-        one = Systems.cluster(hunt.elements, starts)
-        x = self.start.sample(one, hunt.potential.diameter(one.z), derive(key, _START_STREAM))
-        landscape = AtomsLandscape(Systems.cluster(hunt.elements, b * starts), hunt.potential)
+        """Search with ``theta (m, p)``, each from the start of its ``number (m,)``."""
+        calls = hunt.force_calls or self.force_calls
+        key = derive(problem_keys(seed, number), epoch, place)
+        systems = Systems.cluster(hunt.elements, len(number))
+        x = self.start.sample(systems, hunt.potential.diameter(systems.z), derive(key, _START_STREAM))
         stop = Stop(calls, target=hunt.target, target_tolerance=hunt.tolerance, on_target="stop-start")
-        searches = self.learnable.optimizer(theta.repeat_interleave(starts, 0))
+        searches, landscape = self.learnable.optimizer(theta), AtomsLandscape(systems, hunt.potential)
         driver = Driver(landscape, searches, stop, keep=1, engine=self.engine)
-        return driver.advance(driver.begin(x.repeat(b, 1), key.repeat(b))).outcome
+        return driver.advance(driver.begin(x, key)).outcome
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
         """On held-out starts: ``held_out``, the mean loss; for each cluster hits, their share, calls to a hit if any.
 
         Shares and calls come with their 95 % intervals.
         """
-        found, weighed, whole = dict[str, float](), 0.0, 0.0
-        for place, hunt in enumerate(self.systems):
-            outcome = self._outcome(hunt, place, theta[None], HELD_OUT, seed, self.held_out)
+        found, loss = dict[str, float](), 0.0
+        number = torch.arange(self.held_out)
+        for place, (hunt, starts) in enumerate(zip(self.systems, self._starts, strict=True)):
+            outcome = self._outcome(hunt, place, theta.expand(len(number), -1), number, HELD_OUT, seed)
             first = [None if hit < 0 else hit for hit in outcome.tally.first_hit.tolist()]
             hits = sum(hit is not None for hit in first)
             numbers = {"hits": float(hits)} | _spelled("hit_rate", wilson(hits, self.held_out))
             if hits:
                 numbers |= _spelled("calls_to_hit", mean_calls_to_hit(first, outcome.calls.tolist()))
             found |= {f"{hunt.cluster}.{name}": value for name, value in numbers.items()}
-            weighed += hunt.weight * float(self._loss(hunt, outcome).mean())
-            whole += hunt.weight
-        return {"held_out": weighed / whole} | found
+            loss += starts / self.problems * float(self._loss(hunt, outcome).mean())
+        return {"held_out": loss} | found
 
 
 def _spelled(name: str, estimate: Estimate) -> dict[str, float]:
