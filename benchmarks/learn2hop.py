@@ -31,8 +31,13 @@ def fig3(work: Work) -> None:
     """Held-out loss and hits of ES, ESMC and GA against meta-updates: the mean over seeds, and the spread."""
     found: dict[str, list[list[dict[str, float]]]] = {}
     # at the small size: as `mlopt run learn2hop-lj13-small`, but shorter
-    small = {"horizon": 5000, "truncation": {"kind": "grow", "shortest": 1000, "epochs": 200}, "population": 120,
-             "epochs": 200, "held_out": {"starts": 150}}  # fmt: skip
+    small = {
+        "horizon": 5000,
+        "truncation": {"kind": "log-uniform", "shortest": 600},
+        "population": 120,
+        "epochs": 200,
+        "held_out": {"starts": 150},
+    }
     task = small if work.size.horizon < 5000 else {}
     for trainer in ("es", "esmc", "ga"):
         for seed in range(min(3, work.size.seeds)):

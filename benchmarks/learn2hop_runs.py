@@ -111,7 +111,7 @@ class Work:
                 **given,
             },
             "trainer": {"name": trainer, "population": population},
-            "epochs": epochs, "evaluate_every": max(10, epochs // 10), "seed": seed,
+            "epochs": epochs, "evaluate_every": max(10, epochs // 5), "seed": seed,
         }  # fmt: skip
         return self.run(f"train {name} {trainer} {seed}", config)
 
