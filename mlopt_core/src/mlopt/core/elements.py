@@ -40,11 +40,3 @@ def parse_formula(formula: str) -> list[int]:
     if not numbers:
         raise InputError(f"{formula!r} has no atoms")
     return numbers
-
-
-def formula_of(numbers: list[int]) -> str:
-    """Formula of atomic numbers, elements in order of first appearance: ``[47, 47, 79]`` gives ``"Ag2Au"``."""
-    counts: dict[int, int] = {}
-    for number in numbers:
-        counts[number] = counts.get(number, 0) + 1
-    return "".join(SYMBOLS[number] + (str(count) if count > 1 else "") for number, count in counts.items())
