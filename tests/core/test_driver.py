@@ -133,6 +133,31 @@ def test_a_search_returns_the_lowest_point_met() -> None:
     assert bool((result.trace_energy.diff(dim=0) <= 0).all())
 
 
+@pytest.mark.parametrize("wanders", [False, True])
+def test_of_what_wanders_the_lowest_point_counts(wanders: bool) -> None:
+    """Unless a force ends it, or somebody asks otherwise."""
+
+    class Swinging(Momentum):
+        pass
+
+    Swinging.wanders = wanders
+    landscape, x = quadratic(SIZES)
+    optimizer, keys = Swinging(rate=0.8), problem_keys(0, torch.arange(len(SIZES)))
+
+    def end(stop: Stop, lowest: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        driver = Driver(landscape, optimizer, stop, lowest=lowest)
+        tally = driver.advance(driver.begin(x, keys)).outcome.tally
+        assert torch.equal(landscape.evaluate(tally.x).energy, tally.energy)
+        return tally.energy, tally.x
+
+    way = torch.stack([end(Stop(calls), lowest=False)[0] for calls in range(1, 31)])
+    lowest = way.amin(0)
+    assert bool((way[-1] > lowest).any()), "it must have gone up again for this test to say anything"
+    assert torch.equal(end(Stop(30), lowest=True)[0], lowest)
+    assert torch.equal(end(Stop(30))[0], lowest if wanders else way[-1])
+    assert torch.equal(end(Stop(30, fmax=1e-9))[0], way[-1])
+
+
 def test_on_target() -> None:
     landscape, x = quadratic(SIZES)
     target, tolerance = 0.05, 0.01

@@ -141,6 +141,29 @@ def test_crystals() -> None:
     assert_steps_agree(family.optimizer(noisy(family, 2)), StillingerWeber(), systems, x, 5, 1e-9)
 
 
+def test_the_lowest_point_of_the_way_counts() -> None:
+    """In both engines alike, and where it is the energy is."""
+    systems = clusters([5, 7, 6])
+    landscape, optimizer = (
+        AtomsLandscape(systems, LJ),
+        LearnedFamily().optimizer(noisy(LearnedFamily(), 3, 0.3)),
+    )
+    x, keys = (
+        SphereStart().sample(systems, landscape.diameter, problem_keys(0, torch.arange(3))),
+        torch.arange(3),
+    )
+    ended = {}
+    for name in ("eager", "fused"):
+        for lowest in (None, False):
+            driver = Driver(landscape, optimizer, Stop(12), 1, name, lowest=lowest)
+            tally = driver.advance(driver.begin(x, keys)).outcome.tally
+            torch.testing.assert_close(landscape.evaluate(tally.x).energy, tally.energy)
+            ended[name, lowest] = tally.energy
+    assert bool((ended["fused", None] < ended["fused", False] - 1e-3).any())
+    for lowest in (None, False):
+        torch.testing.assert_close(ended["fused", lowest], ended["eager", lowest], rtol=1e-6, atol=1e-6)
+
+
 def test_a_population_is_many_alone_bit_for_bit() -> None:
     """And resumes so: a rollout is a function of theta and start."""
     systems = clusters([13] * 6)
@@ -152,7 +175,7 @@ def test_a_population_is_many_alone_bit_for_bit() -> None:
         index = torch.tensor(problems)
         part, rows = landscape.select(index), landscape.segments.select(index)[1]
         own = theta[index] if len(problems) > 1 else theta[problems[0]]
-        driver = Driver(part, family.optimizer(own), Stop(60), 1, "fused")
+        driver = Driver(part, family.optimizer(own), Stop(60), 1, "fused", lowest=False)
         progress = driver.begin(x[rows], problem_keys(0, index))
         for _ in range(pauses):
             asked: list[int] = []

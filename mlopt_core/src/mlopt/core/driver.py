@@ -29,6 +29,8 @@ class Driver:
 
     keep: how many of the lowest distinct minima to remember for each problem of a search.
     engine: see `choose_engine`; announce: is told when a kernel has to be compiled.
+    lowest: whether the lowest point of each problem counts, or the last. None: the lowest of a search; of a local
+        optimizer the last, unless it `wanders` and no force ends it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Driver:
         keep: int = 10,
         engine: EngineName = "eager",
         announce: Callable[[str], None] = lambda message: None,
+        lowest: bool | None = None,
     ) -> None:
         if optimizer.searching and stop.fmax is not None:
             raise InputError(
@@ -51,6 +54,8 @@ class Driver:
         self.keep = keep if optimizer.searching else 0
         self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls, announce)
         self.announce = announce
+        wanders = optimizer.wanders and stop.fmax is None
+        self.lowest = optimizer.searching or (wanders if lowest is None else lowest)
 
     @property
     def engine_name(self) -> str:
@@ -83,6 +88,7 @@ class Driver:
             outcome=Outcome.empty(segments, tally),
             trace_calls=[],
             trace_energy=[],
+            lowest=self.lowest,
         )
 
     def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
@@ -125,8 +131,7 @@ class Driver:
         stop, segments = self.stop, landscape.segments
         force2 = segments.longest2(evaluation.force)
         reason = self._failures(progress, evaluation.energy + force2)
-        searching = self.optimizer.searching
-        tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, searching)
+        tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, progress.lowest)
         reached = False
         if stop.target is not None:
             hit = tally.energy <= stop.target + stop.target_tolerance

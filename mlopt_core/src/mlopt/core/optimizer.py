@@ -145,6 +145,8 @@ class Optimizer(Plugin):
 
     #: True for a search, which goes on after a minimum: a force threshold does not end it
     searching: ClassVar[bool] = False
+    #: True where the way leads up again and again: of a run that no force ends the lowest point counts, not the last
+    wanders: ClassVar[bool] = False
     #: True where `step` copes with a non-finite evaluation by stepping back, for that problem alone; the driver then
     #: gives a problem up only after several in a row
     recovers: ClassVar[bool] = False

@@ -22,8 +22,8 @@ PATIENCE = 10
 class Tally(State):
     """The record of each problem.
 
-    energy (n,), x (n_rows, d), force2 (n,): for a search, the lowest energy met, where, and the squared largest row
-    force there; else those of the last evaluation.
+    energy (n,), x (n_rows, d), force2 (n,): for a search, and for what wanders, the lowest energy met, where, and the
+    squared largest row force there; else those of the last evaluation.
     first_hit (n,) int64: force calls until the target was reached, -1 where it was not.
     unsound_calls (n,) int64: consecutive non-finite evaluations just before now.
     quenches (n,) int64: minima that the search arrived at, counting repeats.
@@ -62,7 +62,7 @@ class Tally(State):
     def update(
         self, x: torch.Tensor, energy: torch.Tensor, force2: torch.Tensor, segments: Segments, lowest: bool
     ) -> Tally:
-        """Take in an evaluation: keep the lowest for a search, else the last."""
+        """Take in an evaluation: keep the ``lowest``, else the last."""
         if not lowest:
             return replace(self, energy=energy, x=x, force2=force2)
         better = (energy < self.energy) & torch.isfinite(energy + force2)
@@ -149,6 +149,8 @@ class Progress:
     outcome: Outcome
     trace_calls: list[int]
     trace_energy: list[torch.Tensor]
+    #: whether the tally keeps the lowest point of each problem; else the last
+    lowest: bool = False
     #: whether any ``unsound_calls`` of the tally is positive, kept here to save looking at every step
     unsound: bool = False
 

@@ -202,16 +202,16 @@ def draw_energies(
         kept = [one for one in found if one is not None]
         if kept:
             axis.hist(kept, bins=60, range=(min(span), max(span) + 1e-9), color="#3b6ea5")
-        axis.set_yticks([])
-        axis.text(0.98, 0.85, row["optimizer"], transform=axis.transAxes, ha="right", va="top", fontsize=8)
         hits = "" if row["hits"] is None else f", {row['hits']} hits"
         mean = "no finite energy" if row["mean"] is None else f"mean {row['mean']:.2f}{hits}"
-        axis.text(0.98, 0.6, mean, transform=axis.transAxes, ha="right", va="top", fontsize=7, color="0.4")
+        axis.set_title(f"{row['optimizer']} on {row['system']}: {mean}", loc="left", fontsize=7, pad=2.0)
+        axis.set_yticks([])
+        axis.tick_params(labelsize=7)
+        axis.locator_params(axis="x", nbins=5)
     for i, j in ((i, j) for i in range(len(optimizers)) for j in range(len(systems)) if (i, j) not in drawn):
         axes[i, j].set_axis_off()
-    for j, label in enumerate(systems):
-        axes[0, j].set_title(label, fontsize=9)
-        axes[-1, j].set_xlabel("energy", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("energy", fontsize=8)
     drawing.save(figure, file)
 
 

@@ -214,6 +214,7 @@ class _Program:
         kernel: OptimizerKernel = optimizer.kernel()
         constants = {
             "SEARCHING": int(optimizer.searching),
+            "LOWEST": int(progress.lowest),
             "KEEP": progress.tally.pool_energy.shape[1],
             "PATIENCE": PATIENCE if optimizer.recovers else 1,
         }

@@ -13,6 +13,8 @@ from mlopt.optimizers.kernels.gradient_descent import longest2
 
 #: 1 for a search
 SEARCHING = 0
+#: whether the tally keeps the lowest point: of searches, and of what wanders
+LOWEST = 0
 #: minima that are remembered
 KEEP = 0
 #: consecutive non-finite evaluations after which a system is given up, from the second call on
@@ -122,7 +124,7 @@ def rollout(
         unsound = 0 if finite else tally_counts[UNSOUND] + 1
         given_up = unsound >= (PATIENCE if calls > 1 else 1)
         tallied, hit_at = tally_numbers[ENERGY], tally_counts[FIRST_HIT]
-        better = finite and energy < tallied if SEARCHING else True
+        better = finite and energy < tallied if LOWEST else True
         if better:
             tallied = energy
         hit = limits[HAS_TARGET] == 1 and tallied <= conditions[TARGET_ENERGY]
@@ -135,7 +137,7 @@ def rollout(
         elif calls >= limits[FORCE_CALLS]:
             reason = BUDGET
         sync()
-        if better and (SEARCHING or reason != 0 or taken == steps - 1):
+        if better and (LOWEST or reason != 0 or taken == steps - 1):
             for k in range(lane(), 3 * n, lanes()):
                 best[k] = x[k]
         if lane() == 0:

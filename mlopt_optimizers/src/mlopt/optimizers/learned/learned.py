@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -58,13 +58,16 @@ class Learned(Inputs, Optimizer):
     With ``equivariant`` the network sees lengths and angles of vectors and mixes the vectors (see
     `mlopt.optimizers.learned.equivariant`): what the other one does depends on the axes.
 
-    On a curved manifold means are carried along by parallel transport, and the step is projected. Fixed rows stay.
-    Works on any landscape; a kernel for the fused engine is there without ``messages`` and ``equivariant``.
+    On a curved manifold means are carried along by parallel transport, and the step is projected. Fixed rows stay. It
+    does not settle: what counts of a run is its lowest point. Works on any landscape; a kernel for the fused engine is
+    there without ``messages`` and ``equivariant``.
 
     Raises (from `init`):
         InputError: theta that does not fit the inputs or the problems, or is not finite; an element that is not among
             ``species``; a landscape that has none of the inputs that components have for their own.
     """
+
+    wanders: ClassVar[bool] = True
 
     weights: str | None = setting(None, "name of weights that ship, or a file with weights")
     theta: Any = setting(None, "the weights themselves, from Python instead of `weights`")

@@ -224,9 +224,8 @@ class RolloutTask(SegmentedTask):
         energy = torch.full((len(run.member),), torch.inf, dtype=torch.float64)
         for batch in run.batches:
             optimizer = optimizer_of(batch)
-            lowest = self.loss == "best" and not optimizer.searching
-            batch.carry(optimizer, steps, self._engine(batch.landscape, optimizer), lowest)
-            energy[batch.index] = batch.energy(lowest, optimizer.searching)
+            batch.carry(optimizer, steps, self._engine(batch.landscape, optimizer), self.loss == "best")
+            energy[batch.index] = batch.energy()
         return energy
 
     def _descended(self, run: _Runs) -> torch.Tensor:

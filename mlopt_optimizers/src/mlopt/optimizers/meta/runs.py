@@ -22,36 +22,20 @@ _START_STREAM = 1
 
 
 @dataclass
-class Watched(Progress):
-    """A `Progress` that can be carried on after its budget, and knows the lowest energy of each problem.
+class Resting(Progress):
+    """A `Progress` that can be carried on after its budget.
 
-    lowest (n,): the lowest finite energy met; None where nobody asks. resting: problems that ended for their budget
-    alone, with all they need to go on: indices, points, state, tally.
+    resting: problems that ended for their budget alone, with all they need to go on: indices, points, state, tally.
     """
 
-    lowest: torch.Tensor | None = None
     resting: tuple[torch.Tensor, torch.Tensor, Any, Any] | None = None
 
-    @classmethod
-    def of(cls, progress: Progress, lowest: bool) -> Watched:
-        """From one that `Driver.begin` has made."""
-        made = cls(**vars(progress))
-        if lowest:
-            made.lowest = torch.full_like(progress.outcome.tally.energy, torch.inf)
-        return made
-
     def schedule(self, calls: int) -> list[int]:
-        """Every call, where the lowest energy is wanted: engines then record each energy."""
-        last = self.trace_calls[-1] if self.trace_calls else 0
-        return list(range(last + 1, calls + 1)) if self.lowest is not None else []
+        """No trace."""
+        return []
 
     def record(self, calls: int, energy: torch.Tensor) -> None:
-        """Take an energy (k,) of each active problem into account; nothing is stored."""
-        self.trace_calls = [calls]
-        if self.lowest is not None:
-            before = self.lowest[self.active]
-            lower = torch.isfinite(energy) & (energy < before)
-            self.lowest = self.lowest.index_copy(0, self.active, torch.where(lower, energy, before))
+        """Nothing is stored."""
 
     def end(self, reason: torch.Tensor, calls: torch.Tensor | int) -> None:
         """As `Progress.end`; those whose budget is spent leave what they need to go on."""
@@ -81,27 +65,25 @@ class Batch:
     landscape: AtomsLandscape
     x: torch.Tensor
     key: torch.Tensor
-    progress: Watched | None = None
+    progress: Resting | None = None
 
     def carry(self, optimizer: Optimizer, steps: int, engine: EngineName, lowest: bool) -> None:
         """``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch."""
         # the last evaluation is not followed by a step
-        driver = Driver(self.landscape, optimizer, Stop(steps + 1), keep=1, engine=engine)
+        driver = Driver(self.landscape, optimizer, Stop(steps + 1), keep=1, engine=engine, lowest=lowest)
         if self.progress is None:
-            self.progress = Watched.of(driver.begin(self.x, self.key), lowest)
+            self.progress = Resting(**vars(driver.begin(self.x, self.key)))
         elif not self.progress.wake():
             return  # all have failed
         driver.advance(self.progress)
 
-    def energy(self, lowest: bool, searching: bool) -> torch.Tensor:
-        """(m,) float64, the lowest so far or the last one; infinite where there is no finite one."""
+    def energy(self) -> torch.Tensor:
+        """(m,) float64, the lowest so far or the last one, as it was carried; infinite where there is no finite one."""
         if self.progress is None:
             raise ValueError("no step has been taken")
         outcome = self.progress.outcome
         found = outcome.tally.energy
-        if lowest and self.progress.lowest is not None:
-            found = self.progress.lowest
-        elif not searching:  # a search has put its best aside, whatever came after
+        if not self.progress.lowest:  # the lowest was put aside, whatever came after
             found = torch.where(outcome.reason == Reason.NON_FINITE.code, torch.inf, found)
         found = found.to("cpu", torch.float64)
         return torch.where(torch.isfinite(found), found, torch.inf)
