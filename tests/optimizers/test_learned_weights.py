@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mlopt.core.errors import InputError
+from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.plugin import build
 from mlopt.optimizers.learned import weights
 from mlopt.optimizers.learned.learned import Learned, LearnedFamily
@@ -39,6 +39,20 @@ def test_a_file_brings_its_settings(family: LearnedFamily, path: Path) -> None:
     card = read_card(str(path), "learned")
     assert card.training == SAID and card.parameters == len(family.start(1))
     assert json.loads(path.with_suffix(".json").read_text())["training"]["horizon"] == "the horizon"
+
+
+def test_training_starts_from_weights(family: LearnedFamily, path: Path) -> None:
+    again = build(LearnedFamily, {"weights": str(path)})
+    assert torch.equal(again.start(), load_theta(str(path), "learned"))
+    assert again.settings() == family.settings() and again.decays == family.decays
+    with pytest.raises(ConfigError, match="were trained with hidden"):
+        build(LearnedFamily, {"weights": str(path), "hidden": 8})
+
+
+def test_a_file_is_found_from_any_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    learned = build(Learned, {"weights": f"./{path.name}"})
+    assert learned.config()["weights"] == str(path)
 
 
 def test_weights_that_ship_have_names(

@@ -16,7 +16,7 @@ from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
 from mlopt.optimizers.hopping import Hopping
 from mlopt.optimizers.learned.hop_network import MessagePart, first_theta, size_of
 from mlopt.optimizers.learned.messages import layer_of
-from mlopt.optimizers.learned.weights import load_theta, read_card
+from mlopt.optimizers.learned.weights import load_theta, read_card, settled
 from mlopt.optimizers.moves import Exchange, Restart
 
 _NAME = "learned-hopping"
@@ -63,7 +63,7 @@ class HopSettings(Hopping):
             card = read_card(values["weights"], _NAME)
         except InputError as error:
             raise ValueError(str(error)) from error
-        return card.settings | values
+        return card.settings | values | {"weights": settled(values["weights"])}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -22,7 +22,7 @@ from mlopt.optimizers.kernels import network as network_kernels
 from mlopt.optimizers.learned import equivariant
 from mlopt.optimizers.learned.inputs import Inputs, Seen
 from mlopt.optimizers.learned.network import ALPHA, Layout, by_component
-from mlopt.optimizers.learned.weights import load_theta, read_card, save_weights, shipped
+from mlopt.optimizers.learned.weights import load_theta, read_card, save_weights, settled, shipped
 
 #: radial functions by a series up to this cutoff: see `mlopt.optimizers.kernels.radial`
 _SHORT = 2.6
@@ -86,24 +86,7 @@ class Learned(Inputs, Optimizer):
         if not isinstance(values.get("weights"), str):
             names = ", ".join(shipped()) or "none yet"
             raise ValueError(f"`weights` is missing: a name (these ship: {names}) or a file of `meta-train`")
-        try:
-            card = read_card(values["weights"], "learned")
-        except InputError as error:
-            raise ValueError(str(error)) from None
-        for name, trained in card.settings.items():
-            given = values.get(name, trained)
-            if name == "species":
-                ours, theirs = (one if isinstance(one, list) else [] for one in (given, trained))
-                if len(ours) != len(theirs):
-                    raise ValueError(
-                        f"weights {values['weights']!r} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
-                        f"{len(ours)} are given ({', '.join(map(str, ours))}); as many are needed"
-                    )
-            elif given != trained:
-                raise ValueError(
-                    f"weights {values['weights']!r} were trained with {name}: {trained}, not {given}; leave it out"
-                )
-        return card.settings | values
+        return _with_card(values)
 
     @property
     def layout(self) -> Layout:
@@ -204,6 +187,32 @@ class Learned(Inputs, Optimizer):
         )
 
 
+def _with_card(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings given, with those that the card of ``weights`` brings.
+
+    Raises:
+        ValueError: the weights cannot be read, or were trained with other settings.
+    """
+    try:
+        card = read_card(values["weights"], "learned")
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    for name, trained in card.settings.items():
+        given = values.get(name, trained)
+        if name == "species":
+            ours, theirs = (one if isinstance(one, list) else [] for one in (given, trained))
+            if len(ours) != len(theirs):
+                raise ValueError(
+                    f"weights {values['weights']!r} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
+                    f"{len(ours)} are given ({', '.join(map(str, ours))}); as many are needed"
+                )
+        elif given != trained:
+            raise ValueError(
+                f"weights {values['weights']!r} were trained with {name}: {trained}, not {given}; leave it out"
+            )
+    return card.settings | values | {"weights": settled(values["weights"])}
+
+
 def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
     """Weights in the order in which the kernel reads it, and the constants that go with it."""
     layout, stride, h = learned.layout, network_kernels.STRIDE, learned.hidden
@@ -278,9 +287,25 @@ def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
 class LearnedFamily(Inputs, Learnable):
     """The learned optimizers of given inputs: theta is the weights of the network, alpha, beta and gamma."""
 
+    weights: str | None = setting(
+        None,
+        "name of weights that ship, or a file, where training starts; they bring their settings; none: at random",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_card(cls, values: Any) -> Any:
+        given = isinstance(values, dict) and isinstance(values.get("weights"), str)
+        return _with_card(values) if given else values
+
     def start(self, seed: int = 0) -> torch.Tensor:
-        """See `mlopt.optimizers.learned.network.Layout.start`: nothing moves yet."""
-        return self._learned(None).layout.start(seed)
+        """The weights given; or see `mlopt.optimizers.learned.network.Layout.start`: nothing moves yet."""
+        learned = self._learned(None)
+        if self.weights is None:
+            return learned.layout.start(seed)
+        theta = load_theta(self.weights, "learned")
+        learned.layout.check(theta, f"weights {self.weights!r}")
+        return theta
 
     def optimizer(self, theta: torch.Tensor) -> Learned:
         """Raises InputError where theta does not fit or is not finite."""

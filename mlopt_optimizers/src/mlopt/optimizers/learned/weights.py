@@ -106,6 +106,12 @@ def path_of(weights: str) -> Path:
     return path
 
 
+def settled(weights: str) -> str:
+    """A name as it is, a file by its absolute path: a run may be resumed from another folder."""
+    path = path_of(weights)
+    return weights if path.parent == FOLDER else str(path.absolute())
+
+
 def read_card(weights: str, optimizer: str) -> Card:
     """The card of a name or a path, after its file was checked against it. Does not need torch.
 
