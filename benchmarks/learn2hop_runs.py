@@ -27,7 +27,7 @@ class Size:
     seeds: int
 
 
-SIZES = {"small": Size(1000, 40, 80, 5_000, 50, 3), "paper": Size(50_000, 160, 1000, 50_000, 150, 10)}
+SIZES = {"small": Size(1000, 40, 80, 5_000, 50, 2), "paper": Size(50_000, 160, 1000, 50_000, 150, 10)}
 #: starts on which each member of a genetic algorithm is judged
 GA_STARTS = 8
 #: as the paper evaluates: 1,000 steps of gradient descent at the end
