@@ -97,7 +97,12 @@ class Work:
         task: settings of the task, or ``population`` and ``epochs``, other than those of the size.
         """
         size = self.size
-        given = {"horizon": size.horizon, "loss": "best", "held_out": {"starts": size.starts}, **task}
+        given = {
+            "horizon": size.horizon,
+            "loss": "best" if size.horizon < 50_000 else "final",
+            "held_out": {"starts": size.starts},
+            **task,
+        }
         population = given.pop("population", size.population)
         epochs = given.pop("epochs", size.epochs)
         if (
