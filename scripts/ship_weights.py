@@ -1,38 +1,53 @@
-"""Put the weights of a finished training into the package, with the command that trains them again and what they reach.
+"""Put the weights of a training into the package, with the command that trains them again and what they reach.
 
-    python scripts/ship_weights.py RUN NAME --command "mlopt run learn2hop-lj13-small" [--result "text" ...]
+    python scripts/ship_weights.py RECIPE RUN NAME [--epoch N] [--result "text" ...]
 
-RUN is a run directory of `meta-train`. The card keeps what the training knows; results that were measured later are
-added as lines of text, each with the command that printed it.
+RUN is a run directory of the recipe. The held-out numbers of the card are computed anew, by the code as it is now. With
+an epoch the weights are those that the training had then: what a recipe with fewer epochs ends with. Results that were
+measured elsewhere are added as lines of text, each with the command that printed it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import Any
 
-from mlopt.optimizers.learned.weights import FOLDER, load_theta, read_card, save_weights
+from mlopt.cli.sources import find
+from mlopt.core.meta import Learnable
+from mlopt.optimizers.learned.weights import FOLDER
+from mlopt.optimizers.meta.meta_train import MetaTrain
+from mlopt.optimizers.meta.meta_trained import MetaTrained, load_theta
 
 
 def main() -> None:
     """Write NAME.safetensors and NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe")
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--optimizer", default="learned", help="learned or learned-hopping")
-    parser.add_argument("--command", required=True, help="what trains them again")
+    parser.add_argument("--epoch", type=int, help="instead of the last")
+    parser.add_argument("--minutes", type=float, help="what the training took, if the run does not say")
     parser.add_argument("--result", action="append", default=[], help="a line about what was measured")
     arguments = parser.parse_args()
-    source = str(arguments.run / "results" / "weights.safetensors")
-    card, theta = read_card(source, arguments.optimizer), load_theta(source, arguments.optimizer)
-    training: dict[str, Any] = card.training | {"command": arguments.command}
+    experiment = find(arguments.recipe, []).experiment()
+    assert isinstance(experiment, MetaTrain)
+    learnable = getattr(experiment.task, "learnable", None)
+    assert isinstance(learnable, Learnable)
+    results = arguments.run / "results"
+    file = f"theta/epoch-{arguments.epoch:06d}.safetensors" if arguments.epoch else "theta.safetensors"
+    theta = load_theta(results / file, len(experiment.first_theta()))
+    if arguments.minutes is not None:
+        seconds = 60.0 * arguments.minutes
+    else:
+        seconds = float(json.loads((results / "summary.json").read_text())["wall_s"])
+    found = experiment.task.evaluate(theta, experiment.seed)
+    card = MetaTrained(experiment, theta, [], found, seconds).training()
+    card["command"] = f"mlopt run {arguments.recipe}"
     if arguments.result:
-        training["results"] = dict(training["results"]) | {"measured": arguments.result}
-    save_weights(
-        FOLDER / f"{arguments.name}.safetensors", theta, arguments.optimizer, card.settings, training
-    )
-    print(f"{FOLDER / arguments.name}.safetensors: {len(theta)} numbers")
+        card["results"] = card["results"] | {"measured": arguments.result}
+    learnable.write_weights(theta, FOLDER / f"{arguments.name}.safetensors", card)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

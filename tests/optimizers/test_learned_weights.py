@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.plugin import build
 from mlopt.optimizers.learned import weights
+from mlopt.optimizers.learned.hop import LearnedHopping
 from mlopt.optimizers.learned.learned import Learned, LearnedFamily
 from mlopt.optimizers.learned.weights import TRAINING, load_theta, read_card, save_weights, shipped
 
@@ -67,10 +68,14 @@ def test_weights_that_ship_have_names(
 
 
 def test_every_shipped_file_is_sound() -> None:
-    for name in shipped():
+    for name in shipped("learned"):
         learned = Learned(weights=name)
         assert len(learned.numbers_of_network()) == learned.layout.parameters
-    assert weights.FOLDER.is_dir()
+    for name in shipped("learned-hopping"):
+        search = LearnedHopping(weights=name)
+        assert len(search.network) == search.parameters
+    every = shipped("learned") + shipped("learned-hopping")
+    assert sorted(every) == shipped() == sorted(path.stem for path in weights.FOLDER.glob("*.json"))
 
 
 @pytest.mark.parametrize(

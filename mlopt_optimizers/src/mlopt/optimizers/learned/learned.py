@@ -84,7 +84,7 @@ class Learned(Inputs, Optimizer):
                 values = values | {"theta": torch.tensor(values["theta"], dtype=torch.float64)}
             return values
         if not isinstance(values.get("weights"), str):
-            names = ", ".join(shipped()) or "none yet"
+            names = ", ".join(shipped("learned")) or "none"
             raise ValueError(f"`weights` is missing: a name (these ship: {names}) or a file of `meta-train`")
         return _with_card(values)
 

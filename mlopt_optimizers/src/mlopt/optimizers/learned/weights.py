@@ -45,9 +45,14 @@ class Card:
     format: str = field(default=FORMAT)
 
 
-def shipped() -> list[str]:
-    """Names of the weights that come with this package."""
-    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+def shipped(optimizer: str | None = None) -> list[str]:
+    """Names of the weights that ship; of those for one optimizer."""
+    names = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+    if optimizer is None:
+        return names
+    return [
+        name for name in names if json.loads((FOLDER / f"{name}.json").read_text())["optimizer"] == optimizer
+    ]
 
 
 def save_weights(
