@@ -41,8 +41,10 @@ def main() -> None:
         seconds = 60.0 * arguments.minutes
     else:
         seconds = float(json.loads((results / "summary.json").read_text())["wall_s"])
-    found = experiment.task.evaluate(theta, experiment.seed)
-    card = MetaTrained(experiment, theta, [], found, seconds).training()
+    # those that were chosen for what they reached are judged on other starts
+    found = experiment.task.evaluate(theta, experiment.seed + (experiment.keep == "best"))
+    epoch = arguments.epoch or experiment.epochs
+    card = MetaTrained(experiment, theta, [], found, seconds, epoch=epoch).training()
     card["command"] = f"mlopt run {arguments.recipe}"
     if arguments.result:
         card["results"] = card["results"] | {"measured": arguments.result}

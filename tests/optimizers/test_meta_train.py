@@ -10,7 +10,7 @@ import torch
 
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.experiment import Preempted
-from mlopt.core.meta import MetaState, Task
+from mlopt.core.meta import MetaState, MetaTrainer, Task
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.meta.meta_train import MetaTrain
 from mlopt.optimizers.meta.unrolled_gradient import UnrolledGradient
@@ -148,6 +148,40 @@ def test_training_resumed_after_each_epoch_ends_with_the_same_bits() -> None:
             context = Resumed(context, pauses=0)
     assert torch.equal(found.theta, whole.theta) and found.history == whole.history
     assert found.summary() | {"wall_s": 0} == whole.summary() | {"wall_s": 0}
+
+
+class Walk(MetaTrainer):
+    """One step to the right in each epoch."""
+
+    def advance(self, task: Task, state: MetaState, seed: int = 0) -> tuple[MetaState, dict[str, float]]:
+        return MetaState(state.theta + 1.0, state.epoch + 1, {}), {"loss": 0.0}
+
+
+class Valley(Bowl):
+    """Lowest at 3; the held-out loss tells the seed as well."""
+
+    def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
+        return {"held_out": abs(float(theta[0]) - 3.0), "seed": float(seed)}
+
+
+def test_the_best_parameters_are_kept_where_asked() -> None:
+    """And judged anew by another seed; a resume remembers them."""
+    given: dict[str, Any] = {"task": Valley(), "trainer": Walk(), "epochs": 7, "evaluate_every": 1, "seed": 5}
+    last, best = MetaTrain(**given).run(), MetaTrain(**given, keep="best")
+    assert float(last.theta[0]) == 7.0 and last.held_out == {"held_out": 4.0, "seed": 5.0}
+    found = best.run()
+    assert float(found.theta[0]) == 3.0 and found.held_out == {"held_out": 0.0, "seed": 6.0}
+    assert found.summary()["epoch_kept"] == 3 and len(found.history) == 7
+    context, resumes = Recorder(pauses=0), 0
+    while resumes < 20:
+        try:
+            again = best.run(context)
+            break
+        except Preempted:
+            context, resumes = Resumed(context, pauses=0), resumes + 1
+    assert resumes > 4 and torch.equal(again.theta, found.theta) and again.held_out == found.held_out
+    with pytest.raises(InputError, match="`keep: best` needs a held-out loss, and Bowl tells none"):
+        MetaTrain(**given | {"task": Bowl()}, keep="best").run()
 
 
 def test_summary() -> None:

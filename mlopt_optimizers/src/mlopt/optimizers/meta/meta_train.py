@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -33,6 +34,11 @@ class MetaTrain(Experiment):
     trainer: Annotated[MetaTrainer, FromRegistry("meta-trainer")] = setting(..., "how")
     epochs: int = setting(200, "how many", ge=1)
     evaluate_every: int = setting(20, "epochs between two looks at problems that are held out", ge=1)
+    keep: Literal["last", "best"] = setting(
+        "last",
+        "which parameters training ends with: the last, or those whose held-out loss was lowest; these are then judged "
+        "once more, on starts by which nobody has chosen",
+    )
     theta: str | None = setting(
         None, "parameters to start from: a `theta.safetensors` of an earlier training"
     )
@@ -99,6 +105,8 @@ class _Training:
         self.task = experiment.task
         self.history: list[dict[str, float]] = []
         self.held_out: dict[str, float] = {}
+        self.best: MetaState | None = None  # whose held-out loss was lowest so far
+        self.best_loss = math.inf
         self.began, self.spent = time.monotonic(), 0.0
         self.judging = 0.0  # seconds that the last look at held-out problems took
 
@@ -123,8 +131,17 @@ class _Training:
             if pausing:
                 self._save(state)
         self._save(state)
+        if experiment.keep == "best" and self.best is not None:
+            state = self.best
+            self.held_out = self.task.evaluate(state.theta, experiment.seed + 1)
         found = MetaTrained(
-            experiment, state.theta, self.history, self.held_out, self._elapsed(), self.here.size
+            experiment,
+            state.theta,
+            self.history,
+            self.held_out,
+            self._elapsed(),
+            self.here.size,
+            state.epoch,
         )
         folder = self.context.results()
         if folder is not None:
@@ -155,6 +172,7 @@ class _Training:
             self.held_out = self.task.evaluate(state.theta, experiment.seed)
             self.judging = time.monotonic() - began
             row |= self.held_out
+            self._choose(state)
             folder = self.context.results()
             if folder is not None:
                 save_theta(
@@ -166,6 +184,18 @@ class _Training:
         self.history.append(row)
         self.context.metric(state.epoch, **row)
         self.context.progress(state.epoch / experiment.epochs, _line(row, experiment.epochs))
+
+    def _choose(self, state: MetaState) -> None:
+        """Put the parameters aside if they are the best so far."""
+        if self.experiment.keep == "last":
+            return
+        if "held_out" not in self.held_out:
+            raise InputError(
+                f"`keep: best` needs a held-out loss, and {type(self.task).__name__} tells none; take `keep: last`"
+            )
+        loss = self.held_out["held_out"]
+        if loss < self.best_loss:
+            self.best, self.best_loss = MetaState(state.theta.clone(), state.epoch), loss
 
     def _compare(self, state: MetaState) -> None:
         """Refuse to go on where ranks have come to different theta: their processors do not compute alike."""
@@ -190,6 +220,9 @@ class _Training:
         restored = loads(data, "the checkpoint of rank 0")
         self.spent, self.judging = float(restored.meta["seconds"]), float(restored.meta["judging"])
         self.history, self.held_out = list(restored.meta["history"]), dict(restored.meta["held_out"])
+        if "best" in restored.tensors:
+            self.best = MetaState(restored.tensors["best"], int(restored.meta["best_epoch"]))
+            self.best_loss = float(restored.meta["best_loss"])
         self.task = self.task.with_constants(restored.tensors["constants"])
         memory = {
             name.removeprefix(_MEMORY): one
@@ -203,6 +236,9 @@ class _Training:
         tensors |= {_MEMORY + name: one for name, one in state.memory.items()}
         meta: dict[str, Any] = {"epoch": state.epoch, "seconds": self._elapsed(), "judging": self.judging}
         meta |= {"history": self.history, "held_out": self.held_out}
+        if self.best is not None:
+            tensors["best"] = self.best.theta
+            meta |= {"best_epoch": self.best.epoch, "best_loss": self.best_loss}
         self.context.save(state.epoch, Checkpoint(tensors, meta))
 
 

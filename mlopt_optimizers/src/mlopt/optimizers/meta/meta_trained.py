@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MetaTrained:
-    """What training came to: theta (p,), one row of numbers an epoch, and the last look at held-out problems."""
+    """What training came to: theta (p,), one row of numbers an epoch, and the last look at held-out problems.
+
+    epoch: at which theta was what it is.
+    """
 
     experiment: MetaTrain
     theta: torch.Tensor
@@ -26,6 +29,7 @@ class MetaTrained:
     held_out: dict[str, float]
     wall_s: float
     ranks: int = 1
+    epoch: int = 0
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -43,6 +47,7 @@ class MetaTrained:
             **self.held_out,
             "loss": self.history[-1]["loss"],
             "epochs": self.experiment.epochs,
+            "epoch_kept": self.epoch,
             "ranks": self.ranks,
             "wall_s": round(self.wall_s, 3),
         }
@@ -54,7 +59,7 @@ class MetaTrained:
         """
         atomic.write_json(folder / "parameters.json", self.parameters)
         atomic.write_json(folder / "history.json", self.history)
-        save_theta(folder / "theta.safetensors", self.theta, self.experiment, self.experiment.epochs)
+        save_theta(folder / "theta.safetensors", self.theta, self.experiment, self.epoch)
         learnable = getattr(self.experiment.task, "learnable", None)
         if isinstance(learnable, Learnable):
             learnable.write_weights(self.theta, folder / "weights.safetensors", self.training())
@@ -68,6 +73,7 @@ class MetaTrained:
             "horizon": config["task"].get("horizon", config["task"].get("force_calls")),
             "estimator": config["trainer"],
             "seeds": [self.experiment.seed],
+            "epoch": self.epoch,
             "cost": {"epochs": self.experiment.epochs, "ranks": self.ranks, "wall_s": round(self.wall_s, 1)},
             "results": self.held_out,
             "command": "mlopt run, with the `config.resolved.yaml` of this training",
