@@ -30,7 +30,7 @@ class Driver:
     keep: how many of the lowest distinct minima to remember for each problem of a search.
     engine: see `choose_engine`; announce: is told when a kernel has to be compiled.
     lowest: whether the lowest point of each problem counts, or the last. None: the lowest of a search; of a local
-        optimizer the last, unless it `wanders` and no force ends it.
+        optimizer the last, unless it `wanders`, no force ends it, and energies say what is better (`conservative`).
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Driver:
         self.keep = keep if optimizer.searching else 0
         self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls, announce)
         self.announce = announce
-        wanders = optimizer.wanders and stop.fmax is None
+        wanders = optimizer.wanders and stop.fmax is None and landscape.conservative
         self.lowest = optimizer.searching or (wanders if lowest is None else lowest)
 
     @property
