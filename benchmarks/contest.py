@@ -3,7 +3,7 @@
     python benchmarks/contest.py [SYSTEM ...] [--starts 2000] [--force-calls 50000] [--threads 2] [--only TEXT]
 
 SYSTEM: LJ13, LJ31, LJ38, LJ55, LJ75, LJ98, Au55; LJ13, LJ38, LJ55, LJ75 and Au55 if none is named. Every optimizer
-meets the same starts, random in a ball; a start that hits ends there, for nothing is lower. Rows that are slow, or hit
+meets the same starts, those of Learn2Hop; a start that hits ends there, for nothing is lower. Rows that are slow or hit
 nothing, have a quarter of the starts. At the end everyone gets the same descent (L-BFGS), and its calls are counted.
 `basin hopping (paper)` is the baseline of Learn2Hop: 5,000 steps of Adam a hop, at zero temperature. The searches below
 it are tuned: the best found of some ten settings for each system, see `benchmarks/first_encounter.py`. Prints Markdown.
@@ -122,7 +122,7 @@ def main() -> None:
             settings = {
                 "systems": [
                     {"system": {"cluster": system.cluster}, "potential": system.potential, "target": system.target,
-                     "start": "sphere"}
+                     "start": {"name": "harmonic", "edge": 4.0 if name == "Au55" else 2.0}}
                 ],
                 "contestants": [{"label": label, "optimizer": optimizer}],
                 "starts": arguments.starts or system.starts // fewer,
