@@ -4,7 +4,7 @@
 
 SYSTEM: LJ13, LJ31, LJ38, LJ55, LJ75, LJ98, Au55; LJ13, LJ38, LJ55, LJ75 and Au55 if none is named. Every optimizer
 meets the same starts, those of Learn2Hop; a start that hits ends there, for nothing is lower. Rows that are slow or hit
-nothing, have a quarter of the starts. At the end everyone gets the same descent (L-BFGS), and its calls are counted.
+nothing, have fewer starts. At the end everyone gets the same descent (L-BFGS), and its calls are counted.
 `basin hopping (paper)` is the baseline of Learn2Hop: 5,000 steps of Adam a hop, at zero temperature. The searches below
 it are tuned: the best found of some ten settings for each system, see `benchmarks/first_encounter.py`. Prints Markdown.
 """
@@ -39,10 +39,10 @@ SYSTEMS = {
     "LJ13": System("Ar13", LJ, -44.326801, 2000),
     "LJ31": System("Ar31", LJ, -133.586422, 500),
     "LJ38": System("Ar38", LJ, -173.928427, 2000),
-    "LJ55": System("Ar55", LJ, -279.248470, 500),
-    "LJ75": System("Ar75", LJ, -397.492331, 200),
+    "LJ55": System("Ar55", LJ, -279.248470, 300),
+    "LJ75": System("Ar75", LJ, -397.492331, 150),
     "LJ98": System("Ar98", LJ, -543.665361, 100),
-    "Au55": System("Au55", GOLD, -181.889486, 200),
+    "Au55": System("Au55", GOLD, -181.889486, 150),
 }
 STANDARD = ("LJ13", "LJ38", "LJ55", "LJ75", "Au55")
 
@@ -78,12 +78,13 @@ def contestants(name: str) -> list[tuple[str, Any, int]]:
         ("Adam", {"name": "adam", "step_size": 0.01}, 4),
         ("FIRE", "fire", 4),
         ("basin hopping (paper)", paper, 4),
-        ("learned (lj-small)", {"name": "learned", "weights": "lj-small"}, 4),
+        ("learned (lj-small)", {"name": "learned", "weights": "lj-small"}, 16 if name == "LJ38" else 4),
         ("basin hopping, L-BFGS", plain, 1),
         ("basin hopping, L-BFGS, " + ("surface" if name == "Au55" else "symmetrised"), clever, 1),
         *(
             (f"learned-hopping ({weights})", {"name": "learned-hopping", "weights": weights}, 1)
             for weights in shipped("learned-hopping")
+            if weights != "hop-au55" or name in ("Au55", "LJ13")
         ),
     ]
 
