@@ -22,7 +22,21 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 
-from learn2hop_runs import ADAM, FIRE, MINIMA, PAPER_HOPPING, SIZES, Work, lj, metal, silicon, table
+from learn2hop_runs import (
+    ADAM,
+    FIRE,
+    MINIMA,
+    PAPER_HOPPING,
+    SIZES,
+    TUNED,
+    Work,
+    learned,
+    lj,
+    metal,
+    silicon,
+    table,
+    trained,
+)
 
 from mlopt.core import drawing
 
@@ -68,11 +82,11 @@ def fig3(work: Work) -> None:
         [trainer, *(f"{one[-1]['held_out']:.4f}" for one in seeds), *(f"{one[-1]['Ar13.hits']:.0f}" for one in seeds)]
         for trainer, seeds in found.items()
     ]  # fmt: skip
-    seeds = range(len(next(iter(found.values()))))
+    numbers = range(3)
     heads = [
         "estimator",
-        *(f"loss, seed {s}" for s in seeds),
-        *(f"hits of 150, seed {s}" for s in seeds),
+        *(f"loss, seed {s}" for s in numbers),
+        *(f"hits of 150, seed {s}" for s in numbers),
     ]
     table(heads, rows)
     print(f"\nFigure: {file}")
@@ -88,7 +102,7 @@ TABLE2 = {
 
 
 def table2(work: Work) -> None:
-    """Four systems; each learned optimizer is trained on the system that it is run on."""
+    """Four systems; each learned optimizer is trained on the system that it is run on, or `--weights` are run."""
     cases = [lj(13), lj(75), metal("Au55", "au55-paper", -181.889486), silicon(work)]
     printed = []
     for case in cases:
@@ -97,9 +111,10 @@ def table2(work: Work) -> None:
             ADAM,
             FIRE,
             PAPER_HOPPING,
-            {"label": "basin hopping, L-BFGS", "optimizer": "basin-hopping"},
+            {"label": "basin hopping, L-BFGS", "optimizer": {"name": "basin-hopping", **TUNED.get(name, {})}},
         ]
-        contestants += [work.learned(one, work.train(name, [case], one)) for one in ("esmc", "ga")]
+        estimators = ("esmc",) if work.weights else ("esmc", "ga")
+        contestants += [learned(one, work.weights_of(name, [case], one)) for one in estimators]
         rows = work.contest(f"table2 {name}", [case], contestants)
         paper = dict(
             zip(
@@ -120,15 +135,15 @@ def table2(work: Work) -> None:
 def fig4(work: Work) -> None:
     """Trained on some sizes, run on all."""
     paper = work.size.horizon > 10_000
-    trained = (13, 19, 31, 38, 55, 75) if paper else (13, 19, 31)
+    sizes = (13, 19, 31, 38, 55, 75) if paper else (13, 19, 31)
     tested = tuple(MINIMA) if paper else (10, 13, 16, 19, 25, 31, 38)
-    learned = work.learned("learned", work.train("LJ", [lj(n) for n in trained]))
-    rows = work.contest("fig4", [lj(n) for n in tested], [ADAM, FIRE, learned])
+    weights = work.weights_of("LJ", [lj(n) for n in sizes])
+    rows = work.contest("fig4", [lj(n) for n in tested], [ADAM, FIRE, learned("learned", weights)])
     by = {(row["system"], row["optimizer"]): row for row in rows}
     printed = []
     for n in tested:
         three = [by[f"Ar{n}", label] for label in ("Adam", "FIRE", "learned")]
-        mark = "yes" if n in trained else ""
+        mark = "yes" if n in sizes else ""
         printed.append([n, mark, *(f"{one['mean']:.2f} / {one['min']:.2f}" for one in three), MINIMA[n]])
     table(["atoms", "trained on", "Adam: mean / lowest", "FIRE", "learned", "minimum"], printed)
 
@@ -145,27 +160,27 @@ def fig6(work: Work) -> None:
     from mlopt.optimizers.learned.learned import Learned
     from mlopt.potentials import LennardJones
 
-    weights = work.weights or str(work.train("LJ13", [lj(13)]) / "weights.safetensors")
-    learned = build(Learned, {"weights": weights})
+    weights = work.weights_of("LJ13", [lj(13)])
+    optimizer = build(Learned, {"weights": weights})
     runs, steps = 50, work.size.calls
     landscape = AtomsLandscape(Systems.cluster([18] * 13, runs), LennardJones())
     keys = problem_keys(0, torch.arange(runs))
     x = HarmonicStart(edge=2.0).sample(landscape.systems, landscape.diameter, derive(keys, 1))
     energies, lengths = [], []
     with torch.no_grad():
-        state = learned.init(landscape, x, keys)
+        state = optimizer.init(landscape, x, keys)
         for _ in range(steps):
             seen = landscape.evaluate(x)
             energies.append(seen.energy.clone())
-            x, state = learned.step(landscape, x, seen, state)
+            x, state = optimizer.step(landscape, x, seen, state)
         one = AtomsLandscape(Systems.cluster([18] * 13), LennardJones())
-        driver = Driver(one, BasinHopping(quench_tolerance=1e-9), Stop(20_000), 1)
-        bottom = driver.advance(driver.begin(x[:13] * 0 + HarmonicStart(edge=2.0).sample(
-            one.systems, one.diameter, derive(keys[:1], 1)), keys[:1])).outcome.tally.x  # fmt: skip
-        state = learned.init(one, bottom, keys[:1])
+        driver = Driver(one, BasinHopping(quench_tolerance=1e-9), Stop(20_000), 1, "fused")
+        begun = HarmonicStart(edge=2.0).sample(one.systems, one.diameter, derive(keys[:1], 1))
+        bottom = driver.advance(driver.begin(begun, keys[:1])).outcome.tally.x
+        state = optimizer.init(one, bottom, keys[:1])
         for _ in range(steps):
             there = one.evaluate(bottom)
-            moved, state = learned.step(one, bottom, there, state)
+            moved, state = optimizer.step(one, bottom, there, state)
             lengths.append(float((moved - bottom).norm(dim=-1).mean()))
     found = torch.stack(energies)
     plt = drawing.pyplot()
@@ -206,9 +221,9 @@ def table3(work: Work) -> None:
             lowest, means = [], []
             for seed in range(work.size.seeds):
                 results = work.train(f"LJ{n} up to {name}", [lj(n)], trainer, seed, inputs)
-                one = work.contest(f"table3 {name} {trainer} {seed}", [lj(n)], [work.learned(name, results)])[
-                    0
-                ]
+                one = work.contest(
+                    f"table3 {name} {trainer} {seed}", [lj(n)], [learned(name, trained(results))]
+                )[0]
                 lowest.append(one["min"] - adam["min"])
                 means.append(one["mean"] - adam["mean"])
             row.append(f"{statistics.median(lowest):+.2f} / {statistics.median(means):+.2f}")
@@ -225,8 +240,8 @@ def table6(work: Work) -> None:
     sizes = (13, 19, 31, 38, 55, 75) if n == 75 else (13, 19, 31)
     contestants = [
         ADAM, FIRE,
-        work.learned("trained on Lennard-Jones", work.train("LJ", [lj(one) for one in sizes])),
-        work.learned("trained on silicon", work.train("si64", [crystal])),
+        learned("trained on Lennard-Jones", work.weights_of("LJ", [lj(one) for one in sizes])),
+        learned("trained on silicon", trained(work.train("si64", [crystal]))),
     ]  # fmt: skip
     rows = work.contest("table6", [lj(n), crystal], contestants)
     table(
@@ -239,13 +254,13 @@ def fig7(work: Work) -> None:
     """38-atom AgAu (trained on six compositions) and PdPt (not trained on): formation energies and their hull."""
     paper = work.size.horizon > 10_000
     alloys = [metal(f"Ag{38 - m}Au{m}" if m < 38 else "Au38", "AgAu") for m in (3, 7, 15, 22, 30, 38)]
-    trained = work.train("AgAu", alloys, learnable={"species": ["Ag", "Au"]})
+    weights = trained(work.train("AgAu", alloys, learnable={"species": ["Ag", "Au"]}))
     for (a, b), preset in ((("Ag", "Au"), "AgAu"), (("Pd", "Pt"), "PdPt")):
         contents = range(39) if paper else (0, 7, 15, 22, 30, 38)
         formulas = {m: (f"{a}{38 - m}" if m < 38 else "") + (f"{b}{m}" if m else "") for m in contents}
-        learned = work.learned("learned", trained, species=[a, b])
+        network = learned("learned", weights, species=[a, b])
         cases = [metal(one, preset) for one in formulas.values()]
-        rows = work.contest(f"fig7 {preset}", cases, [ADAM, FIRE, PAPER_HOPPING, learned])
+        rows = work.contest(f"fig7 {preset}", cases, [ADAM, FIRE, PAPER_HOPPING, network])
         by = {(row["system"], row["optimizer"]): row["min"] for row in rows}
         labels = list(dict.fromkeys(row["optimizer"] for row in rows))
         # formation energies over one pair of ends, the lowest that anybody found
@@ -274,7 +289,7 @@ def elsewhere(work: Work) -> None:
     from mlopt.optimizers.paths.initial import geodesic
     from mlopt.optimizers.paths.path import Path as PathExperiment
 
-    weights = work.weights or str(work.train("LJ13", [lj(13)]) / "weights.safetensors")
+    weights = work.weights_of("LJ13", [lj(13)])
     path = find("skyrmion16", []).experiment()
     assert isinstance(path, PathExperiment)
     spins, calls = path.landscape(20), 1000

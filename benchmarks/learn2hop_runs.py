@@ -48,6 +48,17 @@ PAPER_HOPPING = {
 }  # fmt: skip
 
 
+#: basin hopping with L-BFGS quenches, tuned as in `first_encounter.py`
+TUNED: dict[str, Any] = {
+    "Au55": {
+        "temperature": 0.25,
+        "quench_tolerance": 0.03,
+        "moves": [{"name": "displacement", "step": 0.264}, "angular"],
+    },
+    "si64": {"temperature": 0.2, "quench_calls": 500, "moves": [{"name": "displacement", "step": 0.2}]},
+}
+
+
 def lj(n: int) -> dict[str, Any]:
     """A Lennard-Jones cluster, from the start box with which the paper's baselines come out."""
     return {"system": {"cluster": f"Ar{n}"}, "potential": LJ, "target": MINIMA.get(n),
@@ -58,6 +69,16 @@ def metal(formula: str, preset: str, target: float | None = None) -> dict[str, A
     """A Gupta cluster."""
     return {"system": {"cluster": formula}, "potential": {"name": "gupta", "preset": preset}, "target": target,
             "start": {"name": "harmonic", "edge": 4.0}}  # fmt: skip
+
+
+def learned(label: str, weights: str, **more: Any) -> dict[str, Any]:
+    """A contestant."""
+    return {"label": label, "optimizer": {"name": "learned", "weights": weights, **more}}
+
+
+def trained(results: Path) -> str:
+    """The file of weights that a training has left."""
+    return str(results / "weights.safetensors")
 
 
 class Work:
@@ -120,10 +141,9 @@ class Work:
         }  # fmt: skip
         return self.run(f"train {name} {trainer} {seed}", config)
 
-    def learned(self, label: str, results: Path, **more: Any) -> dict[str, Any]:
-        """A contestant, by the weights of a training or those of ``--weights``."""
-        weights = self.weights or str(results / "weights.safetensors")
-        return {"label": label, "optimizer": {"name": "learned", "weights": weights, **more}}
+    def weights_of(self, *training: Any, **more: Any) -> str:
+        """Those of ``--weights``, or else those that `train` comes to."""
+        return self.weights or trained(self.train(*training, **more))
 
     def contest(
         self, name: str, systems: Sequence[dict[str, Any]], contestants: Sequence[dict[str, Any]]
@@ -131,7 +151,7 @@ class Work:
         """Rows of a contest at the evaluation's force calls."""
         config = {
             "experiment": "contest", "systems": list(systems), "contestants": list(contestants),
-            "starts": self.size.starts, "force_calls": self.size.calls, "stop": "never", "polish": DESCENT,
+            "starts": self.size.starts, "force_calls": self.size.calls, "stop": "start", "polish": DESCENT,
         }  # fmt: skip
         results = self.run(f"contest {name}", config)
         print(f"<!-- distribution of minima: {results / 'energies.svg'} -->", flush=True)

@@ -38,7 +38,9 @@ class MetaTrained:
 
     def summary(self) -> dict[str, Any]:
         """The numbers that ``mlopt run --json`` prints."""
-        named = self.parameters or self.held_out
+        told = ("held_out", ".mean", ".hits", ".calls_to_hit")
+        judged = {name: one for name, one in self.held_out.items() if name.endswith(told)}
+        named = judged or self.parameters or self.held_out
         return {
             "experiment": "meta-train",
             "status": "finished",
