@@ -107,6 +107,8 @@ def table2(work: Work) -> None:
     printed = []
     for case in cases:
         name = str(case["system"].get("cluster", "si64"))
+        if work.systems and name not in work.systems:
+            continue
         contestants = [
             ADAM,
             FIRE,
@@ -351,6 +353,7 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--out", default="runs/learn2hop", help="folder of the runs")
     parser.add_argument("--weights", help="a name or a file, instead of training")
+    parser.add_argument("--systems", nargs="*", choices=list(TABLE2), help="of table2; all if none is named")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     PARTS[arguments.part](Work(arguments))

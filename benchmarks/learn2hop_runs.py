@@ -87,7 +87,7 @@ class Work:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.size: Size = SIZES[arguments.size]
         self.folder = Path(arguments.out) / arguments.size
-        self.threads, self.weights = arguments.threads, arguments.weights
+        self.threads, self.weights, self.systems = arguments.threads, arguments.weights, arguments.systems
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, name: str, config: dict[str, Any]) -> Path:
