@@ -10,8 +10,8 @@
     python benchmarks/learn2hop.py elsewhere       # the same weights on spins and on a band, which the paper has not
 
 `--size small` (the default) takes minutes to half an hour on two cores; `--size paper` is the paper's: horizon 50,000,
-1,000 meta-updates, 150 starts of 50,000 steps, days on two cores. Everything is a run of `mlopt` in a folder below
-`--out`: what is finished is not run again, what was stopped goes on. Prints Markdown.
+1,000 meta-updates, 150 starts of 50,000 steps, days on two cores; `tiny` only shows that it runs. Everything is a run
+of `mlopt` in a folder below `--out`: what is finished is not run again, what was stopped goes on. Prints Markdown.
 """
 
 from __future__ import annotations

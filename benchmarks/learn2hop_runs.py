@@ -27,7 +27,11 @@ class Size:
     seeds: int
 
 
-SIZES = {"small": Size(1000, 40, 80, 5_000, 50, 2), "paper": Size(50_000, 160, 1000, 50_000, 150, 10)}
+SIZES = {
+    "tiny": Size(60, 8, 2, 100, 3, 1),
+    "small": Size(1000, 40, 80, 5_000, 50, 2),
+    "paper": Size(50_000, 160, 1000, 50_000, 150, 10),
+}
 #: starts on which each member of a genetic algorithm is judged
 GA_STARTS = 8
 #: as the paper evaluates: 1,000 steps of gradient descent at the end
@@ -95,7 +99,8 @@ class Work:
         folder = self.folder / re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
         if not folder.exists():
             source = self.folder / f"{folder.name}.yaml"
-            source.write_text(yaml.safe_dump(config, sort_keys=False))
+            plain = json.loads(json.dumps(config))  # YAML would say of equal parts that they are the same
+            source.write_text(yaml.safe_dump(plain, sort_keys=False))
             command = ["run", str(source), "--out", str(folder)]
         else:
             command = ["resume", str(folder)]
