@@ -19,7 +19,6 @@ import torch
 
 from mlopt.core.plugin import build
 from mlopt.optimizers.contest import Contest
-from mlopt.optimizers.learned.weights import shipped
 
 LJ = "lennard-jones"
 GOLD = {"name": "gupta", "preset": "au55-paper"}
@@ -45,6 +44,14 @@ SYSTEMS = {
     "Au55": System("Au55", GOLD, -181.889486, 150),
 }
 STANDARD = ("LJ13", "LJ38", "LJ55", "LJ75", "Au55")
+
+
+#: weights, and what is set otherwise than in their training
+HOPS: dict[str, dict[str, Any]] = {
+    "hop-lj38": {"weights": "hop-lj38"},
+    "hop-lj": {"weights": "hop-lj"},
+    "hop-au55, tolerance 0.01": {"weights": "hop-au55", "quench_tolerance": 0.01},
+}
 
 
 def one_of(temperature: float, tolerance: float, **shares: dict[str, Any]) -> dict[str, Any]:
@@ -81,11 +88,7 @@ def contestants(name: str) -> list[tuple[str, Any, int]]:
         ("learned (lj-small)", {"name": "learned", "weights": "lj-small"}, 16 if name == "LJ38" else 4),
         ("basin hopping, L-BFGS", plain, 1),
         ("basin hopping, L-BFGS, " + ("surface" if name == "Au55" else "symmetrised"), clever, 1),
-        *(
-            (f"learned-hopping ({weights})", {"name": "learned-hopping", "weights": weights}, 1)
-            for weights in shipped("learned-hopping")
-            if weights != "hop-au55" or name in ("Au55", "LJ13")
-        ),
+        *((f"learned-hopping ({one})", {"name": "learned-hopping", **hop}, 1) for one, hop in HOPS.items()),
     ]
 
 
