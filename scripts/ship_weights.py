@@ -37,13 +37,13 @@ def main() -> None:
     results = arguments.run / "results"
     file = f"theta/epoch-{arguments.epoch:06d}.safetensors" if arguments.epoch else "theta.safetensors"
     theta = load_theta(results / file, len(experiment.first_theta()))
-    if arguments.minutes is not None:
-        seconds = 60.0 * arguments.minutes
-    else:
-        seconds = float(json.loads((results / "summary.json").read_text())["wall_s"])
+    # a run that was stopped early has no summary: what it does not tell is given
+    summary = results / "summary.json"
+    told = json.loads(summary.read_text()) if summary.exists() else {}
+    seconds = told["wall_s"] if arguments.minutes is None else 60.0 * arguments.minutes
+    epoch = arguments.epoch or told["epoch_kept"]
     # those that were chosen for what they reached are judged on other starts
     found = experiment.task.evaluate(theta, experiment.seed + (experiment.keep == "best"))
-    epoch = arguments.epoch or experiment.epochs
     card = MetaTrained(experiment, theta, [], found, seconds, epoch=epoch).training()
     card["command"] = f"mlopt run {arguments.recipe}"
     if arguments.result:

@@ -80,8 +80,7 @@ def finish(outcome: Outcome, *, as_json: bool) -> int:
         single = {key: value for key, value in outcome.summary.items() if key not in listed}
         click.echo(table([(key.replace("_", " "), shown(value)) for key, value in single.items()], indent=""))
         for one in listed.values():
-            heads, *rows = cells(one)
-            click.echo("\n" + table([[head.replace("_", " ") for head in heads], *rows], indent=""))
+            click.echo("\n" + table(cells(one), indent=""))
     if outcome.message:
         note(f"mlopt: {outcome.message}")
     return int(outcome.code)

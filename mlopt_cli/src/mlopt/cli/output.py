@@ -62,9 +62,12 @@ def is_table(value: Any) -> bool:
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The columns that the rows have, in order of appearance, and what stands in them; numbers are rounded."""
+    """The columns that the rows have, as words in order of appearance, and what stands in them; numbers are rounded."""
     heads = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return [heads, *([_cell(row.get(head)) for head in heads] for row in rows)]
+    return [
+        [head.replace("_", " ") for head in heads],
+        *([_cell(row.get(head)) for head in heads] for row in rows),
+    ]
 
 
 def _cell(value: Any) -> str:

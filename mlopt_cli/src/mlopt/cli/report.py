@@ -173,7 +173,6 @@ def _rows(record: Record) -> str:
     for value in record.summary.values():
         if is_table(value):
             heads, *rows = cells(value)
-            heads = [head.replace("_", " ") for head in heads]
             parts.append(f'<div class="scroll">{_table(heads, rows, left=0)}</div>')
     return "".join(parts)
 

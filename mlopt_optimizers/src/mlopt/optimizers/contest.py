@@ -123,10 +123,9 @@ class Contest(Experiment):
         return found
 
     def _search(self, case: Case, contestant: Contestant) -> Search:
-        on_hit = self.stop
         target = None
         if case.target is not None:
-            target = Target(energy=case.target, tolerance=case.tolerance, stop=on_hit)
+            target = Target(energy=case.target, tolerance=case.tolerance, stop=self.stop)
         return Search(
             system=case.system,
             potential=case.potential,
