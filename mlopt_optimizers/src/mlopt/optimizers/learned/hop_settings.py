@@ -141,10 +141,6 @@ class HopSettings(Hopping):
     def replace(self, **values: Any) -> Self:
         """See `Plugin.replace`."""
         made = super().replace(**values)
-        for derived in (
-            "network",
-            "message_part",
-        ):  # a copy would keep what was derived from the old settings
-            if derived == "network" or set(values) & {"messages", "rounds", "cutoff"}:
-                made.__dict__.pop(derived, None)
+        for derived in ("network", "message_part"):  # a copy would keep what follows from the old settings
+            made.__dict__.pop(derived, None)
         return made
