@@ -84,7 +84,7 @@ def ase_neb(ends: list[Path], images: int, fmax: float, name: str) -> tuple[int,
     import ase.optimize
     from ase.mep import NEB
 
-    from mlopt.core.structures import read_atoms
+    from mlopt.core.structure_files import read_atoms
 
     first, last = (read_atoms(one)[0] for one in ends)
     chain = [first, *(first.copy() for _ in range(images)), last]

@@ -14,7 +14,8 @@ from ase.build import bulk
 from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 
 from mlopt.core.errors import InputError
-from mlopt.core.structures import check_structures, read_atoms, read_structure, read_structures
+from mlopt.core.structure_checks import check_structures
+from mlopt.core.structure_files import read_atoms, read_structure, read_structures
 from mlopt.core.systems import Systems
 
 FIELDS = ("pos", "z", "ptr", "cell", "pbc", "fixed")

@@ -15,7 +15,7 @@ from mlopt.core.manifold import UnitSphere
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.random import Draws, problem_keys
 from mlopt.core.segments import Segments
-from mlopt.core.structures import read_structure
+from mlopt.core.structure_files import read_structure
 from mlopt.core.systems import Systems
 from mlopt.optimizers.fire import Fire
 from mlopt.optimizers.gradient_descent import GradientDescent

@@ -114,7 +114,9 @@ def test_ase_calculator() -> None:
 
 
 def test_imports_leave_torch_alone() -> None:
-    check_imports_without_torch("mlopt.potentials", "mlopt.core.structures", "mlopt.core.testing")
+    check_imports_without_torch(
+        "mlopt.potentials", "mlopt.core.structures", "mlopt.core.structure_files", "mlopt.core.testing"
+    )
 
 
 class Skewed(LennardJones):

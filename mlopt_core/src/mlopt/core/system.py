@@ -55,6 +55,6 @@ class SystemSpec(Plugin):
         """
         if self.cluster is not None:
             return Systems.cluster(parse_formula(self.cluster))
-        from mlopt.core.structures import read_structure
+        from mlopt.core.structure_files import read_structure
 
         return read_structure(Path(str(self.file)), self.index, separate=self.separate)

@@ -48,7 +48,7 @@ class AtomsModel(Model):
         return self._fitting(spec.load(), str(spec.file))
 
     def path(self, given: Mapping[str, Any]) -> torch.Tensor:
-        from mlopt.core.structures import read_structures
+        from mlopt.core.structure_files import read_structures
 
         if set(given) != {"file"}:
             raise InputError("the path of atoms is `{file: NAME}`, a file with all its images")
