@@ -14,7 +14,7 @@ ready_to_test := .make/dev-$(torch)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run test test-all pytest lint types format coverage docs clean distclean
+.PHONY: help install run test test-all pytest lint types format coverage docs lock clean distclean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [RECIPE=lj38] [ARGS="..."] [WORKERS=2] [CUDA=1] [PYTHON=/path/to/python3.12]'
@@ -55,6 +55,9 @@ docs: $(ready_to_test) ## build the documentation into site/
 install: ## set up again, for example after adding an entry point
 	@rm -rf .make
 	@$(MAKE) --no-print-directory $(ready_to_test)
+
+lock: $(ready_to_test) ## renew constraints.txt: the newest version of everything that is installed
+	@scripts/lock.sh
 
 clean: ## remove caches and build products
 	rm -rf site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

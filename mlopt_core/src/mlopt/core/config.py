@@ -17,9 +17,11 @@ from typing import Any
 from mlopt.core import plugin, registry
 from mlopt.core.errors import ConfigError, MloptError, PluginError
 from mlopt.core.experiment import Experiment
+from mlopt.core.nesting import too_deep
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _SHOWN = 60  # characters of a wrong value that a message repeats
 
 Config = dict[str, Any]
@@ -132,6 +134,9 @@ def _parse(text: str, source: str) -> Any:
 
     try:
         _check_size(len(text.encode("utf-8")), source)
+        deep = too_deep(text, MAX_DEPTH)
+        if deep is not None:
+            raise ConfigError([f"line {deep}: {_TOO_DEEP}"], source)
         _check_events(text, source)
         # A dotlist's value may be any YAML: mapping, list or scalar; `create` would take a lone word for a key.
         parsed = OmegaConf.from_dotlist([f"value={text}"])
@@ -186,7 +191,7 @@ def _check_events(text: str, source: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise ConfigError([f"{line}nested more than {MAX_DEPTH} levels deep"], source)
+                raise ConfigError([f"{line}{_TOO_DEEP}"], source)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.ScalarEvent):
