@@ -18,12 +18,14 @@ from mlopt.core import registry
 MODULE = '''
 """An experiment for tests: adds up sines, one step at a time."""
 import json, math, os, signal, time
+import numpy as np
 from typing import Literal
 import torch
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.plugin import Plugin, setting
+from mlopt.core.potential import Potential
 
 class Outcome:
     def __init__(self, values):
@@ -41,7 +43,7 @@ class Sines(Experiment):
     target: float | None = setting(None, "sum to stay below")
     forbidden: bool = setting(False, "whether check refuses")
     trouble: Literal[
-        "no", "input", "disk", "bug", "interrupt", "signal", "usr2", "ctrl-c", "all-failed"
+        "no", "input", "disk", "bug", "interrupt", "signal", "usr2", "ctrl-c", "all-failed", "leave", "nan"
     ] = setting("no")
     sub: Sub = setting(Sub(), "a group")
     device: str = setting("cpu", "cpu or cuda")
@@ -74,7 +76,13 @@ class Sines(Experiment):
         hits = None if self.target is None else int(float(total) < self.target)
         status = "failed" if self.trouble == "all-failed" else "finished"
         return Outcome({"experiment": "sines", "status": status, "target_energy": self.target, "hits": hits,
-                        "total": float(total), "not_json": math.nan})
+                        "total": float(total), **self.odd()})
+
+    def odd(self):
+        if self.trouble != "nan":
+            return {"not_json": Sub(), "none": None}
+        rows = [{"mean": 1.0}, {"mean": torch.tensor(math.inf)}]
+        return {"barrier": math.nan, "rows": rows, "array": np.array([1.0, -np.inf]), "none": None}
 
     def suffer(self):
         if self.trouble == "input":
@@ -83,11 +91,25 @@ class Sines(Experiment):
             raise MloptError("the disk is full: free some space")
         if self.trouble == "bug":
             raise ZeroDivisionError("a [bug]")
+        if self.trouble == "leave":
+            raise SystemExit(0)
         if self.trouble == "interrupt":
             raise KeyboardInterrupt
         kinds = {"signal": signal.SIGTERM, "usr2": signal.SIGUSR2, "ctrl-c": signal.SIGINT}
         if self.trouble in kinds:
             os.kill(os.getpid(), kinds[self.trouble])
+
+class Broken(Potential):
+    """A potential without a sound energy, or one that leaves the program."""
+    leave: bool = setting(False, "whether to leave")
+    check_leaves: bool = setting(False, "whether to leave at once")
+    def check(self, systems):
+        if self.check_leaves:
+            raise SystemExit(0)
+    def energy(self, systems):
+        if self.leave:
+            raise SystemExit(0)
+        return systems.pos.new_full((len(systems),), math.nan) + 0.0 * systems.pos.sum()
 
 class Stubborn(Experiment):
     """Its settings do not survive being written."""
@@ -119,6 +141,8 @@ missing = mlopt_test_nowhere:X
 number = mlopt_test_plugins:not_a_class
 stranger = collections:OrderedDict
 sub = mlopt_test_plugins:Sub
+[mlopt.potentials]
+broken = mlopt_test_plugins:Broken
 [mlopt.moves]
 sub = mlopt_test_plugins:Sub
 twice = mlopt_test_plugins:Sub

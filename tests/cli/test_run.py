@@ -38,7 +38,7 @@ def test_run_writes_everything(mlopt, config, here, quick):
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4, 5, 6]
     assert status(folder) == "finished"
     summary = json.loads((folder / "results" / "summary.json").read_text())
-    assert summary["experiment"] == "sines" and summary["not_json"] is None
+    assert summary["experiment"] == "sines" and summary["not_json"] == "depth=1"
     assert json.loads((folder / "env.json").read_text())["torch_threads"] >= 1
     assert "finished after" in (folder / "log.txt").read_text()
     assert str(folder) in result.out and "total" in result.out
@@ -55,7 +55,7 @@ def test_json_is_one_object(mlopt, config, here):
     told = json.loads(result.out)
     assert told["run_dir"] == str(here / "there" / "it is")
     assert told["report"] == str(here / "there" / "it is" / "report.html")
-    assert told["status"] == "finished" and told["not_json"] is None
+    assert told["status"] == "finished" and told["not_json"] == "depth=1"
     assert "total" in result.err, "progress belongs on stderr"
 
 

@@ -86,6 +86,15 @@ class LazyGroup(click.Group):
             # The reader (`head`) has left; Python would complain once more when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):  # click's own answer to a reader that has left
+                return 1
+            return _say(
+                f"a plugin, or a library under it, called sys.exit({error.code!r}). `mlopt plugins` says where plugins "
+                f"come from; tell its authors.",
+                1,
+                as_json,
+            )
         except Exception as error:  # the last line of defence: a person sees a sentence, never a traceback
             if os.environ.get("MLOPT_DEBUG", "") not in ("", "0"):
                 traceback.print_exc()

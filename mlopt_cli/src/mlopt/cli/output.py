@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -34,6 +34,7 @@ def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
 
 def plain(value: Any) -> Any:
     """JSON data out of a summary: numbers that JSON lacks become null, other objects their text."""
+    value = _numbers(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -43,6 +44,25 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+def not_numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
+    """Where in a summary there is a NaN or an infinity, as ``rows.2.mean``, and which of them it is."""
+    value = _numbers(value)
+    if isinstance(value, float):
+        return [] if math.isfinite(value) else [(name, value)]
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        pairs = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    return [one for key, item in pairs for one in not_numbers(item, f"{name}.{key}" if name else str(key))]
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers and arrays of NumPy and torch as those of Python; anything else as it is."""
+    convert = getattr(value, "tolist", None)
+    return convert() if callable(convert) else value
 
 
 def shown(value: Any) -> str:

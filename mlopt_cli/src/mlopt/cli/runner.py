@@ -11,13 +11,14 @@ import json
 import math
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlopt.cli import birth, display, environment, workers
 from mlopt.cli.context import RunContext
-from mlopt.cli.output import plain
+from mlopt.cli.output import not_numbers, plain
 from mlopt.core import atomic, checkpoint, config
 from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
 from mlopt.core.experiment import Experiment, Preempted
@@ -26,6 +27,8 @@ from mlopt.core.rundir import RunDirectory
 from mlopt.optimizers.meta import ranks
 
 _DONE = ("finished", "not-converged")
+#: results without a number that a message lists
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def _conduct(
     began = time.monotonic()
     try:
         context.status("running")
-        summary = plain(experiment.run(context).summary())
+        summary = _judged(experiment.run(context).summary())
         atomic.write_json(run.path("results", "summary.json"), summary)
         context.close()
         _report(context)
@@ -185,8 +188,11 @@ def _conduct(
             state = "failed"
         elif options.strict and not reached_goal(summary):
             state = "not-converged"
-        context.status(state)
-        context.record(f"{state} after {time.monotonic() - began:.1f} s")
+        message = str(summary.get("failure") or "")
+        context.status(state, message)
+        context.record(
+            f"{state} after {time.monotonic() - began:.1f} s" + (f": {message}" if message else "")
+        )
     except Preempted:
         # Preempted without a signal: the experiment has its own reason, and a checkpoint all the same.
         code = preemption.exit_code or ExitCode.PREEMPTED
@@ -200,8 +206,10 @@ def _conduct(
     except MloptError as error:
         _failed(context, str(error), str(error))
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"the run failed with an unexpected {type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):  # from a plugin or a library under it; mlopt itself never leaves so
+            message = f"the run failed: something in it called sys.exit({error.code!r})"
         _failed(context, message, traceback.format_exc())
         log = run.path("log.txt")
         raise MloptError(
@@ -210,6 +218,18 @@ def _conduct(
     finally:
         context.close()
     return _outcome(run, summary, options, "")
+
+
+def _judged(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as JSON data. One with a NaN or an infinity is that of a failed run, whatever it says of itself."""
+    wrong = not_numbers(told)
+    summary: dict[str, Any] = plain(told)
+    if wrong:
+        listed = ", ".join(f"{name} is {value}" for name, value in wrong[:_NAMED])
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        summary["status"] = "failed"
+        summary["failure"] = f"the run ended with results that are no numbers: {listed}{more}"
+    return summary
 
 
 def _stopped(context: RunContext, code: ExitCode, state: str, message: str) -> Outcome:
@@ -250,7 +270,8 @@ def _outcome(run: RunDirectory, summary: dict[str, Any], options: Options, messa
     report = run.path("report.html")
     summary = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
     if summary.get("status") == "failed":
-        return Outcome(ExitCode.FAILED, f"the run failed: every start did; {run.root} says why", summary)
+        why = summary.get("failure") or "the run failed"
+        return Outcome(ExitCode.FAILED, f"{why}; what it found is in {run.path('results')}", summary)
     if options.strict and not reached_goal(summary):
         goal = (
             "no start reached the target"

@@ -74,9 +74,11 @@ def save(folder: str | os.PathLike[str], step: int, checkpoint: Checkpoint, keep
 
     Returns the path.
     An older file goes only if ``keep`` checkpoints newer than it are sound, so a damaged one never counts as
-    a spare. Raises ``InputError`` for a tensor or value that cannot be stored, ``MloptError`` if the disk
-    refuses (every former checkpoint is then intact). One process writes to a folder at a time: hold
-    ``RunDirectory.lock``.
+    a spare. The file just written never goes, whatever the numbers of the others are. One process writes to a
+    folder at a time: hold ``RunDirectory.lock``.
+
+    Raises ``InputError`` for a tensor or value that cannot be stored, ``MloptError`` if the disk refuses (every
+    former checkpoint is then intact).
     """
     if step < 0:
         raise InputError(f"checkpoint.save(step={step!r}): the step must be at least 0")
@@ -250,7 +252,7 @@ def _parse(payload: bytes) -> Checkpoint:
 def _prune(folder: Path, written: Path, keep: int) -> None:
     sound = 0
     for path in paths(folder):
-        if sound >= keep:
+        if sound >= keep and path != written:
             try:
                 path.unlink()
             except OSError:

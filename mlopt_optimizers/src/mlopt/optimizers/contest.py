@@ -286,6 +286,8 @@ class _Inner(Context):
         if restored is not None and restored.meta["number"] == number and "search" in restored.meta:
             tensors = {name.removeprefix(_INNER): one for name, one in restored.tensors.items()}
             self._found = Checkpoint(tensors, restored.meta["search"])
+            # a search that had ended before the stop saves nothing more, so the number has to come from here
+            self._last = _last_number(restored)
 
     @property
     def run_id(self) -> str:
@@ -307,16 +309,17 @@ class _Inner(Context):
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         tensors = {_INNER + name: one for name, one in checkpoint.tensors.items()}
-        self._save(step, tensors, {"search": checkpoint.meta, "number": self._number})
+        number = self._numbered(step)
+        self._save(number, tensors, {"search": checkpoint.meta, "number": self._number, "last": self._last})
 
     def save_table(self) -> None:
         """After the search, when the table has its row: what comes next is numbered on from here."""
         self._table.step = self._last + 1
-        self._save(0, {}, {"number": self._number + 1})
+        self._save(self._table.step, {}, {"number": self._number + 1})
 
-    def _save(self, step: int, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+    def _save(self, number: int, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
         meta |= {"rows": self._table.rows, "energies": self._table.energies, "step": self._table.step}
-        self._outer.save(self._numbered(step), Checkpoint(tensors, meta))
+        self._outer.save(number, Checkpoint(tensors, meta))
 
     def metric(self, step: int, **values: float | int | str | None) -> None:
         self._outer.metric(self._numbered(step), pair=self._label, **values)
@@ -339,6 +342,15 @@ class _Inner(Context):
         path = folder / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _last_number(checkpoint: Checkpoint) -> int:
+    """The highest number that had been given out when a search inside a contest was saved."""
+    meta = checkpoint.meta
+    if "last" in meta:
+        return int(meta["last"])
+    # written by an mlopt that did not keep it: the calls of the search say it, unless its problems ran one by one
+    return int(meta["step"]) + int(meta["search"].get("calls", 0))
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:

@@ -119,9 +119,12 @@ class SearchResult:
             converged = any(hit is not None for hit in hits)
         elif self.search.fmax is not None:
             converged = bool(self.result.converged.all())
+        ended: dict[str, Any] = {"status": "finished"}
+        if bool(self.result.failed.all()):
+            ended = {"status": "failed", "failure": "the run failed: every start did"}
         return {
             "experiment": "search",
-            "status": "finished" if not bool(self.result.failed.all()) else "failed",
+            **ended,
             "best_energy": lowest,
             "target_energy": None if target is None else target.energy,
             "starts": len(self.result),
