@@ -13,6 +13,7 @@ from mlopt.core.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.manifold import UnitSphere
 from mlopt.core.segments import Segments
 from mlopt.core.systems import Systems
+from mlopt.core.units import SPINS, Units
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.rates import Rate, spin_rate, vineyard
 from mlopt.potentials.lennard_jones import LennardJones
@@ -128,6 +129,32 @@ def test_vineyard_of_springs() -> None:
     assert thz == pytest.approx(15.6333, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "units", [Units("meV", "nm"), Units("Ry", "Bohr"), Units("kcal/mol"), Units("kJ/mol", "pm")]
+)
+def test_a_rate_does_not_depend_on_its_units(units: Units) -> None:
+    """An atom of 195 amu between two wells, in eV and angstrom and in others: one lifetime at 300 K."""
+
+    def wells(ev: float, angstrom: float) -> FunctionLandscape:
+        def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
+            u, v = x[:, 0] * angstrom, x[:, 1] * angstrom
+            return 0.1 / ev * ((u * u - 1.0) ** 2 + 5.0 * v * v)
+
+        return FunctionLandscape(energy, Segments.uniform(1, 1))
+
+    minimum = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    rate = vineyard(wells(1.0, 1.0), minimum, 0 * minimum, 195.0)
+    frequency = math.sqrt(0.8 * 1.602176634e-19 / 1e-20 / (195.0 * 1.6605390666e-27)) / (2.0 * math.pi)
+    assert rate.prefactor == pytest.approx(frequency, rel=1e-9)
+    assert rate.at(300.0) == pytest.approx(frequency * math.exp(-0.1 / (8.617333262e-5 * 300.0)), rel=1e-8)
+    other = vineyard(
+        wells(units.ev, units.angstrom), minimum / units.angstrom, 0 * minimum, 195.0, units=units
+    )
+    assert other.barrier * units.ev == pytest.approx(0.1) and other.units == units
+    assert other.lifetime(300.0) == pytest.approx(rate.lifetime(300.0), rel=1e-6)
+    assert vineyard(wells(1.0, 1.0), minimum, 0 * minimum, 195.0, units="eV, angstrom") == rate
+
+
 def test_vineyard_of_a_free_cluster() -> None:
     """LJ4 over its rhombus, against frequencies from a dense mass-weighted Hessian; and a saddle of second order."""
     flat = torch.tensor([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.85, 0], [0, -0.85, 0]], dtype=torch.float64)
@@ -168,10 +195,12 @@ def test_refusals() -> None:
         spin_rate(spin(), X, Y, 0.0)
     with pytest.raises(InputError, match=r"`damping` must not be negative, got -0\.1"):
         spin_rate(spin(), X, Y, 1.0, damping=-0.1)
-    with pytest.raises(InputError, match="`units` must be eV or reduced"):
-        vineyard(spin(), X, Y, 1.0, units="meV")
+    with pytest.raises(InputError, match="lengths in radian are no number of angstrom"):
+        vineyard(spin(), X, Y, 1.0, units=SPINS)
+    with pytest.raises(InputError, match=r"no unit of energy is called 'kcal/mole'\. Did you mean"):
+        vineyard(spin(), X, Y, 1.0, units="kcal/mole")
     with pytest.raises(InputError, match="`masses` must be 1 positive numbers"):
         vineyard(spin(), X, Y, -1.0)
     with pytest.raises(InputError, match="a rate needs a positive temperature, got 0"):
-        Rate(1.0, 1.0, "meV").at(0.0)
-    assert Rate(1e6, 1.0, "meV").lifetime(1.0) == math.inf
+        Rate(1.0, 1.0, SPINS).at(0.0)
+    assert Rate(1e6, 1.0, SPINS).lifetime(1.0) == math.inf

@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from mlopt.core import plugin, registry
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.systems import Systems
+from mlopt.core.units import Units
 from mlopt.potentials import AsePotential, LennardJones, Morse, PairPotential, SoftSphere, SumPotential, pair
 
 
@@ -135,9 +136,9 @@ def test_a_sum_adds_up() -> None:
     )
     for name in ("energy", "force", "row_energy", "stress"):
         assert torch.equal(getattr(found, name), getattr(parts[0], name) + getattr(parts[1], name))
-    assert total.units == "reduced" and total.differentiable and total.species() is None
+    assert total.units.reduced and total.differentiable and total.species() is None
     with_emt = SumPotential(terms=[AsePotential(calculator="emt"), b])
-    assert with_emt.units == "eV, angstrom" and not with_emt.differentiable
+    assert with_emt.units == Units() and not with_emt.differentiable
     assert with_emt.evaluate(systems.with_pos(systems.pos)).row_energy is None
 
 

@@ -14,6 +14,7 @@ from ase.io import read, write
 
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.system import SystemSpec
+from mlopt.core.units import REDUCED, SPINS, Units
 from mlopt.potentials.atoms_model import AtomsModel
 from mlopt.potentials.morse import Morse
 from mlopt.potentials.spins import Heisenberg, SpinLattice
@@ -96,8 +97,8 @@ def test_surfaces(model: Any, name: str, energy: float, tmp_path: Path) -> None:
 
 def test_units_are_those_of_the_energy() -> None:
     lattice = SpinLattice(kind="chain", repeat=[2])
-    assert Leps().energy_units == "eV" and MullerBrown().energy_units == "reduced"
-    assert Heisenberg(lattice=lattice, exchange=[1.0]).energy_units == "meV"
+    assert Leps().energy_units == Units() and MullerBrown().energy_units == REDUCED
+    assert Heisenberg(lattice=lattice, exchange=[1.0]).energy_units == SPINS
 
 
 def test_spins(tmp_path: Path) -> None:

@@ -328,7 +328,7 @@ def test_units() -> None:
     x = Ferromagnet().spins(lattice)
     assert float(Heisenberg(**field).landscape().evaluate(x).energy) == pytest.approx(-6.0 * 0.057883817555)
     reduced = Heisenberg(**field, units="reduced").landscape(2)
-    assert float(reduced.evaluate(x.repeat(2, 1)).energy[1]) == -6.0 and reduced.units == "reduced"
+    assert float(reduced.evaluate(x.repeat(2, 1)).energy[1]) == -6.0 and reduced.units.reduced
     assert reduced.moments is not None and reduced.moments.tolist() == [3.0, 3.0]
 
 

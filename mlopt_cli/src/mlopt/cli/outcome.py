@@ -63,7 +63,7 @@ class Outcome:
                     else f"{name}: {record.state}, no starts recorded"
                 )
             return f"{name}: no finite energy in {many}{so_far}"
-        lowest = f"{energy(self.best)}{'' if record.units == 'reduced units' else ' ' + record.units}"
+        lowest = record.with_unit(energy(self.best))
         if record.target is None or not self.n_starts:
             where = f" in {many}" if self.n_starts else ""
             return f"{name}: lowest energy {lowest}{where}{so_far}{self._repeated(record)}"

@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core.errors import MloptError, RunDirectoryError
+from mlopt.core import registry
+from mlopt.core.errors import InputError, MloptError, RunDirectoryError
+from mlopt.core.plugin import build
 from mlopt.core.rundir import RunDirectory
+from mlopt.core.units import Units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 # Minima that are read in full; a long run finds thousands, and a page shows the best.
 MINIMA_SHOWN = 50
-_REDUCED = ("lennard-jones", "morse", "soft-sphere")
 _FINISHED = ("finished", "not-converged", "converged", "ok", "done")
 
 
@@ -106,13 +108,17 @@ class Record:
 
     @property
     def units(self) -> str:
-        """Unit of energies: what the run says (as in ``eV, angstrom``), else by potential."""
+        """Unit of energies, in a word: what the run says, else what its potential or model declares."""
         told = self.summary.get("units")
-        if told:
-            return "reduced units" if told == "reduced" else str(told).split(",", maxsplit=1)[0]
-        potential = self.config.get("potential")
-        name = potential.get("name") if isinstance(potential, dict) else potential
-        return "reduced units" if name in _REDUCED else "eV"
+        try:
+            units = Units.of(str(told)) if told else declared_units(self.config)
+        except InputError:  # of a plugin that calls its units by a name of its own
+            return str(told)
+        return units.label if units else "the potential's units"
+
+    def with_unit(self, energy: str) -> str:
+        """An energy for people: ``-1.25 eV``; the bare number in reduced units."""
+        return energy if self.units == Units.of("reduced").label else f"{energy} {self.units}"
 
     @property
     def target(self) -> float | None:
@@ -197,6 +203,22 @@ def _status(folder: Path, notes: list[str]) -> dict[str, Any]:
         with contextlib.suppress(MloptError):
             status["state"] = RunDirectory.open(folder).read_status().state
     return status
+
+
+def declared_units(config: dict[str, Any]) -> Units | None:
+    """What the potential or the model of a configuration says of its numbers; None where it cannot be asked."""
+    for kind, name in (("model", "energy_units"), ("potential", "units")):
+        given = config.get(kind)
+        settings = (
+            {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, dict) else {}
+        )
+        if "name" not in settings:
+            continue
+        with contextlib.suppress(MloptError):  # not installed here, or of another version
+            cls = registry.load(kind, str(settings.pop("name")))
+            units = getattr(cls, name, None)
+            return Units.of(units if isinstance(units, Units) else getattr(build(cls, settings), name))
+    return None
 
 
 def _numbers_named(value: Any, names: tuple[str, ...]) -> Iterator[float]:

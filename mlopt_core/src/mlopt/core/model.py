@@ -10,6 +10,7 @@ from typing import Any
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
+from mlopt.core.units import Units
 
 
 class Model(Plugin):
@@ -21,8 +22,8 @@ class Model(Plugin):
 
     @property
     @abstractmethod
-    def energy_units(self) -> str:
-        """Such as ``eV``, ``meV`` or ``reduced``."""
+    def energy_units(self) -> Units:
+        """Units of energies, and of distances between points."""
         raise NotImplementedError(f"{type(self).__name__} must define `energy_units`")
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
@@ -11,6 +11,7 @@ from mlopt.core.kernel import NoKernelError, PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
 from mlopt.core.systems import Systems
+from mlopt.core.units import Units
 
 
 class Potential(Plugin):
@@ -19,10 +20,15 @@ class Potential(Plugin):
     Write `energy`; forces and stress then come from autograd. Override `evaluate` where a closed form is faster.
     """
 
-    #: units of energy and length
-    units: ClassVar[str] = "eV, angstrom"
+    #: units of energy and length; a text such as "kcal/mol, angstrom" is read when the class is made
+    units: ClassVar[Units] = Units()
     #: whether `energy` and `evaluate` can be differentiated with respect to ``pos`` (twice, for learned optimizers)
     differentiable: ClassVar[bool] = True
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if isinstance(cls.__dict__.get("units"), str):
+            cls.units = Units.of(cls.__dict__["units"])
 
     def energy(self, systems: Systems) -> torch.Tensor:
         """Energy of each system: (n_systems,), differentiable with respect to ``systems.pos`` and ``systems.cell``."""

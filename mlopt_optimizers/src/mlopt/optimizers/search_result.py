@@ -18,6 +18,7 @@ from mlopt.core.minima import MinimaStore, Minimum, verify
 from mlopt.core.result import Result
 from mlopt.core.statistics import mean_calls_to_hit
 from mlopt.core.systems import Systems
+from mlopt.core.units import Units
 from mlopt.optimizers.polish import Polished, best_of_each, lowest_met
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class SearchResult:
             "converged": converged,
             "failed_starts": int(self.result.failed.sum()),
             "unique_minima": len(self.minima),
-            "units": self.search.potential.units,
+            "units": str(Units.of(self.search.potential.units)),
             "engine": self.engine,
         }
 

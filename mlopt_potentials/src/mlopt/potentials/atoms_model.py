@@ -15,6 +15,7 @@ from mlopt.core.plugin import FromRegistry, build, setting
 from mlopt.core.potential import Potential
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
+from mlopt.core.units import Units
 
 
 class AtomsModel(Model):
@@ -27,8 +28,8 @@ class AtomsModel(Model):
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
 
     @property
-    def energy_units(self) -> str:
-        return self.potential.units
+    def energy_units(self) -> Units:
+        return Units.of(self.potential.units)
 
     def landscape(
         self,

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
+from mlopt.core.units import REDUCED
 from mlopt.potentials.kernels import pair_kernel
 from mlopt.potentials.kernels.lennard_jones import lennard_jones
 from mlopt.potentials.pair import CutPairPotential
@@ -25,7 +26,7 @@ class LennardJones(CutPairPotential):
     Source: J. E. Lennard-Jones, Proc. Phys. Soc. 43, 461 (1931); minima: Cambridge Cluster Database.
     """
 
-    units = "reduced"
+    units = REDUCED
 
     epsilon: float = setting(1.0, "depth of the pair's minimum", unit="energy", gt=0)
     r0: float | None = setting(

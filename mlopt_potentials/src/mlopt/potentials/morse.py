@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
+from mlopt.core.units import REDUCED
 from mlopt.potentials.kernels import pair_kernel
 from mlopt.potentials.kernels.morse import morse
 from mlopt.potentials.pair import CutPairPotential
@@ -19,7 +20,7 @@ class Morse(CutPairPotential):
     (1997), eq. 1.
     """
 
-    units = "reduced"
+    units = REDUCED
 
     epsilon: float = setting(1.0, "depth of the pair's minimum", unit="energy", gt=0)
     rho0: float = setting(6.0, "steepness: how fast the energy decays, in units of 1/r0", gt=0)

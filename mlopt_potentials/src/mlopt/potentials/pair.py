@@ -3,7 +3,7 @@
 A new one states one formula, in its own reduced units::
 
     class InversePower(PairPotential):
-        units = "reduced"
+        units = REDUCED
 
         def pair(self, r2, first, second):
             energy = r2**-6

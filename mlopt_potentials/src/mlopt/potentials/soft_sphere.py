@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
+from mlopt.core.units import REDUCED
 from mlopt.potentials.pair import PairPotential
 
 
@@ -16,7 +17,7 @@ class SoftSphere(PairPotential):
     discontinuous, and the JAX-MD function that the paper used is zero from one diameter on, as here.
     """
 
-    units = "reduced"
+    units = REDUCED
 
     epsilon: float = setting(1.0, "strength", unit="energy", gt=0)
     r0: float = setting(

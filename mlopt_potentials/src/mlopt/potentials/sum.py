@@ -10,6 +10,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.potential import Potential
 from mlopt.core.systems import Systems
+from mlopt.core.units import REDUCED, Units
 
 
 class SumPotential(Potential):
@@ -24,10 +25,18 @@ class SumPotential(Potential):
     )
 
     @property
-    def units(self) -> str:  # type: ignore[override]
-        """Units of the terms that have any, else reduced."""
-        named = dict.fromkeys(term.units for term in self.terms if term.units != "reduced")
-        return " | ".join(named) or "reduced"
+    def units(self) -> Units:  # type: ignore[override]
+        """Units of the terms that have any, else reduced.
+
+        Raises:
+            InputError: the terms have different units.
+        """
+        named = dict.fromkeys(Units.of(term.units) for term in self.terms)
+        named.pop(REDUCED, None)
+        if len(named) > 1:
+            told = " | ".join(str(one) for one in named)
+            raise InputError(f"sum: the terms have different units ({told}); they cannot be added.")
+        return next(iter(named), REDUCED)
 
     @property
     def differentiable(self) -> bool:  # type: ignore[override]
@@ -67,8 +76,7 @@ class SumPotential(Potential):
         Raises:
             InputError: the terms have different units, or one cannot treat the systems.
         """
-        if "|" in self.units:
-            raise InputError(f"sum: the terms have different units ({self.units}); they cannot be added.")
+        _ = self.units  # raises where they differ
         for term in self.terms:
             term.check(systems)
 

@@ -12,6 +12,7 @@ from mlopt.core.landscape import FunctionLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.model import Model
 from mlopt.core.segments import Segments
+from mlopt.core.units import REDUCED, Units
 from mlopt.potentials.surfaces import leps, leps_harmonic, muller_brown
 
 
@@ -24,8 +25,8 @@ class SurfaceModel(Model):
     window: ClassVar[tuple[float, float, float, float]] = (0.0, 1.0, 0.0, 1.0)
 
     @property
-    def energy_units(self) -> str:
-        return "reduced"
+    def energy_units(self) -> Units:
+        return REDUCED
 
     def energy(self, x: torch.Tensor, segments: Segments) -> torch.Tensor:
         """Energies (n_problems,) at ``x (n_problems, 2)``."""
@@ -88,8 +89,8 @@ class Leps(SurfaceModel):
     window: ClassVar[tuple[float, float, float, float]] = (0.5, 4.0, 0.5, 4.0)
 
     @property
-    def energy_units(self) -> str:
-        return "eV"
+    def energy_units(self) -> Units:
+        return Units()
 
     def energy(self, x: torch.Tensor, segments: Segments) -> torch.Tensor:
         return leps(x, segments)
@@ -102,8 +103,8 @@ class LepsHarmonic(SurfaceModel):
     window: ClassVar[tuple[float, float, float, float]] = (0.4, 3.2, -3.0, 3.0)
 
     @property
-    def energy_units(self) -> str:
-        return "eV"
+    def energy_units(self) -> Units:
+        return Units()
 
     def energy(self, x: torch.Tensor, segments: Segments) -> torch.Tensor:
         return leps_harmonic(x, segments)

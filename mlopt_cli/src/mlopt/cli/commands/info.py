@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlopt.core.units import Units
+
 if TYPE_CHECKING:
     from mlopt.core.registry import Entry
 
@@ -44,13 +46,15 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
         )
     described = list(settings(cls))
     documentation = inspect.getdoc(cls) or ""
+    units = getattr(cls, "units", None)
+    units = units if isinstance(units, Units) else None  # of a sum, say, they follow from its terms
     if as_json:
         about = {**asdict(entry), "doc": documentation, "settings": [asdict(one) for one in described]}
-        emit_json(about | ({"units": cls.units} if hasattr(cls, "units") else {}))
+        emit_json(about | ({"units": str(units)} if units else {}))
         return
     click.echo(f"{entry.kind} {entry.name}  ({entry.distribution} {entry.version})\n\n{documentation}\n")
-    if hasattr(cls, "units"):
-        click.echo(f"Units: {cls.units}.\n")
+    if units:
+        click.echo(f"Units: {units}.\n")
     click.echo("Settings:" if described else "No settings.")
     for one in described:
         value = "required" if one.required else f"default {_default(one.default)}"

@@ -23,6 +23,7 @@ from mlopt.core.potential import Potential
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
+from mlopt.core.units import Units
 from mlopt.optimizers.hopping import local_only
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.connect import Same
@@ -264,7 +265,7 @@ class NetworkResult:
             "searches_at_saddles": self.found.hits,
             "wall_s": round(self.wall_s, 3),
             "converged": self.complete,
-            "units": self.network.potential.units,
+            "units": str(Units.of(self.network.potential.units)),
         }
 
     def write(self, folder: Path) -> None:

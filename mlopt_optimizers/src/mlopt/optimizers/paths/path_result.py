@@ -11,6 +11,7 @@ from mlopt.core import atomic
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.result import Result
+from mlopt.core.units import Units
 from mlopt.optimizers.paths.band import Band
 from mlopt.optimizers.paths.connect import Connection, connect
 from mlopt.optimizers.paths.modes import Modes, lowest_modes
@@ -139,13 +140,14 @@ class PathResult:
     @property
     def headline(self) -> str:
         """What came out, in one line."""
-        units, order = self.experiment.model.energy_units, self.negative_modes
-        unit = "" if units == "reduced" else f" {units}"
+        units, order = Units.of(self.experiment.model.energy_units), self.negative_modes
         kind = {None: "", 0: "; no saddle", 1: "; saddle of first order"}.get(
             order, f"; {order} negative modes"
         )
         short = "" if self.converged else " (not converged)"
-        return f"barrier {self.barrier_forward:.6g}{unit}, back {self.barrier_reverse:.6g}{unit}{kind}{short}"
+        return (
+            f"barrier {units.say(self.barrier_forward)}, back {units.say(self.barrier_reverse)}{kind}{short}"
+        )
 
     def summary(self) -> dict[str, Any]:
         """The numbers that ``mlopt run --json`` prints."""
@@ -173,7 +175,7 @@ class PathResult:
             "lifetime_s": lifetime,
             "note": self.note or None,
             "wall_s": round(self.wall_s, 3),
-            "units": self.experiment.model.energy_units,
+            "units": str(Units.of(self.experiment.model.energy_units)),
         }
 
     def write(self, folder: FilePath) -> None:
@@ -197,7 +199,6 @@ def _rate(experiment: Path, band: Band, saddle: torch.Tensor) -> tuple[Rate | No
     """The rate over a saddle from the start, or why there is none."""
     model, minimum = experiment.model, band.start
     moments, masses, units = model.moments(), model.masses(), model.energy_units
-    known: dict[str, Any] = {"units": units if units in ("eV", "meV") else "reduced"}
     try:
         if moments is not None:
             found = spin_rate(
@@ -206,10 +207,10 @@ def _rate(experiment: Path, band: Band, saddle: torch.Tensor) -> tuple[Rate | No
                 saddle,
                 moments.to(minimum),
                 damping=experiment.saddle.damping,
-                **known,
+                units=units,
             )
         elif masses is not None:
-            found = vineyard(band.landscape, minimum, saddle, masses.to(minimum), **known)
+            found = vineyard(band.landscape, minimum, saddle, masses.to(minimum), units=units)
         else:
             return None, "no rate: the model has neither masses nor magnetic moments"
     except InputError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlopt.core.drawing import pyplot, save
 from mlopt.core.lazy import torch
+from mlopt.core.units import Units
 
 if TYPE_CHECKING:
     from mlopt.optimizers.paths.path_result import PathResult
@@ -43,10 +44,10 @@ def _profile(found: PathResult) -> Any:
     axis.plot(s, energy - base, color="#3b6ea5")
     axis.plot(found.s, found.energy - base, "o", color="#1d3d5c", markersize=4)
     top = found.saddle_energy - base
-    units = found.experiment.model.energy_units
+    units = Units.of(found.experiment.model.energy_units)
     axis.axhline(top, color="0.6", linewidth=0.8, linestyle="--")
     axis.annotate(
-        f"barrier {found.barrier_forward:.6g}, back {found.barrier_reverse:.6g} {units}",
+        f"barrier {units.say(found.barrier_forward)}, back {units.say(found.barrier_reverse)}",
         (0.0, top),
         xytext=(2, 4),
         textcoords="offset points",
@@ -54,7 +55,7 @@ def _profile(found: PathResult) -> Any:
     )
     axis.margins(y=0.15)
     axis.set_xlabel("distance along the path")
-    axis.set_ylabel(f"energy over the start ({units})")
+    axis.set_ylabel(f"energy over the start ({units.label})")
     return figure
 
 
@@ -97,7 +98,7 @@ def _sphere(found: PathResult) -> Any:
         energy = found.experiment.model.landscape(len(spins)).evaluate(spins).energy.reshape(z.shape)
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     shown = axis.contourf(azimuth, height, energy, levels=30, cmap="viridis")
-    figure.colorbar(shown, label=f"energy ({found.experiment.model.energy_units})")
+    figure.colorbar(shown, label=f"energy ({Units.of(found.experiment.model.energy_units).label})")
     path = found.path[:, 0]
     axis.plot(torch.atan2(path[:, 1], path[:, 0]), path[:, 2], "o", color="#c0392b", markersize=4)
     saddle = found.saddle[0]

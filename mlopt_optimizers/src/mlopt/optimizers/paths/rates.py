@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
+from mlopt.core.units import SPINS, Units
 from mlopt.optimizers.paths.modes import NEAR_ZERO, spectra
 
 #: electron g-factor, and hbar in meV seconds (CODATA 2018)
 G_ELECTRON, HBAR_MEV_S = 2.00231930436256, 6.582119569e-13
 _KB_EV, _AMU, _ELEMENTARY_CHARGE = 8.617333262e-5, 1.66053906660e-27, 1.602176634e-19
-Units = Literal["eV", "meV", "reduced"]
-#: energy unit -> Boltzmann's constant per kelvin; in reduced units temperature is an energy
-_BOLTZMANN = {"eV": _KB_EV, "meV": 1e3 * _KB_EV, "reduced": 1.0}
+_EV = Units()
 
 
 @dataclass(frozen=True)
 class Rate:
     """Escape from a minimum over a saddle: ``prefactor exp(-barrier / kT)``, with zero modes accounted for.
 
-    barrier: in ``units``. prefactor: 1/s (in reduced units one over the unit of time), without what zero modes bring.
+    barrier: in the energy of ``units``. prefactor: 1/s (in reduced units one over the unit of time),
+    without what zero modes bring.
     zero_modes: of the minimum and of the saddle; volumes: swept by them, in the length of x to that power.
     saddles: number of equivalent saddles, already in ``prefactor``. method: who says so.
     """
@@ -50,7 +49,7 @@ class Rate:
         """
         if not temperature > 0:
             raise InputError(f"a rate needs a positive temperature, got {temperature}")
-        thermal = _BOLTZMANN[self.units] * temperature
+        thermal = temperature if self.units.reduced else _KB_EV / self.units.ev * temperature
         at_minimum, at_saddle = self.zero_modes
         zero = math.pow(2.0 * math.pi * thermal, 0.5 * (at_minimum - at_saddle))
         zero *= self.volumes[1] / self.volumes[0]
@@ -81,7 +80,7 @@ def vineyard(
     saddle: torch.Tensor,
     masses: torch.Tensor | float,
     *,
-    units: Units = "eV",
+    units: Units | str = _EV,
     saddles: int = 1,
     near_zero: float = NEAR_ZERO,
 ) -> Rate:
@@ -89,17 +88,20 @@ def vineyard(
 
     ``nu = product of the frequencies at the minimum / product of the real ones at the saddle``.
 
-    landscape: one problem. minimum, saddle: (n_rows, d), angstrom. masses: (n_rows,) or one number, atomic mass units.
-    units: of energy; "reduced" takes masses, lengths and energies in units of their own and gives one over the time
-        length sqrt(mass / energy). near_zero: modes softer than this times the stiffest are zero modes.
+    landscape: one problem. minimum, saddle: (n_rows, d). masses: (n_rows,) or one number, atomic mass units.
+    units: of energy and length; "reduced" takes masses, lengths and energies in units of their own and gives one over
+        the time length sqrt(mass / energy). near_zero: modes softer than this times the stiffest are zero modes.
 
     Rigid motions of free atoms are left out at both ends: their inertia hardly differs, and for clusters in vacuum
     the ratio of rotational partition functions and of symmetry numbers is not included.
 
     Raises:
         InputError: the minimum has negative modes, the saddle not exactly one, or their zero modes differ in number;
-            shapes or masses that do not fit.
+            shapes or masses that do not fit; units that are not known, or no lengths.
     """
+    units = Units.of(units)
+    # energy / (length^2 u) in 1/s^2
+    square = 1.0 if units.reduced else units.ev * _ELEMENTARY_CHARGE / (_AMU * (1e-10 * units.angstrom) ** 2)
     masses = torch.as_tensor(masses, dtype=minimum.dtype, device=minimum.device)
     if masses.ndim == 0:
         masses = masses.expand(len(minimum))
@@ -108,8 +110,6 @@ def vineyard(
             f"vineyard: `masses` must be {len(minimum)} positive numbers, one a row, or one for all; "
             f"got shape {tuple(masses.shape)}, smallest {float(masses.min()) if masses.numel() else 'none'}"
         )
-    if units == "meV":
-        raise InputError("vineyard: `units` must be eV or reduced; divide energies in meV by 1000")
     scaled = _MassWeighted(landscape, masses.rsqrt())
     root = masses.sqrt()[:, None]
     ends = _ends("vineyard", scaled, minimum * root, saddle * root, near_zero)
@@ -119,9 +119,7 @@ def vineyard(
             f"rigid motions; a ratio of frequencies has no meaning then. Relax both more tightly, or change `near_zero`"
         )
     exponent = 0.5 * (ends.minimum.log().sum() - ends.saddle.log().sum())
-    # eV / (angstrom^2 u) in 1/s^2
-    unit = 1.0 if units == "reduced" else math.sqrt(_ELEMENTARY_CHARGE * 1e20 / _AMU)
-    prefactor = saddles * unit * math.exp(float(exponent)) / (2.0 * math.pi)
+    prefactor = saddles * math.sqrt(square) * math.exp(float(exponent)) / (2.0 * math.pi)
     return Rate(ends.barrier, prefactor, units, saddles=saddles, method="vineyard")
 
 
@@ -132,7 +130,7 @@ def spin_rate(
     moments: torch.Tensor | float,
     *,
     damping: float | None = None,
-    units: Units = "meV",
+    units: Units | str = SPINS,
     volumes: tuple[float, float] | None = None,
     saddles: int = 1,
     near_zero: float = NEAR_ZERO,
@@ -149,7 +147,7 @@ def spin_rate(
 
     landscape: one problem of unit vectors. minimum, saddle: (n_spins, 3). moments: (n_spins,) or one number, in Bohr
         magnetons; with units "reduced", moment over gyromagnetic ratio.
-    units: of energy; for eV and meV rates come in 1/s, by ``g mu_B / (hbar mu)``.
+    units: of energy; unless they are reduced, rates come in 1/s, by ``g mu_B / (hbar mu)``.
     volumes: swept by the zero modes of minimum and saddle, needed where there are any; 2 pi sqrt(n) for n spins that
         turn together about an axis while they lie across it.
 
@@ -157,6 +155,7 @@ def spin_rate(
         InputError: wrong number of negative modes, zero modes without volumes, shapes that do not fit; and a saddle
             that precession does not cross, as in axial symmetry: HTST then gives 0, and damping alone carries across.
     """
+    units = Units.of(units)
     moments = torch.as_tensor(moments, dtype=minimum.dtype, device=minimum.device)
     if moments.ndim == 0:
         moments = moments.expand(len(minimum))
@@ -170,8 +169,8 @@ def spin_rate(
     if minimum.shape[-1] != 3:
         raise InputError(f"spin_rate: spins have 3 components, got {minimum.shape[-1]}")
     ends = _ends("spin_rate", landscape, minimum, saddle, near_zero)
-    hbar = {"eV": 1e-3 * HBAR_MEV_S, "meV": HBAR_MEV_S}.get(units)
-    gyration = (1.0 if hbar is None else G_ELECTRON / hbar) / moments[:, None]  # velocity of a spin / torque
+    precession = 1.0 if units.reduced else G_ELECTRON / (HBAR_MEV_S * 1e-3 / units.ev)
+    gyration = precession / moments[:, None]  # velocity of a spin / torque
     entropy = float(0.5 * (ends.minimum.log().sum() - ends.saddle.log().sum()))
     if damping is None:
         velocity = gyration * torch.linalg.cross(

@@ -12,6 +12,7 @@ from pydantic import model_validator
 from mlopt.core.lazy import torch
 from mlopt.core.model import Model
 from mlopt.core.plugin import setting
+from mlopt.core.units import REDUCED, SPINS, Units
 from mlopt.potentials.spins.files import read_spins, write_spins
 from mlopt.potentials.spins.landscape import SpinLandscape
 from mlopt.potentials.spins.lattice import SpinLattice
@@ -129,8 +130,8 @@ class Heisenberg(Model):
         return self
 
     @property
-    def energy_units(self) -> str:
-        return self.units
+    def energy_units(self) -> Units:
+        return REDUCED if self.units == "reduced" else SPINS
 
     def state(self, given: Mapping[str, Any]) -> torch.Tensor:
         """The spins of a state such as ``{kind: skyrmion, radius: 4.0}`` or ``{file: start.ovf}``."""
@@ -144,7 +145,7 @@ class Heisenberg(Model):
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
         """An OVF 2.0 file with a segment for each configuration, its energy in the title."""
         file = stem.with_suffix(".ovf")
-        titles = [f"energy {energy:.12g} {self.units}" for energy in energies]
+        titles = [f"energy {energy:.12g} {self.energy_units.energy}" for energy in energies]
         write_spins(file, points, self.lattice, titles=titles)
         return file
 
@@ -172,7 +173,7 @@ class Heisenberg(Model):
             n_problems,
             fixed=torch.from_numpy(pinned).to(device) if pinned.any() else None,
             moments=torch.from_numpy(lattice.spin_moments).to(device, dtype or torch.float64),
-            units=self.units,
+            units=self.energy_units,
             label=lattice.label,
         )
 
@@ -190,7 +191,7 @@ class Heisenberg(Model):
             rows = spins[has[lattice.sites]]
             e = _unit(np.array(one.axis, dtype=np.float64))
             blocks.append((rows, rows, np.broadcast_to(-2.0 * one.k * np.outer(e, e), (len(rows), 3, 3))))
-        mu_b = MU_B if self.units == "meV" else 1.0
+        mu_b = 1.0 if self.energy_units.reduced else MU_B
         linear = -(mu_b * lattice.spin_moments[:, None] * np.array(self.field) + np.array(self.field_energy))
         return QuadraticForm.from_blocks(blocks, linear)
 

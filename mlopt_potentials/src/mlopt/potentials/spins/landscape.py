@@ -10,6 +10,7 @@ from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import UnitSphere
 from mlopt.core.segments import Segments
+from mlopt.core.units import SPINS, Units
 from mlopt.potentials.spins.quadratic import QuadraticForm
 
 
@@ -36,7 +37,7 @@ class SpinLandscape(Landscape):
         *,
         fixed: torch.Tensor | None = None,
         moments: torch.Tensor | None = None,
-        units: str = "meV",
+        units: Units = SPINS,
         label: Callable[[int], str] = "spin {}".format,
     ) -> None:
         if n_problems < 0:
