@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlopt.core import atomic, dirlock
 from mlopt.core.errors import MloptError, RunDirectoryError
+from mlopt.core.quoting import quoted
 from mlopt.core.rundir import MARKER, RunDirectory, default_path
 
 _BASE = "runs"
@@ -64,7 +65,7 @@ def _expanded(out: str) -> Path:
     try:
         return Path(out).expanduser()
     except RuntimeError as error:  # ~nobody
-        raise RunDirectoryError(f"{out!r}: not a usable path: {error} Choose another --out.") from error
+        raise RunDirectoryError(f"{quoted(out)}: not a usable path: {error} Choose another --out.") from error
 
 
 def _missing(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from mlopt.cli.output import emit_json, note
+from mlopt.core.quoting import quoted
 
 # name -> one line for --help; the module is mlopt.cli.commands.<name>, its command the attribute `command`
 COMMANDS = {
@@ -64,7 +65,7 @@ class LazyGroup(click.Group):
         if name not in COMMANDS and not name.startswith("-"):
             close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"No command is called {name!r}.{hint} Commands: {', '.join(COMMANDS)}.")
+            ctx.fail(f"No command is called {quoted(name)}.{hint} Commands: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlopt.core.config import load_experiment, override, read_file, read_yaml
 from mlopt.core.errors import ConfigError, InputError
+from mlopt.core.quoting import quoted
 
 if TYPE_CHECKING:
     from mlopt.core.experiment import Experiment
@@ -80,7 +81,7 @@ def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
     """What to say of a name that is no recipe (nor a file), with the nearest one."""
     close = difflib.get_close_matches(given, recipes, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{given!r} {what}.{hint} Recipes: {', '.join(recipes)}."
+    return f"{quoted(given)} {what}.{hint} Recipes: {', '.join(recipes)}."
 
 
 def _is_there(path: Path) -> bool:

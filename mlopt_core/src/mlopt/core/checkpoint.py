@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from mlopt.core import atomic
 from mlopt.core.atomic import JSON
 from mlopt.core.errors import CheckpointError, InputError
+from mlopt.core.quoting import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -81,9 +82,9 @@ def save(folder: str | os.PathLike[str], step: int, checkpoint: Checkpoint, keep
     former checkpoint is then intact).
     """
     if step < 0:
-        raise InputError(f"checkpoint.save(step={step!r}): the step must be at least 0")
+        raise InputError(f"checkpoint.save(step={quoted(step)}): the step must be at least 0")
     if keep < 1:
-        raise InputError(f"checkpoint.save(keep={keep!r}): at least 1 checkpoint must be kept")
+        raise InputError(f"checkpoint.save(keep={quoted(keep)}): at least 1 checkpoint must be kept")
     data = dumps(checkpoint)
     folder = Path(folder)
     path = folder / f"step-{step:012d}.ckpt"
@@ -148,12 +149,12 @@ def dumps(checkpoint: Checkpoint) -> bytes:
     for name, tensor in given.items():
         if not isinstance(tensor, torch.Tensor):
             raise InputError(
-                f"checkpoint tensor {name!r}: expected a Tensor, got {type(tensor).__name__}."
+                f"checkpoint tensor {quoted(name)}: expected a Tensor, got {type(tensor).__name__}."
                 " Put numbers into `meta`."
             )
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise InputError(
-                f"checkpoint tensor {name!r}: only dense tensors with data can be stored, not {tensor.layout}"
+                f"checkpoint tensor {quoted(name)}: only dense tensors with data can be stored, not {tensor.layout}"
                 f" {tensor.dtype} on {tensor.device}. Convert it with .to_dense() or .dequantize()."
             )
         # The clone gives shared storage a copy per name, and turns lazy conjugates and negatives into data.
@@ -236,11 +237,13 @@ def _parse(payload: bytes) -> Checkpoint:
         tensor = stored.pop(str(index))
         dtype = getattr(torch, entry["dtype"])
         if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"{entry['dtype']!r} is not a dtype")
+            raise ValueError(f"{quoted(entry['dtype'])} is not a dtype")
         if tensor.dtype != dtype:
             tensor = tensor.view(dtype).reshape(entry["shape"])
         if list(tensor.shape) != entry["shape"]:
-            raise ValueError(f"tensor {entry['name']!r} has shape {list(tensor.shape)}, not {entry['shape']}")
+            raise ValueError(
+                f"tensor {quoted(entry['name'])} has shape {list(tensor.shape)}, not {entry['shape']}"
+            )
         tensors[entry["name"]] = tensor
     if stored or len(tensors) != len(envelope["tensors"]):
         raise ValueError("the list of tensors does not match the tensors")
@@ -274,7 +277,9 @@ def _check_json(value: JSON, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InputError(f"checkpoint {where}: the key {key!r} is not a string. Use str({key!r}).")
+                raise InputError(
+                    f"checkpoint {where}: the key {quoted(key)} is not a string. Use str({quoted(key)})."
+                )
             _check_json(item, f"{where}[{key!r}]")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):

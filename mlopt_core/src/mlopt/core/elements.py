@@ -6,6 +6,7 @@ import difflib
 import re
 
 from mlopt.core.errors import InputError
+from mlopt.core.quoting import quoted
 
 SYMBOLS = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
@@ -26,17 +27,19 @@ def parse_formula(formula: str) -> list[int]:
     [29, 18, 18]
     """
     if not re.fullmatch(r"(?:[A-Z][a-z]?[0-9]*)+", formula):
-        raise InputError(f"{formula!r} is not a formula; write elements and counts, like Ar38 or Ag32Au6")
+        raise InputError(
+            f"{quoted(formula)} is not a formula; write elements and counts, like Ar38 or Ag32Au6"
+        )
     numbers: list[int] = []
     for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula):
         if symbol not in NUMBERS or symbol == "X":
             close = difflib.get_close_matches(symbol, SYMBOLS[1:], n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(f"{formula!r}: no element has the symbol {symbol!r}.{hint}")
+            raise InputError(f"{quoted(formula)}: no element has the symbol {quoted(symbol)}.{hint}")
         repeat = int(count) if count else 1
         if len(numbers) + repeat > 1_000_000:
-            raise InputError(f"{formula!r} asks for more than 1,000,000 atoms")
+            raise InputError(f"{quoted(formula)} asks for more than 1,000,000 atoms")
         numbers += [NUMBERS[symbol]] * repeat
     if not numbers:
-        raise InputError(f"{formula!r} has no atoms")
+        raise InputError(f"{quoted(formula)} has no atoms")
     return numbers

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from mlopt.core.quoting import one_line, several_lines
+
+#: mistakes of one configuration that are listed
+PROBLEMS = 20
+
 
 class MloptError(Exception):
     """Base of every error that mlopt raises on purpose.
 
     ``exit_code`` is what the command line returns for it: 1 when a run failed, 2 when the request was wrong.
+    Whatever a message repeats, its lines are printable and of a length that a person reads (`mlopt.core.quoting`).
     """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(several_lines(message))
 
 
 class InputError(MloptError):
@@ -22,10 +31,12 @@ class ConfigError(InputError):
     """A configuration that does not validate. ``problems`` lists one line per mistake."""
 
     def __init__(self, problems: list[str], source: str = "") -> None:
-        self.problems = problems
+        self.problems = [one_line(problem) for problem in problems[:PROBLEMS]]
+        if len(problems) > PROBLEMS:
+            self.problems.append(f"and {len(problems) - PROBLEMS} more mistakes")
         self.source = source
-        head = f"{source}: " if source else ""
-        super().__init__(head + ("\n" + " " * len(head)).join(problems))
+        head = f"{one_line(source, 200)}: " if source else ""
+        super().__init__(head + ("\n" + " " * len(head)).join(self.problems))
 
 
 class PluginError(InputError):

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlopt.core.errors import InputError
+from mlopt.core.quoting import quoted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -103,7 +104,7 @@ def checked(pos: ArrayLike, z: ArrayLike, where: str) -> tuple[Floats, Ints]:
 def checked_tolerance(value: float, where: str) -> float:
     """Return ``value`` as a float; `InputError` unless it is positive and finite."""
     if not (np.isfinite(value) and value > 0):
-        raise InputError(f"{where} must be a positive length, got {value!r}.")
+        raise InputError(f"{where} must be a positive length, got {quoted(value)}.")
     return float(value)
 
 
@@ -167,7 +168,9 @@ def same_structure(a: Structure, b: Structure, energy_window: float, distance_to
     displacement of an atom) in that of the positions. Periodic structures skip the exact match: see the module.
     """
     if not energy_window >= 0:
-        raise InputError(f"same_structure(energy_window=...) must not be negative, got {energy_window!r}.")
+        raise InputError(
+            f"same_structure(energy_window=...) must not be negative, got {quoted(energy_window)}."
+        )
     tol = checked_tolerance(distance_tolerance, "same_structure(distance_tolerance=...)")
     if not abs(a.energy - b.energy) <= energy_window:
         return False

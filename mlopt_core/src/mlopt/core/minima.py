@@ -45,6 +45,7 @@ from mlopt.core.minimum import (
     verify,
     with_point_group,
 )
+from mlopt.core.quoting import quoted
 from mlopt.core.symmetry import PointGroup
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class MinimaStore:
         asked = {"energy_window": energy_window, "distance_tolerance": distance_tolerance}
         for name, value in asked.items():
             if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"MinimaStore({name}=...) must be positive, got {value!r}.")
+                raise InputError(f"MinimaStore({name}=...) must be positive, got {quoted(value)}.")
         with self._explained():
             self._database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:

@@ -11,6 +11,7 @@ import importlib.metadata
 from dataclasses import dataclass
 
 from mlopt.core.errors import PluginError
+from mlopt.core.quoting import one_line, quoted
 
 #: kind of plugin -> entry-point group
 GROUPS = {
@@ -45,19 +46,20 @@ class Entry:
             PluginError: the import failed, or what it found is not a class.
         """
         module_name, _, attribute = self.target.partition(":")
-        where = f"{GROUPS[self.kind]} plugin {self.name!r} ({self.target}, from {self.distribution} {self.version})"
+        origin = f"({self.target}, from {self.distribution} {self.version})"
+        where = f"{GROUPS[self.kind]} plugin {quoted(self.name)} {origin}"
         try:
             found: object = importlib.import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)
         except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
-            cause = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {one_line(error, 200)}"
             raise PluginError(
                 f"{where} failed to import: {cause}. Reinstall, update or uninstall {self.distribution}."
             ) from error
         if not isinstance(found, type):
             raise PluginError(
-                f"{where} is {type(found).__name__!r}, not a class. Tell the authors of {self.distribution}."
+                f"{where} is {quoted(type(found).__name__)}, not a class. Tell the authors of {self.distribution}."
             )
         return found
 
@@ -66,7 +68,9 @@ def _group(kind: str) -> str:
     try:
         return GROUPS[kind]
     except KeyError:
-        raise PluginError(f"No kind of plugin is called {kind!r}. Kinds: {', '.join(GROUPS)}.") from None
+        raise PluginError(
+            f"No kind of plugin is called {quoted(kind)}. Kinds: {', '.join(GROUPS)}."
+        ) from None
 
 
 def entries(kind: str | None = None) -> list[Entry]:
@@ -96,15 +100,16 @@ def find(kind: str, name: str) -> Entry:
     if matches:
         owners = " and ".join(f"{entry.distribution} ({entry.target})" for entry in matches)
         raise PluginError(
-            f"Two distributions register the {kind} {name!r}: {owners}. Uninstall one of them; mlopt does not choose."
+            f"Two distributions register the {kind} {quoted(name)}: {owners}. Uninstall one of them; mlopt does not "
+            f"choose."
         )
     names = sorted({entry.name for entry in known})
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = f" Did you mean {quoted(close[0])}?" if close else ""
     listed = ", ".join(names) if names else "none"
     raise PluginError(
-        f"No {kind} is called {name!r}.{hint} Installed: {listed}. If you have just installed it in editable mode, "
-        f"install it again: entry points are read at installation."
+        f"No {kind} is called {quoted(name)}.{hint} Installed: {listed}. If you have just installed it in editable "
+        f"mode, install it again: entry points are read at installation."
     )
 
 

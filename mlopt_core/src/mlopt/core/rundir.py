@@ -33,6 +33,7 @@ from mlopt.core import atomic, dirlock
 from mlopt.core.atomic import JSON
 from mlopt.core.dirlock import timestamp
 from mlopt.core.errors import RunDirectoryError
+from mlopt.core.quoting import quoted
 
 FORMAT_VERSION = 1
 MARKER = ".mlopt-run"
@@ -166,7 +167,7 @@ class RunDirectory:
         for part in parts:
             if not _NAME.fullmatch(part) or part in (".", ".."):
                 raise RunDirectoryError(
-                    f"{self.root}: {part!r} cannot name a file of a run: use only A-Z a-z 0-9 . _ -"
+                    f"{self.root}: {quoted(part)} cannot name a file of a run: use only A-Z a-z 0-9 . _ -"
                     " (at most 200)"
                 )
         inside = self.root.joinpath(*parts)
@@ -193,7 +194,7 @@ class RunDirectory:
     def write_status(self, state: str, message: str = "", progress: Mapping[str, JSON] | None = None) -> None:
         """Replace STATUS.json. Call it while holding the lock, else a running run reads as killed."""
         if state not in STATES[:-1]:
-            raise RunDirectoryError(f"status {state!r}: must be one of {', '.join(STATES[:-1])}")
+            raise RunDirectoryError(f"status {quoted(state)}: must be one of {', '.join(STATES[:-1])}")
         now = timestamp()
         status = Status(
             state, message, dict(progress or {}), os.getpid(), socket.gethostname(), self._started or now, now
@@ -208,7 +209,7 @@ class RunDirectory:
             data = json.loads(path.read_text(encoding="utf-8"))
             status = Status(**{item.name: data[item.name] for item in fields(Status)})
             if status.state not in STATES or not isinstance(status.pid, int):
-                raise ValueError(f"unknown state {status.state!r}")
+                raise ValueError(f"unknown state {quoted(status.state)}")
         except FileNotFoundError:
             return Status("running") if held else Status("killed", "stopped before its first step")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -343,7 +344,7 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
         return resolved
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a deleted working folder, a NUL
         raise RunDirectoryError(
-            f"{os.fspath(path)!r}: not a usable path: {error}. Choose another --out."
+            f"{quoted(os.fspath(path))}: not a usable path: {error}. Choose another --out."
         ) from error
 
 

@@ -18,6 +18,7 @@ from mlopt.core.engine import EngineName
 from mlopt.core.experiment import Context, Experiment
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, Plugin, setting
+from mlopt.core.quoting import quoted
 from mlopt.core.statistics import mean_calls_to_hit, wilson
 from mlopt.optimizers.case import Case, labels_of
 from mlopt.optimizers.polish import Polish
@@ -65,7 +66,9 @@ class Contest(Experiment):
         labels = [one.label for one in value]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"two contestants are called {twice[0]!r}; tables could not tell them apart")
+            raise ValueError(
+                f"two contestants are called {quoted(twice[0])}; tables could not tell them apart"
+            )
         return value
 
     @model_validator(mode="after")
@@ -75,8 +78,8 @@ class Contest(Experiment):
             for name in one.systems or []:
                 if name not in labels:
                     raise ValueError(
-                        f"contestant {one.label!r} is to meet {name!r}, which is none of the systems; these are "
-                        f"{', '.join(labels)}"
+                        f"contestant {quoted(one.label)} is to meet {quoted(name)}, which is none of the systems; these "
+                        f"are {', '.join(labels)}"
                     )
         return self
 

@@ -21,6 +21,7 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, Plugin, setting
 from mlopt.core.potential import Potential
 from mlopt.core.progress import Progress
+from mlopt.core.quoting import quoted
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.start import StartSampler
 from mlopt.core.stop import OnTarget, Reason, Stop
@@ -223,16 +224,18 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device {name!r} is not one that torch knows; use cpu, cuda or cuda:0") from None
+        raise InputError(
+            f"device {quoted(name)} is not one that torch knows; use cpu, cuda or cuda:0"
+        ) from None
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is not supported; use cpu, cuda or cuda:0")
+        raise InputError(f"device {quoted(name)} is not supported; use cpu, cuda or cuda:0")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            f"device {name!r}: torch sees no CUDA device. Run with `--device cpu`, or install a CUDA build "
+            f"device {quoted(name)}: torch sees no CUDA device. Run with `--device cpu`, or install a CUDA build "
             f"of torch; `mlopt doctor` shows what is there."
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r}: there are only {torch.cuda.device_count()} CUDA devices")
+        raise InputError(f"device {quoted(name)}: there are only {torch.cuda.device_count()} CUDA devices")
     return device
 
 

@@ -13,6 +13,7 @@ from mlopt.core.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.core.potential import Potential
+from mlopt.core.quoting import quoted
 from mlopt.core.systems import Systems
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class AsePotential(Potential):
         if name not in CALCULATORS:
             # others start programs with a command line of the configuration's choice, or unpickle what they download
             raise ValueError(
-                f"no calculator {name!r} for use in a configuration; there are {', '.join(CALCULATORS)}. Any other "
+                f"no calculator {quoted(name)} for use in a configuration; there are {', '.join(CALCULATORS)}. Any other "
                 f"can be given in Python: AsePotential.wrap(calculator)"
             )
         return name
@@ -115,12 +116,12 @@ class AsePotential(Potential):
                 found = _compute(calculator, trial, False)
             except Exception as error:
                 raise InputError(
-                    f"the ASE calculator {self.calculator!r} cannot treat {what}: "
+                    f"the ASE calculator {quoted(self.calculator)} cannot treat {what}: "
                     f"{_cause(error)}. Change the system, or the calculator and its parameters."
                 ) from error
             if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):
                 raise InputError(
-                    f"the ASE calculator {self.calculator!r} gives a non-finite energy or force for "
+                    f"the ASE calculator {quoted(self.calculator)} gives a non-finite energy or force for "
                     f"{what}. Check its parameters and the distances between the atoms."
                 )
 
@@ -138,7 +139,7 @@ class AsePotential(Potential):
             return get_calculator_class(self.calculator)(**self.parameters)
         except Exception as error:
             raise InputError(
-                f"ase: calculator {self.calculator!r} with parameters {self.parameters} cannot be made: "
+                f"ase: calculator {quoted(self.calculator)} with parameters {self.parameters} cannot be made: "
                 f"{_cause(error)}"
             ) from error
 

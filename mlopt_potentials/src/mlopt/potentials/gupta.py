@@ -12,6 +12,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.kernel import PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin, setting, unknown_key
+from mlopt.core.quoting import quoted
 from mlopt.core.systems import Systems
 from mlopt.potentials.gupta_presets import PRESETS, PresetName
 from mlopt.potentials.images import find_pairs
@@ -140,7 +141,9 @@ class Gupta(LocalPotential):
             InputError: as said, no cutoff though a system is periodic, or too many pairs.
         """
         known = self.parameters()
-        owner = f"preset {self.preset!r}" if self.preset is not None and not self.pairs else "the potential"
+        owner = (
+            f"preset {quoted(self.preset)}" if self.preset is not None and not self.pairs else "the potential"
+        )
         listed = ", ".join(dict.fromkeys(_name(i, j) for i, j in known if i <= j))
         present = torch.unique(torch.stack([systems.batch, systems.z], -1), dim=0)
         for system in torch.unique(present[:, 0]).tolist():
@@ -315,7 +318,9 @@ def _key(name: str) -> tuple[int, int]:
     """Atomic numbers of a pair such as ``Ag-Au``."""
     symbols = name.split("-")
     if len(symbols) != 2 or not all(symbol in NUMBERS for symbol in symbols):
-        raise ValueError(f"pairs: {name!r} is not a pair of elements; write two symbols, like Ag-Au or Au-Au")
+        raise ValueError(
+            f"pairs: {quoted(name)} is not a pair of elements; write two symbols, like Ag-Au or Au-Au"
+        )
     return NUMBERS[symbols[0]], NUMBERS[symbols[1]]
 
 

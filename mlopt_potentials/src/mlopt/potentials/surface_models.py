@@ -11,6 +11,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.landscape import FunctionLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.model import Model
+from mlopt.core.quoting import quoted
 from mlopt.core.segments import Segments
 from mlopt.core.units import REDUCED, Units
 from mlopt.potentials.surfaces import leps, leps_harmonic, muller_brown
@@ -55,7 +56,7 @@ class SurfaceModel(Model):
         except (TypeError, ValueError):
             point = torch.zeros(0)
         if point.shape != (2,) or not bool(torch.isfinite(point).all()):
-            raise InputError(f"`point` must be two numbers, got {given['point']!r}")
+            raise InputError(f"`point` must be two numbers, got {quoted(given['point'])}")
         return point[None]
 
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:

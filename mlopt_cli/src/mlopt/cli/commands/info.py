@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlopt.core.units import Units
+from mlopt.core.quoting import quoted
 
 if TYPE_CHECKING:
     from mlopt.core.registry import Entry
@@ -84,12 +85,12 @@ def _find(name: str, kind: str | None) -> Entry:
     kinds = list(dict.fromkeys(entry.kind for entry in _owners(name)))
     if len(kinds) > 1:
         choices = " or ".join(f"`mlopt info {one}:{name}`" for one in kinds)
-        raise InputError(f"{name!r} is the name of several things. Say which: {choices}.")
+        raise InputError(f"{quoted(name)} is the name of several things. Say which: {choices}.")
     if kinds:
         return registry.find(kinds[0], name)
     close = get_close_matches(name, sorted({entry.name for entry in registry.entries()}), n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"no plugin and no recipe is called {name!r}.{hint} `mlopt list` shows them all.")
+    raise InputError(f"no plugin and no recipe is called {quoted(name)}.{hint} `mlopt list` shows them all.")
 
 
 def _default(value: Any) -> str:

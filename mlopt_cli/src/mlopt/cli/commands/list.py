@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from mlopt.core.quoting import quoted
+
 _RECIPES = "recipe"
 
 
@@ -53,4 +55,4 @@ def _kind(given: str, kinds: list[str]) -> str:
         return plural.get(word, word)
     close = get_close_matches(word, kinds, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"no kind is called {given!r}.{hint} Kinds: {', '.join(kinds)}.")
+    raise InputError(f"no kind is called {quoted(given)}.{hint} Kinds: {', '.join(kinds)}.")

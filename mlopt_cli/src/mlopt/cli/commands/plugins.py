@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlopt.core.quoting import quoted
+
 if TYPE_CHECKING:
     from mlopt.core.registry import Entry
 
@@ -60,7 +62,5 @@ def problem(entry: Entry) -> str | None:
         return f"{cls.__name__} is not an mlopt Plugin. Tell the authors of {entry.distribution}."
     if printed.getvalue().strip():
         first = " ".join(printed.getvalue().split())[:60]
-        return (
-            f"prints {first!r} when imported, which spoils --json. Tell the authors of {entry.distribution}."
-        )
+        return f"prints {quoted(first)} when imported, which spoils --json. Tell the authors of {entry.distribution}."
     return None

@@ -12,6 +12,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.move import Move
 from mlopt.core.plugin import FromRegistry, setting
+from mlopt.core.quoting import quoted
 from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
 from mlopt.optimizers.hopping import Hopping
 from mlopt.optimizers.learned.hop_network import MessagePart, first_theta, size_of
@@ -73,9 +74,7 @@ class HopSettings(Hopping):
             trained = card.settings.get("moves")
             if problem is None and trained is not None and self.settings()["moves"] != trained:
                 names = ", ".join(str(one["name"]) for one in trained)
-                problem = (
-                    f"weights {self.weights!r} were trained with other `moves` ({names}); leave these out"
-                )
+                problem = f"weights {quoted(self.weights)} were trained with other `moves` ({names}); leave these out"
         else:
             problem = self._wrong_with(self.theta)
         if problem is not None:

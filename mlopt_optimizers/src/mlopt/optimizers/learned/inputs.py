@@ -12,6 +12,7 @@ from mlopt.core.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Flat
 from mlopt.core.plugin import Plugin, setting
+from mlopt.core.quoting import quoted
 from mlopt.optimizers.learned.messages import features as message_features
 from mlopt.optimizers.learned.messages import layer_of
 from mlopt.optimizers.message_features import MessageFeatures
@@ -145,7 +146,7 @@ class Inputs(Plugin):
     def _elements(cls, species: list[str] | None) -> list[str] | None:
         unknown = [one for one in species or [] if one not in SYMBOLS[1:]]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is not the symbol of an element")
+            raise ValueError(f"{quoted(unknown[0])} is not the symbol of an element")
         if species is not None and len(set(species)) < len(species):
             raise ValueError(f"an element is named twice: {species}")
         return species

@@ -17,6 +17,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.meta import Learnable
 from mlopt.core.optimizer import Optimizer, State, per_problem, per_row
 from mlopt.core.plugin import setting
+from mlopt.core.quoting import quoted
 from mlopt.optimizers.kernels import learned as kernels
 from mlopt.optimizers.kernels import network as network_kernels
 from mlopt.optimizers.learned import equivariant
@@ -105,7 +106,7 @@ class Learned(Inputs, Optimizer):
             if "theta" not in self._kept:
                 assert self.weights is not None
                 theta = load_theta(self.weights, "learned")
-                self.layout.check(theta, f"weights {self.weights!r}")
+                self.layout.check(theta, f"weights {quoted(self.weights)}")
                 self._kept["theta"] = theta
             theta = self._kept["theta"]
         else:
@@ -203,12 +204,12 @@ def _with_card(values: dict[str, Any]) -> dict[str, Any]:
             ours, theirs = (one if isinstance(one, list) else [] for one in (given, trained))
             if len(ours) != len(theirs):
                 raise ValueError(
-                    f"weights {values['weights']!r} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
+                    f"weights {quoted(values['weights'])} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
                     f"{len(ours)} are given ({', '.join(map(str, ours))}); as many are needed"
                 )
         elif given != trained:
             raise ValueError(
-                f"weights {values['weights']!r} were trained with {name}: {trained}, not {given}; leave it out"
+                f"weights {quoted(values['weights'])} were trained with {name}: {trained}, not {given}; leave it out"
             )
     return card.settings | values | {"weights": settled(values["weights"])}
 
@@ -304,7 +305,7 @@ class LearnedFamily(Inputs, Learnable):
         if self.weights is None:
             return learned.layout.start(seed)
         theta = load_theta(self.weights, "learned")
-        learned.layout.check(theta, f"weights {self.weights!r}")
+        learned.layout.check(theta, f"weights {quoted(self.weights)}")
         return theta
 
     def optimizer(self, theta: torch.Tensor) -> Learned:

@@ -18,6 +18,7 @@ from typing import Any
 from mlopt.core.atomic import write_bytes, write_text
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
+from mlopt.core.quoting import quoted
 
 #: where weights that ship are
 FOLDER = Path(__file__).with_name("weights")
@@ -102,7 +103,7 @@ def path_of(weights: str) -> Path:
             return path
         if not Path(weights).exists():
             raise InputError(
-                f"no weights are called {weights!r}; these ship: {', '.join(shipped()) or 'none yet'}. A file of yours "
+                f"no weights are called {quoted(weights)}; these ship: {', '.join(shipped()) or 'none yet'}. A file of yours "
                 f"is named with its ending, such as ./{weights}.safetensors"
             )
     path = Path(weights).expanduser()
@@ -175,7 +176,9 @@ def _read(weights: str, optimizer: str) -> tuple[Card, bytes]:
         raise InputError(f"weights {weights}: its card {beside.name} cannot be read ({error})") from None
     card = _card(told, f"weights {weights}: its card {beside.name}")
     if card.optimizer != optimizer:
-        raise InputError(f"weights {weights} are for the optimizer {card.optimizer!r}, not for {optimizer!r}")
+        raise InputError(
+            f"weights {weights} are for the optimizer {quoted(card.optimizer)}, not for {quoted(optimizer)}"
+        )
     if hashlib.sha256(data).hexdigest() != card.sha256:
         raise InputError(
             f"weights {weights}: the file is not the one that its card was written for (SHA-256 differs); it is "
@@ -204,7 +207,7 @@ def _card(told: Any, where: str) -> Card:
     }
     for name, kind in kinds.items():
         if not isinstance(told.get(name), kind):
-            raise InputError(f"{where} says nothing sound about {name!r}")
+            raise InputError(f"{where} says nothing sound about {quoted(name)}")
     numbers = [one for one in told["settings"].values() if isinstance(one, float)]
     if not all(math.isfinite(one) for one in numbers):
         raise InputError(f"{where} has settings that are not finite")

@@ -15,6 +15,7 @@ from mlopt.core.evaluation import Evaluation
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Manifold
+from mlopt.core.quoting import quoted
 from mlopt.core.segments import Segments
 from mlopt.optimizers.paths.checks import check_ends, check_path
 from mlopt.optimizers.paths.layout import Layout
@@ -98,7 +99,7 @@ class Band(Landscape):
         if climb < 0:
             raise InputError(f"`climb` is the number of climbing images, 0 or more; got {climb}")
         if nudge not in ("single", "double", "switched"):
-            raise InputError(f"`nudge` must be single, double or switched; got {nudge!r}")
+            raise InputError(f"`nudge` must be single, double or switched; got {quoted(nudge)}")
         counts = images if isinstance(images, int | torch.Tensor) else list(images)
         self.layout = Layout(landscape.segments, counts)
         check_ends(landscape, start, end)
@@ -157,7 +158,7 @@ class Band(Landscape):
         unknown = set(changes) - {"tangent", "spring", "climb", "nudge"}
         if unknown:
             raise InputError(
-                f"Band.replace takes tangent, spring, climb and nudge, not {sorted(unknown)[0]!r}"
+                f"Band.replace takes tangent, spring, climb and nudge, not {quoted(sorted(unknown)[0])}"
             )
         changed = copy.copy(self)
         changed.__dict__.update(changes)

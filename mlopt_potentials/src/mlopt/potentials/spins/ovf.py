@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlopt.core import atomic
 from mlopt.core.errors import InputError
+from mlopt.core.quoting import quoted
 
 Kind: TypeAlias = Literal["text", "binary 4", "binary 8"]
 
@@ -128,7 +129,9 @@ class _Reader:
             if not text or text.startswith("##"):
                 continue
             if not text.startswith("#"):
-                raise self._error(f"a line that begins with '#' should stand where there is {text[:40]!r}")
+                raise self._error(
+                    f"a line that begins with '#' should stand where there is {quoted(text[:40])}"
+                )
             key, colon, value = text[1:].partition(":")
             if colon:
                 return "".join(key.lower().split()), value.strip()
@@ -227,7 +230,7 @@ def write_ovf(
         MloptError: the file cannot be written; a former one is then intact.
     """
     if kind not in ("text", "binary 4", "binary 8"):
-        raise InputError(f"write_ovf: `kind` is {kind!r}; it can be 'text', 'binary 4' or 'binary 8'")
+        raise InputError(f"write_ovf: `kind` is {quoted(kind)}; it can be 'text', 'binary 4' or 'binary 8'")
     if not len(fields):
         raise InputError("write_ovf: there is no field to write")
     expected = (int(np.prod(nodes)), len(labels))

@@ -16,6 +16,7 @@ from mlopt.core import plugin
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin, setting
+from mlopt.core.quoting import quoted
 from mlopt.core.random import Draws, problem_keys
 from mlopt.core.segments import Segments
 from mlopt.potentials.spins.files import read_spins
@@ -46,7 +47,7 @@ class SpinState(Plugin):
         Raises:
             InputError: the state does not fit the lattice, or a spin would have no direction.
         """
-        where = f"state {getattr(self, 'kind', type(self).__name__)!r}"
+        where = f"state {quoted(getattr(self, 'kind', type(self).__name__))}"
         found = unit_spins(self.directions(lattice), lattice.n_spins, where=where, label=lattice.label)
         return torch.from_numpy(found).to(device, dtype or torch.float64)
 
@@ -221,7 +222,7 @@ def make_state(spec: StateLike, source: str = "") -> SpinState:
         kind = spec.get("kind")
         if kind not in STATES:
             raise InputError(
-                f"{head}a state of spins needs a `kind`, one of {', '.join(STATES)}; got {kind!r}"
+                f"{head}a state of spins needs a `kind`, one of {', '.join(STATES)}; got {quoted(kind)}"
             )
         state: SpinState = plugin.build(STATES[kind], spec, source)
         return state
