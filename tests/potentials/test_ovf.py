@@ -197,7 +197,7 @@ def test_what_is_written_is_ovf(tmp_path: Path) -> None:
             text("0 0 1\n"),
             r"the header's 2 x 1 x 1 nodes of 3 numbers are 6 numbers, but 3 stand there; correct",
         ),
-        (text("0 0 1\n-1 x 0\n"), r"segment 0 .*: the data are not all numbers: .*x"),
+        (text("0 0 1\n-1 x 0\n"), r"segment 0 .*: number 1 of node 1 \(counted from 0\) is 'x'; correct it"),
         (
             text().split(b"# End: Data")[0],
             r"there is no '# End: Data Text' after the data: the file is cut short",

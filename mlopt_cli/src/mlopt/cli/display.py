@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from mlopt.cli.output import note
+from mlopt.core.quoting import several_lines
 
 _EVERY = 5.0  # seconds between two plain lines
 
@@ -67,7 +68,7 @@ class Bar(Display):
         self._progress.update(self._task, completed=min(max(done, 0.0), 1.0), description=message)
 
     def note(self, message: str) -> None:
-        self._progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(several_lines(message), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._progress.stop()

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import click
 
 from mlopt.cli.output import emit_json, note
-from mlopt.core.quoting import quoted
 
 # name -> one line for --help; the module is mlopt.cli.commands.<name>, its command the attribute `command`
 COMMANDS = {
@@ -63,6 +62,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
+            from mlopt.core.quoting import quoted
+
             close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"No command is called {quoted(name)}.{hint} Commands: {', '.join(COMMANDS)}.")
@@ -104,7 +105,9 @@ class LazyGroup(click.Group):
             if isinstance(error, MloptError):
                 return _say(str(error), error.exit_code, as_json)
             advice = "This is a bug of mlopt or of a plugin: MLOPT_DEBUG=1 shows where it happened."
-            return _say(f"unexpected {type(error).__name__}: {error}. {advice}", 1, as_json)
+            from mlopt.core.quoting import one_line
+
+            return _say(f"unexpected {type(error).__name__}: {one_line(error, 400)}. {advice}", 1, as_json)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -113,6 +116,9 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(message: str, code: int, as_json: bool, usage: str = "") -> int:
+    from mlopt.core.quoting import several_lines
+
+    message = several_lines(message)
     note(f"{usage}mlopt: {message}")
     if as_json:
         emit_json({"status": "error", "exit_code": code, "message": message})

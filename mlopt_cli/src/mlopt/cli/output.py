@@ -16,8 +16,10 @@ def emit_json(value: Any) -> None:
 
 
 def note(message: str) -> None:
-    """Write a line for a person to stderr."""
-    click.echo(message, err=True)
+    """Write a message for a person to stderr: the last guard against what a terminal would take for commands."""
+    from mlopt.core.quoting import several_lines  # mlopt.core is more than `mlopt --help` may import
+
+    click.echo(several_lines(message), err=True)
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mlopt.core import atomic, checkpoint, config
 from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
 from mlopt.core.experiment import Experiment, Preempted
 from mlopt.core.preemption import CheckpointClock, ExitCode, Preemption
+from mlopt.core.quoting import one_line, quoted
 from mlopt.core.rundir import RunDirectory
 from mlopt.optimizers.meta import ranks
 
@@ -156,9 +158,12 @@ def _resolved(experiment: Experiment) -> str:
         again = "\n".join(error.problems)
     if again != text:
         name = type(experiment).__name__
+        pairs = zip_longest(text.splitlines(), again.splitlines(), fillvalue="")
+        written, found = next(((a, b) for a, b in pairs if a != b), ("", ""))
         raise PluginError(
             f"the settings of {name} do not survive being written and read again, so the run could not be resumed. "
-            f"This is a fault of {name} or of a plugin in it; tell its authors. Written:\n{text}Read:\n{again}"
+            f"This is a fault of {name} or of a plugin in it; tell its authors. "
+            f"Written: {quoted(written.strip(), 120)}; read: {quoted(found.strip(), 120)}"
         )
     return text
 
@@ -207,9 +212,9 @@ def _conduct(
         _failed(context, str(error), str(error))
         raise
     except (Exception, SystemExit) as error:
-        message = f"the run failed with an unexpected {type(error).__name__}: {error}"
+        message = f"the run failed with an unexpected {type(error).__name__}: {one_line(error, 400)}"
         if isinstance(error, SystemExit):  # from a plugin or a library under it; mlopt itself never leaves so
-            message = f"the run failed: something in it called sys.exit({error.code!r})"
+            message = f"the run failed: something in it called sys.exit({quoted(error.code)})"
         _failed(context, message, traceback.format_exc())
         log = run.path("log.txt")
         raise MloptError(

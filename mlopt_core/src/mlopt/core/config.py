@@ -18,11 +18,11 @@ from mlopt.core import plugin, registry
 from mlopt.core.errors import ConfigError, MloptError, PluginError
 from mlopt.core.experiment import Experiment
 from mlopt.core.nesting import too_deep
+from mlopt.core.quoting import QUOTED, one_line, quoted
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
-_SHOWN = 60  # characters of a wrong value that a message repeats
 
 Config = dict[str, Any]
 
@@ -97,7 +97,7 @@ def load_experiment(config: Mapping[str, Any], source: str = "") -> Experiment:
     except PluginError as error:
         raise ConfigError([f"experiment: {error}"], source) from error
     if not issubclass(cls, Experiment):
-        raise ConfigError([f"experiment: {name!r} is a {cls.__name__}, not an Experiment"], source)
+        raise ConfigError([f"experiment: {quoted(name)} is a {cls.__name__}, not an Experiment"], source)
     try:
         built: Experiment = plugin.build(cls, settings, source)
     except ConfigError:
@@ -107,7 +107,7 @@ def load_experiment(config: Mapping[str, Any], source: str = "") -> Experiment:
     except (
         Exception
     ) as error:  # a plugin's own validator may raise anything; it must not look like a crash of mlopt
-        cause = f"{type(error).__name__}: {error}"
+        cause = f"{type(error).__name__}: {one_line(error, 300)}"
         problem = f"a plugin failed while it checked its settings ({cause}). Check these, or tell the plugin's authors."
         raise ConfigError([problem], source) from error
     return built
@@ -145,7 +145,7 @@ def _parse(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
         where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        problem = " ".join(f"{error.problem or error.context}".split())
+        problem = one_line(error.problem or error.context, 200)
         raise ConfigError([f"{where}not valid YAML: {problem}"], source) from error
     except yaml.reader.ReaderError as error:
         raise ConfigError(
@@ -153,10 +153,8 @@ def _parse(text: str, source: str) -> Any:
         ) from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         # ValueError and TypeError: a number too long for int(), a list as a key
-        problem = " ".join(str(error).split())
-        raise ConfigError(
-            [f"not a valid configuration: {problem[:200] or type(error).__name__}"], source
-        ) from error
+        problem = one_line(error, 200) or type(error).__name__
+        raise ConfigError([f"not a valid configuration: {problem}"], source) from error
     return holder["value"]
 
 
@@ -208,14 +206,14 @@ def _check_values(value: Any, path: str, source: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                where = f" in {path}" if path else ""
+                where = f" in {_short(path)}" if path else ""
                 raise ConfigError([f"the key {_short(key)}{where} is not a word; put it in quotes"], source)
             _check_values(item, f"{path}.{key}" if path else key, source)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _check_values(item, f"{path}.{index}", source)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError([f"{path or 'the value'}: should be a finite number, got {value}"], source)
+        raise ConfigError([f"{_short(path or 'the value')}: should be a finite number, got {value}"], source)
 
 
 def _assign(config: Any, assignment: str) -> None:
@@ -229,7 +227,7 @@ def _assign(config: Any, assignment: str) -> None:
     try:
         value = _parse(text, "")
     except ConfigError as error:
-        raise ConfigError([f"-s {key}: {problem}" for problem in error.problems]) from error
+        raise ConfigError([f"-s {_short(key)}: {problem}" for problem in error.problems]) from error
     here: Any = config
     for position, step in enumerate(steps):
         last = position == len(steps) - 1
@@ -237,9 +235,8 @@ def _assign(config: Any, assignment: str) -> None:
         if isinstance(here, list):
             if not (step.isascii() and step.isdigit() and int(step) < len(here)):
                 items = f"items 0 to {len(here) - 1}" if here else "no items"
-                raise ConfigError(
-                    [f"-s {key}: {'.'.join(steps[:position])} is a list with {items}, not {step!r}"]
-                )
+                owner = _short(".".join(steps[:position]))
+                raise ConfigError([f"-s {_short(key)}: {owner} is a list with {items}, not {quoted(step)}"])
             place = int(step)
         if last:
             here[place] = value
@@ -251,7 +248,10 @@ def _assign(config: Any, assignment: str) -> None:
             inner = {"name": inner}
         elif not isinstance(inner, dict | list):
             whole = ".".join(steps[: position + 1])
-            raise ConfigError([f"-s {key}: {whole} is {_short(inner)}, which has no {steps[position + 1]!r}"])
+            lacking = quoted(steps[position + 1])
+            raise ConfigError(
+                [f"-s {_short(key)}: {_short(whole)} is {_short(inner)}, which has no {lacking}"]
+            )
         here[place] = inner
         here = inner
 
@@ -273,9 +273,8 @@ def _plain(value: Any, path: str) -> Any:
         return os.fspath(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ConfigError([f"{path}: {type(value).__name__} cannot be written to a configuration file"])
+    raise ConfigError([f"{_short(path)}: {type(value).__name__} cannot be written to a configuration file"])
 
 
 def _short(value: Any) -> str:
-    shown = value if isinstance(value, str) else repr(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+    return one_line(value, QUOTED) if isinstance(value, str) else quoted(value)

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from mlopt.core import registry
 from mlopt.core.errors import ConfigError, PluginError
+from mlopt.core.quoting import one_line, quoted
 
 _REQUIRED: Any = ...
 
@@ -95,7 +96,8 @@ class FromRegistry:
             value = {"name": value}
         if not isinstance(value, Mapping):
             raise PydanticCustomError(
-                "plugin", f"should be the name of a {self.kind} or a mapping with a `name`, got {value!r}"
+                "plugin",
+                f"should be the name of a {self.kind} or a mapping with a `name`, got {quoted(value)}",
             )
         settings = dict(value)
         name = settings.pop("name", None)
@@ -109,7 +111,7 @@ class FromRegistry:
             raise PydanticCustomError("plugin", "{message}", {"message": str(error)}) from error
         if not issubclass(cls, base):
             wanted = getattr(base, "__name__", self.kind)  # a union has no name
-            raise PydanticCustomError("plugin", f"{name!r} is not a {wanted} but a {cls.__name__}")
+            raise PydanticCustomError("plugin", f"{quoted(name)} is not a {wanted} but a {cls.__name__}")
         return cls(**settings)  # pydantic puts the locations of a nested ValidationError behind ours
 
 
@@ -130,7 +132,7 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
     lines = []
     for item in error.errors(include_url=False):
         location = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
-        path = ".".join(location) or cls.__name__
+        path = one_line(".".join(location) or cls.__name__, 120)
         if item["type"] == "extra_forbidden":
             known = known_keys(cls, location[:-1], settings)
             lines.append(
@@ -139,9 +141,9 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
         elif item["type"] == "missing":
             lines.append(f"{path}: this setting is required")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = one_line(item["msg"].removeprefix("Value error, "), 500)
             given = item.get("input")
-            shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+            shown = f" (got {quoted(given)})" if isinstance(given, str | int | float | bool | None) else ""
             lines.append(f"{path}: {message[:1].lower()}{message[1:]}{shown if shown not in message else ''}")
     return lines
 
@@ -150,7 +152,7 @@ def unknown_key(key: str, known: list[str], where: str) -> str:
     """The message for a key that nobody knows, with the nearest known one."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown key {key!r} in {where}.{hint} Known: {', '.join(known)}."
+    return f"unknown key {quoted(key)} in {one_line(where, 120)}.{hint} Known: {', '.join(known)}."
 
 
 def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> list[str]:

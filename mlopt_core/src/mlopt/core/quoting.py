@@ -6,7 +6,6 @@ Invariant: nothing that `quoted` or `one_line` returns has a line end, a control
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
 
 #: characters of a wrong value that a message repeats
 QUOTED = 60
@@ -27,7 +26,7 @@ def quoted(value: object, most: int = QUOTED) -> str:
     >>> len(quoted("a" * 5000))
     60
     """
-    return one_line(_repr(value), most)
+    return _bounded(_repr(value), most)
 
 
 def one_line(text: object, most: int = LINE) -> str:
@@ -37,37 +36,34 @@ def one_line(text: object, most: int = LINE) -> str:
     'two lines\\x1b[2J'
     """
     whole = text if isinstance(text, str) else _text(text)
-    if len(whole) <= 4 * most:
-        head = tail = _printable(whole)
-        if len(head) <= most:
-            return head
-    else:  # the middle is not looked at: it may be a file
-        head, tail = _printable(whole[: 2 * most]), _printable(whole[-2 * most :])
-    kept = (most - 3) // 3
-    return f"{head[: most - 3 - kept]}...{tail[-kept:]}"
+    if len(whole) > 4 * most:  # the middle is not looked at: it may be a file
+        head, tail = " ".join(whole[: 2 * most].split()), " ".join(whole[-2 * most :].split())
+        return _bounded(f"{head}{' ' * most}{tail}", most)
+    return _bounded(" ".join(whole.split()), most)
+
+
+def cause(error: BaseException) -> str:
+    """What an exception says, on one line and short; the name of its class if it says nothing."""
+    return one_line(error, 200) or type(error).__name__
 
 
 def several_lines(text: str) -> str:
-    """A message of one line or more, each as `one_line` has it behind its indentation."""
+    """A message of one line or more, each printable and of bounded length; blanks stay as they are."""
     lines = text.split("\n")
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"... and {len(lines) - LINES} more lines"]
-    return "\n".join(line[: len(line) - len(line.lstrip(" "))][:LINE] + one_line(line) for line in lines)
+    return "\n".join(_bounded(line, LINE) for line in lines)
 
 
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names with commas between, each shortened; of many, the first ones and how many more there are."""
-    shown = ", ".join(one_line(name, QUOTED) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _printable(text: str) -> str:
-    text = " ".join(text.split())
-    return (
-        text
-        if text.isprintable()
-        else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-    )
+def _bounded(line: str, most: int) -> str:
+    if not line.isprintable():
+        line = "".join(
+            one if one.isprintable() else " " if one.isspace() else ascii(one)[1:-1] for one in line
+        )
+    if len(line) <= most:
+        return line
+    kept = (most - 3) // 3
+    return f"{line[: most - 3 - kept]}...{line[-kept:]}"
 
 
 def _repr(value: object) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MOST_ATOMS = 1_000_000
 #: atoms nearer than this count as on one spot, angstrom or reduced
 COINCIDENT = 1e-3
+#: coordinates and entries of cells beyond which they are taken for a mistake, angstrom or reduced
+MOST_DISTANT = 1e9
 # volume that the periodic cell vectors span, relative to orthogonal ones, below which they count as dependent
 _FLAT = 1e-6
 # `separate` moves an atom by this many least distances, and tries so often
@@ -116,12 +118,13 @@ def _check_values(where: str, positions: Array, z: list[int]) -> None:
     strange = [number for number in z if not 0 <= number < len(SYMBOLS)]
     if strange:
         raise InputError(f"{where}: {strange[0]} is not an atomic number (0 to {len(SYMBOLS) - 1})")
-    finite = np.isfinite(positions).all(1)
-    if not finite.all():
-        atom = int(np.argmin(finite))
+    sound = (np.abs(positions) <= MOST_DISTANT).all(1)  # false for what is not finite
+    if not sound.all():
+        atom = int(np.argmin(sound))
         shown = ", ".join(f"{value:g}" for value in positions[atom])
+        beyond = f", beyond {MOST_DISTANT:g}" if np.isfinite(positions[atom]).all() else ""
         raise InputError(
-            f"{where}: atom {atom} ({SYMBOLS[z[atom]]}) is at ({shown}): correct its coordinates"
+            f"{where}: atom {atom} ({SYMBOLS[z[atom]]}) is at ({shown}){beyond}: correct its coordinates"
         )
 
 
@@ -130,6 +133,10 @@ def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_]) -> None:
 
     if not np.isfinite(cell).all():
         raise InputError(f"{where}: the cell {cell.tolist()} has an entry that is not finite")
+    if not (np.abs(cell) <= MOST_DISTANT).all():
+        raise InputError(
+            f"{where}: the cell {cell.tolist()} has an entry beyond {MOST_DISTANT:g}: correct it"
+        )
     if not pbc.any():
         return
     vectors = cell[pbc]

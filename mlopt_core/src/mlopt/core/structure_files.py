@@ -1,20 +1,20 @@
-"""Structure files that people have, read and checked: one line of explanation for whatever is wrong with them."""
+"""Structure files that people have, read and checked: one line of explanation for whatever is wrong with them.
+
+Invariants: whatever the bytes, the outcome is structures or an `InputError`; reading runs no code of the file, and
+what is allocated is bounded by the file's size.
+"""
 
 from __future__ import annotations
 
-import difflib
-import io
-import math
-import re
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core.elements import NUMBERS, SYMBOLS
+from mlopt.core import structure_archives, structure_formats
 from mlopt.core.errors import InputError
-from mlopt.core.files import existing_file, one_line
-from mlopt.core.structure_checks import COINCIDENT, MOST_ATOMS, check_structures
+from mlopt.core.files import existing_file
+from mlopt.core.quoting import cause, one_line, quoted
+from mlopt.core.structure_checks import COINCIDENT, check_structures
+from mlopt.core.structure_text import guarded
 from mlopt.core.structures import from_atoms
 from mlopt.core.systems import Systems
 
@@ -37,6 +37,15 @@ SUFFIXES = {
     ".pdb": "proteindatabank",
 }
 _NAMES = {"POSCAR": "vasp", "CONTCAR": "vasp"}
+_READERS = {
+    "extxyz": structure_formats.read_extxyz,
+    "cif": structure_formats.read_cif,
+    "vasp": structure_formats.read_vasp,
+    "eon": structure_formats.read_eon,
+    "proteindatabank": structure_formats.read_pdb,
+    "traj": structure_archives.read_traj,
+    "json": structure_archives.read_json,
+}
 
 
 def read_structures(
@@ -88,102 +97,81 @@ def read_atoms(path: str | Path) -> list[Atoms]:
     kind = _NAMES.get(file.name.upper().split(".")[0]) or SUFFIXES.get(file.suffix.lower())
     if kind is None:
         raise InputError(
-            f"{file}: {file.suffix or 'a name without an ending'} is not a structure format that mlopt reads. Known: "
-            f"{', '.join(SUFFIXES)}, POSCAR, CONTCAR. Convert it, for example with `ase convert`."
+            f"{file}: {one_line(file.suffix, 20) or 'a name without an ending'} is not a structure format that mlopt "
+            f"reads. Known: {', '.join(SUFFIXES)}, POSCAR, CONTCAR. Convert it, for example with `ase convert`."
         )
     size = file.stat().st_size
     if size == 0:
         raise InputError(f"{file}: the file is empty")
     if size > MOST_BYTES:
         raise InputError(f"{file}: {size / 2**30:.1f} GiB are too large to read at once; split the file")
-    images = _read_extxyz(file) if kind == "extxyz" else _read_by_ase(file, kind)
+    try:
+        images = _READERS[kind](file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or cause(error)}") from error
     if not images:
         raise InputError(f"{file}: there are no structures in it")
-    for index, one in enumerate(images):
-        occupancy = one.info.get("occupancy") or {}
-        if any(not math.isclose(part, 1.0) for site in occupancy.values() for part in site.values()):
-            raise InputError(
-                f"{file}: structure {index} has partly occupied sites; choose one arrangement of atoms"
-            )
-    return images
-
-
-def _read_extxyz(file: Path) -> list[Atoms]:
-    """Frame by frame, so that a message can say which one is broken and a false count of atoms allocates nothing."""
-    from ase.io.extxyz import read_extxyz
-
-    lines = _text(file).splitlines()
-    while lines and not lines[-1].strip():
-        lines.pop()
-    images: list[Atoms] = []
-    start = 0
-    while start < len(lines):
-        where = f"{file}: frame {len(images)} (counted from 0)"
-        declared = lines[start].strip()
-        if not re.fullmatch(r"[0-9]+", declared):
-            raise InputError(
-                f"{where}: line {start + 1} should be the number of atoms, but is {declared[:40]!r}"
-            )
-        _check_count(where, int(declared[:18]), len(lines) - start - 2)
-        stop = start + 2 + int(declared)
-        text = io.StringIO("\n".join(lines[start:stop]) + "\n")
-        images += _guarded(where, lambda text=text: list(read_extxyz(text, index=slice(None))))  # type: ignore[misc]
-        start = stop
-    return images
-
-
-def _read_by_ase(file: Path, kind: str) -> list[Atoms]:
-    from ase.io import read
-
-    if kind in ("vasp", "eon"):
-        first, last = (5, 7) if kind == "vasp" else (7, 8)  # the lines that hold the numbers of atoms
-        lines = _text(file).splitlines()
-        for line in lines[first:last]:
-            words = line.split("!")[0].split()
-            if words and all(word.isdigit() for word in words):
-                _check_count(str(file), sum(int(word[:18]) for word in words), len(lines) - last)
-    found: list[Atoms] = _guarded(str(file), lambda: read(file, index=":", format=kind))
-    for atoms in found if kind == "eon" else []:
-        atoms.pbc = True  # eOn knows nothing else and the file does not say so; ASE leaves it off
-    return found
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not a text file (byte {error.start} is not UTF-8)") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-def _check_count(where: str, declared: int, lines: int) -> None:
-    if declared == 0:
-        raise InputError(f"{where} has no atoms")
-    if declared > MOST_ATOMS:
-        raise InputError(
-            f"{where} declares {declared:,} atoms; more than {MOST_ATOMS:,} are taken for a mistake"
+    several = len(images) > 1
+    return [
+        guarded(where, lambda where=where, one=one: _checked_image(where, one))  # type: ignore[misc]
+        for where, one in (
+            (f"{file}: frame {index} (counted from 0)" if several else str(file), one)
+            for index, one in enumerate(images)
         )
-    if declared > lines:
+    ]
+
+
+def _checked_image(where: str, atoms: Atoms) -> Atoms:
+    """``atoms`` with whole atoms fixed by one `FixAtoms`.
+
+    Raises:
+        InputError: an atom is fixed along some directions alone, a constraint names an atom that is not there, or a
+            site is partly occupied.
+    """
+    import numpy as np
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
+
+    kept: list[Any] = []
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if not isinstance(constraint, FixAtoms | FixCartesian | FixScaled):
+            kept.append(constraint)  # `from_atoms` says that it cannot be kept
+            continue
+        index = np.atleast_1d(constraint.index)
+        if index.dtype == bool and len(index) == len(atoms):
+            index = np.flatnonzero(index)
+        absent = [one for one in index.tolist() if not -len(atoms) <= one < len(atoms)]
+        if absent:
+            raise InputError(
+                f"{where}: atom {quoted(absent[0])} is fixed, but there are {len(atoms)} atoms, counted from 0"
+            )
+        fixed[index] |= np.ones(3, dtype=bool) if isinstance(constraint, FixAtoms) else constraint.mask
+    partly = fixed.any(1) & ~fixed.all(1)
+    if partly.any():
+        atom = int(np.argmax(partly))
+        along = " and ".join(name for name, on in zip("xyz", fixed[atom], strict=True) if on)
         raise InputError(
-            f"{where} declares {declared} atoms, but only {max(lines, 0)} lines follow: it is cut short"
+            f"{where}: atom {atom} ({atoms.symbols[atom]}) is fixed along {along} alone, but mlopt fixes whole atoms. "
+            f"Fix it in all three directions, or in none"
         )
+    whole = [FixAtoms(np.flatnonzero(fixed[:, 0]))] if fixed.any() else []
+    atoms.set_constraint([*kept, *whole])
+    for given in (atoms.info.get("occupancy"), atoms.arrays.get("occupancy")):
+        for site, part in enumerate(_occupancies(given)):
+            if 0.0 < part < 1.0:
+                raise InputError(
+                    f"{where}: has partly occupied sites (site {site}: {part:g}); choose one arrangement of atoms"
+                )
+    return atoms
 
 
-def _guarded(where: str, read: Callable[[], Any]) -> Any:
-    """What ``read`` returns; whatever a reader of ASE raises becomes one line."""
+def _occupancies(given: Any) -> list[float]:
+    """Numbers out of what programs call occupancy: an array, or for each site a mapping from element to its part."""
+    import numpy as np
+
+    if isinstance(given, dict):
+        return [number for part in given.values() for number in _occupancies(part)]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of conventions that ASE chose; what matters is checked afterwards
-            return read()
-    except KeyError as error:
-        name = str(error).strip("'\"")
-        if name not in SYMBOLS and name.isalpha() and len(name) <= 3:
-            close = difflib.get_close_matches(name, NUMBERS, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(f"{where}: no element has the symbol {name!r}.{hint}") from error
-        raise InputError(f"{where}: malformed: {name!r} is missing or unknown") from error
-    except Exception as error:
-        raise InputError(f"{where}: malformed: {one_line(error)}") from error
+        return np.asarray(given, dtype=np.float64).ravel().tolist() if given is not None else []
+    except (TypeError, ValueError, OverflowError):  # no numbers: a word of another meaning
+        return []

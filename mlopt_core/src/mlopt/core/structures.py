@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlopt.core import atomic
 from mlopt.core.errors import InputError
-from mlopt.core.files import existing_file, one_line
+from mlopt.core.files import existing_file
 from mlopt.core.lazy import torch
+from mlopt.core.quoting import cause
 from mlopt.core.systems import Systems
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def load(path: str | Path) -> Systems:
             )
             tensors = {name: opened.get_tensor(name) for name in _FIELDS} if known else {}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a safetensors file, or damaged: {one_line(error)}") from error
+        raise InputError(f"{file}: not a safetensors file, or damaged: {cause(error)}") from error
     if about.get("format") != _FORMAT:
         raise InputError(f"{file}: a safetensors file, but not one that Systems.save wrote")
     if about.get("version") != _VERSION:

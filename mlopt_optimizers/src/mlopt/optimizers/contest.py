@@ -78,8 +78,8 @@ class Contest(Experiment):
             for name in one.systems or []:
                 if name not in labels:
                     raise ValueError(
-                        f"contestant {quoted(one.label)} is to meet {quoted(name)}, which is none of the systems; these "
-                        f"are {', '.join(labels)}"
+                        f"contestant {quoted(one.label)} is to meet {quoted(name)}, which is none of the systems; "
+                        f"these are {', '.join(labels)}"
                     )
         return self
 

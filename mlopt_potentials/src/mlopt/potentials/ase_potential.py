@@ -54,8 +54,8 @@ class AsePotential(Potential):
         if name not in CALCULATORS:
             # others start programs with a command line of the configuration's choice, or unpickle what they download
             raise ValueError(
-                f"no calculator {quoted(name)} for use in a configuration; there are {', '.join(CALCULATORS)}. Any other "
-                f"can be given in Python: AsePotential.wrap(calculator)"
+                f"no calculator {quoted(name)} for use in a configuration; there are {', '.join(CALCULATORS)}. Any "
+                f"other can be given in Python: AsePotential.wrap(calculator)"
             )
         return name
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlopt.core.units import Units
-from mlopt.core.quoting import quoted
 
 if TYPE_CHECKING:
     from mlopt.core.registry import Entry
@@ -79,12 +78,13 @@ def _find(name: str, kind: str | None) -> Entry:
 
     from mlopt.core import registry
     from mlopt.core.errors import InputError
+    from mlopt.core.quoting import one_line, quoted
 
     if kind is not None:
         return registry.find(kind, name)
     kinds = list(dict.fromkeys(entry.kind for entry in _owners(name)))
     if len(kinds) > 1:
-        choices = " or ".join(f"`mlopt info {one}:{name}`" for one in kinds)
+        choices = " or ".join(f"`mlopt info {one}:{one_line(name, 60)}`" for one in kinds)
         raise InputError(f"{quoted(name)} is the name of several things. Say which: {choices}.")
     if kinds:
         return registry.find(kinds[0], name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from mlopt.core.quoting import quoted
-
 _RECIPES = "recipe"
 
 
@@ -48,6 +46,7 @@ def _kind(given: str, kinds: list[str]) -> str:
     from difflib import get_close_matches
 
     from mlopt.core.errors import InputError
+    from mlopt.core.quoting import quoted
 
     plural = {(f"{one[:-1]}ies" if one.endswith("y") else f"{one}s"): one for one in kinds}
     word = given.lower().replace("_", "-")

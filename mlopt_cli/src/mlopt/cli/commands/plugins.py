@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlopt.core.quoting import quoted
-
 if TYPE_CHECKING:
     from mlopt.core.registry import Entry
 
@@ -51,6 +49,7 @@ def problem(entry: Entry) -> str | None:
     from mlopt.core import registry
     from mlopt.core.errors import PluginError
     from mlopt.core.plugin import Plugin
+    from mlopt.core.quoting import quoted
 
     printed = io.StringIO()
     try:
@@ -61,6 +60,6 @@ def problem(entry: Entry) -> str | None:
     if not issubclass(cls, Plugin):
         return f"{cls.__name__} is not an mlopt Plugin. Tell the authors of {entry.distribution}."
     if printed.getvalue().strip():
-        first = " ".join(printed.getvalue().split())[:60]
-        return f"prints {quoted(first)} when imported, which spoils --json. Tell the authors of {entry.distribution}."
+        first = quoted(printed.getvalue().strip())
+        return f"prints {first} when imported, which spoils --json. Tell the authors of {entry.distribution}."
     return None

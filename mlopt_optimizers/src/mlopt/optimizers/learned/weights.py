@@ -18,7 +18,7 @@ from typing import Any
 from mlopt.core.atomic import write_bytes, write_text
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
-from mlopt.core.quoting import quoted
+from mlopt.core.quoting import one_line, quoted
 
 #: where weights that ship are
 FOLDER = Path(__file__).with_name("weights")
@@ -103,8 +103,8 @@ def path_of(weights: str) -> Path:
             return path
         if not Path(weights).exists():
             raise InputError(
-                f"no weights are called {quoted(weights)}; these ship: {', '.join(shipped()) or 'none yet'}. A file of yours "
-                f"is named with its ending, such as ./{weights}.safetensors"
+                f"no weights are called {quoted(weights)}; these ship: {', '.join(shipped()) or 'none yet'}. A file of "
+                f"yours is named with its ending, such as ./{one_line(weights, 60)}.safetensors"
             )
     path = Path(weights).expanduser()
     if not path.is_file():

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from mlopt.core import atomic
 from mlopt.core.errors import InputError
+from mlopt.core.files import existing_file
 from mlopt.core.lazy import torch
+from mlopt.core.quoting import cause
 from mlopt.potentials.spins.lattice import SpinLattice
 from mlopt.potentials.spins.ovf import Kind, read_ovf, write_ovf
 from mlopt.potentials.spins.unit import unit_spins
@@ -137,12 +139,11 @@ def _mesh(nodes: tuple[int, int, int] | None, values: Any) -> str:
 
 
 def _read_npy(file: Path) -> list[NDArray[np.float64]]:
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file")
     try:
-        values = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: not an npy file of numbers, or damaged: {error}") from error
+        # mapped, so that a header which claims more than the file holds allocates nothing; objects are refused
+        values = np.lib.format.open_memmap(existing_file(file), mode="r")
+    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise InputError(f"{file}: not an npy file of numbers, or damaged: {cause(error)}") from error
     if (
         values.dtype.kind not in "fiu"
         or values.ndim not in (2, 3)

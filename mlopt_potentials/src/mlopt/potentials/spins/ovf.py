@@ -9,6 +9,7 @@ Source: OOMMF User's Guide, "The OVF 2.0 format" (NIST, https://math.nist.gov/oo
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlopt.core import atomic
 from mlopt.core.errors import InputError
-from mlopt.core.quoting import quoted
+from mlopt.core.files import existing_file
+from mlopt.core.quoting import one_line, quoted
 
 Kind: TypeAlias = Literal["text", "binary 4", "binary 8"]
 
@@ -51,16 +53,14 @@ def read_ovf(path: str | Path) -> list[OvfSegment]:
         InputError: no such file, another format or version, a header that lacks something or contradicts itself, data
             that are cut short, too long or no numbers; the message names the file and the segment.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(
-            f"{file}: " + ("is a folder; name a file" if file.is_dir() else "there is no such file")
-        )
+    file = existing_file(path)
     try:
         data = file.read_bytes()
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    return _Reader(str(file), data).segments()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{file}: is text in UTF-16, but OVF is plain text or binary. Save it as UTF-8")
+    return _Reader(str(file), data.removeprefix(codecs.BOM_UTF8)).segments()
 
 
 class _Reader:
@@ -105,8 +105,8 @@ class _Reader:
             raise InputError(f"{self.name}: there is no segment in it: the file is cut short")
         if declared is not None and declared.strip().lstrip("0") != str(len(self.found)):
             raise InputError(
-                f"{self.name}: declares {declared} segments, but has {len(self.found)}: it is cut short, or correct "
-                f"'# Segment count'"
+                f"{self.name}: declares {one_line(declared, 40)} segments, but has {len(self.found)}: it is cut short, "
+                f"or correct '# Segment count'"
             )
         return self.found
 
@@ -118,21 +118,21 @@ class _Reader:
             return None
         end = self.data.find(b"\n", self.at)
         end = len(self.data) if end < 0 else end
-        line = self.data[self.at : end]
+        line = self.data[self.at : min(end, self.at + 2000)]
         self.at = end + 1
-        return line[:2000].decode("utf-8", "replace")
+        return line.decode("utf-8", "replace")
 
     def _entry(self) -> tuple[str, str] | None:
-        """The next ``# key: value``."""
+        """The next ``# key: value``, without the comment (``##``) that may follow."""
         while (line := self._line()) is not None:
             text = line.strip()
             if not text or text.startswith("##"):
                 continue
             if not text.startswith("#"):
                 raise self._error(
-                    f"a line that begins with '#' should stand where there is {quoted(text[:40])}"
+                    f"a line that begins with '#' should stand where there is {quoted(text, 40)}"
                 )
-            key, colon, value = text[1:].partition(":")
+            key, colon, value = text[1:].partition("##")[0].partition(":")
             if colon:
                 return "".join(key.lower().split()), value.strip()
         return None
@@ -142,7 +142,7 @@ class _Reader:
             raise self._error(f"the header has no '# {key}:'; add it")
         text = header[key].strip()
         if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) == 0:
-            raise self._error(f"'# {key}: {text[:40]}' should be a whole number above zero")
+            raise self._error(f"'# {key}: {one_line(text, 40)}' should be a whole number above zero")
         return int(text)
 
     def _data(self, kind: str, header: dict[str, str]) -> OvfSegment:
@@ -156,34 +156,38 @@ class _Reader:
             x, y, z = (self._whole(header, f"{axis}nodes") for axis in "xyz")
             nodes, n, skip, shape = (x, y, z), x * y * z, 0, f"{x} x {y} x {z} nodes"
         else:
-            raise self._error(f"'# meshtype: {mesh[:40]}' should be rectangular or irregular")
+            raise self._error(f"'# meshtype: {one_line(mesh, 40)}' should be rectangular or irregular")
         count = n * (width + skip)
         says = f"the header's {shape} of {width + skip} numbers are {count} numbers"
         if kind in ("text", "csv"):
-            numbers = self._text(count, says)
+            numbers = self._text(count, width + skip, says)
         elif kind in ("binary 4", "binary 8"):
             numbers = self._binary(int(kind[-1]), count, says)
         else:
             raise self._error(
-                f"'# Begin: Data {kind[:40]}' is unknown; mlopt reads Text, Binary 4 and Binary 8"
+                f"'# Begin: Data {one_line(kind, 40)}' is unknown; mlopt reads Text, Binary 4 and Binary 8"
             )
         return OvfSegment(numbers.reshape(n, -1)[:, skip:], nodes, header)
 
-    def _text(self, count: int, says: str) -> NDArray[np.float64]:
+    def _text(self, count: int, per: int, says: str) -> NDArray[np.float64]:
         end = _END.search(self.data, self.at)
         if end is None:
             raise self._error("there is no '# End: Data Text' after the data: the file is cut short")
         body = self.data[self.at : end.start()].replace(b",", b" ")
-        words = [
-            word for line in body.split(b"\n") if not line.lstrip().startswith(b"#") for word in line.split()
-        ]
+        words = [word for line in body.split(b"\n") for word in line.partition(b"#")[0].split()]
         self.at = end.end() + 1
         if len(words) != count:
             raise self._error(f"{says}, but {len(words)} stand there; correct the header or the data")
-        try:
-            return np.array([float(word) for word in words])
-        except ValueError as error:
-            raise self._error(f"the data are not all numbers: {error}") from error
+        numbers = np.empty(count)
+        for place, word in enumerate(words):
+            try:
+                numbers[place] = float(word)
+            except ValueError:
+                where = f"number {place % per} of node {place // per} (counted from 0)"
+                raise self._error(
+                    f"{where} is {quoted(word.decode('utf-8', 'replace'))}; correct it"
+                ) from None
+        return numbers
 
     def _binary(self, size: int, count: int, says: str) -> NDArray[np.float64]:
         start = self.at + size
