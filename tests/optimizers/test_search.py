@@ -103,7 +103,8 @@ def test_in_memory() -> None:
     summary = found.summary()
     assert list(summary) == [
         *("experiment", "status", "best_energy", "target_energy", "starts", "hits", "mean_calls_to_hit"),
-        *("force_calls", "wall_s", "converged", "failed_starts", "unique_minima", "units", "engine"),
+        *("force_calls", "wall_s", "converged", "failed_starts", "unique_minima", "unverified_minima"),
+        *("verified_within", "units", "engine"),
     ]
     json.dumps(summary, allow_nan=False)
     assert summary["status"] == "finished" and summary["starts"] == 4 and summary["units"] == "reduced"

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 
 from mlopt.core.engine import EngineName, choose_engine
-from mlopt.core.errors import InputError
-from mlopt.core.evaluation import Evaluation
+from mlopt.core.errors import InputError, PluginError
+from mlopt.core.evaluation import Evaluation, changed, check_evaluation, version
 from mlopt.core.external import ExternalOptimizer
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
@@ -95,6 +95,9 @@ class Driver:
         """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps.
 
         Takes one step at least.
+
+        Raises:
+            PluginError: the landscape, or its potential, changed the point in place or returned what does not fit.
         """
         landscape, optimizer = self.landscape, self.optimizer
         if progress.active.numel() < landscape.segments.n_problems:
@@ -107,8 +110,8 @@ class Driver:
             stepped = False
             # one step at least, or saves that take longer than the time between them would stop all progress
             while progress.active.numel() and not (stepped and pause is not None and pause()):
+                evaluation = _evaluate(landscape, progress.x, thorough=not stepped)
                 stepped = True
-                evaluation = landscape.evaluate(progress.x)
                 progress.calls += 1
                 reason = self._judge(progress, landscape, evaluation)
                 if reason is not None:
@@ -171,6 +174,17 @@ class Driver:
     def result(self, progress: Progress) -> Result:
         """What is known so far, for every problem: ended or not."""
         return Result.of(self.landscape, progress, self.stop)
+
+
+def _evaluate(landscape: Landscape, x: torch.Tensor, thorough: bool) -> Evaluation:
+    """Evaluate, and refuse what no optimizer could work with; ``thorough`` also sees changes that torch does not."""
+    kept = x.clone() if thorough else None
+    before = version(x)
+    found = landscape.evaluate(x)
+    check_evaluation(found, x, landscape.segments.n_problems, before, landscape.giver)
+    if kept is not None and not bool(((kept == x) | kept.isnan()).all()):  # by way of numpy, for instance
+        raise PluginError(changed(landscape.giver))
+    return found
 
 
 def _also(reason: torch.Tensor | None, mask: torch.Tensor, new: Reason) -> torch.Tensor:

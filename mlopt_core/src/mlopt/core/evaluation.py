@@ -1,10 +1,13 @@
-"""What one evaluation of a landscape or a potential returns."""
+"""What one evaluation of a landscape or a potential returns, and what is refused of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlopt.core.errors import PluginError
 from mlopt.core.lazy import torch
+
+_OPTIONAL = ("row_energy", "stress", "zero_width")
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,17 @@ class Evaluation:
     energy: (n_problems,).
     force: (n_rows, d); minus the gradient where the landscape is conservative.
     row_energy: (n_rows,) the share of each row where the potential can tell (sums to ``energy``), else None.
-    stress: (n_problems, 3, 3) dE/dstrain / volume, eV/angstrom^3 (or reduced), only where asked for.
+    stress: (n_problems, 3, 3) dE/dstrain / volume, eV/angstrom^3 (or reduced), only where asked for; NaN for systems
+        without three lattice vectors.
+    zero_width: (n_problems,) the energy without the smearing of electrons, where a calculator tells it besides the one
+        that belongs to the forces; else None. For records: nothing is judged by it.
     """
 
     energy: torch.Tensor
     force: torch.Tensor
     row_energy: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    zero_width: torch.Tensor | None = None
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Evaluation:
         """Keep the given problems and the rows that they own."""
@@ -29,4 +36,57 @@ class Evaluation:
             self.force[rows],
             None if self.row_energy is None else self.row_energy[rows],
             None if self.stress is None else self.stress[problems],
+            None if self.zero_width is None else self.zero_width[problems],
         )
+
+
+def version(x: torch.Tensor) -> int:
+    """How often ``x`` was changed in place; for `check_evaluation`."""
+    return 0 if x.is_inference() else x._version
+
+
+def check_evaluation(
+    found: Evaluation, x: torch.Tensor, n_problems: int, before: int, giver: str
+) -> Evaluation:
+    """Return ``found`` if it fits the point ``x (n_rows, d)`` that it was asked for.
+
+    before: `version` of ``x`` before the evaluation. giver: who is to blame, such as "the potential Morse".
+
+    Raises:
+        PluginError: a field of another shape, dtype or device, or ``x`` was changed in place.
+    """
+    if version(x) != before:
+        raise PluginError(changed(giver))
+    shapes = {
+        "energy": (n_problems,),
+        "force": tuple(x.shape),
+        "row_energy": (len(x),),
+        "stress": (n_problems, 3, 3),
+        "zero_width": (n_problems,),
+    }
+    for name, shape in shapes.items():
+        value = getattr(found, name, None)
+        if value is None and name in _OPTIONAL:
+            continue
+        if (
+            not isinstance(value, torch.Tensor)
+            or (tuple(value.shape), value.dtype) != (shape, x.dtype)
+            or value.device != x.device
+        ):
+            wanted = f"a tensor of shape {shape}, {x.dtype} on {x.device}, as the positions are"
+            raise PluginError(f"{giver} returned as `{name}` {_described(value)}; it must be {wanted}")
+    return found
+
+
+def changed(giver: str) -> str:
+    """The message about an evaluation that wrote into its argument."""
+    return (
+        f"{giver} changed the positions in place while it was evaluated; the point would no longer be the one that its "
+        f"energy belongs to. Work on a copy, `pos.clone()`"
+    )
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, torch.Tensor):
+        return "nothing" if value is None else f"an object of type {type(value).__name__}"
+    return f"a tensor of shape {tuple(value.shape)}, {value.dtype} on {value.device}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
-from mlopt.core.evaluation import Evaluation
+from mlopt.core.evaluation import Evaluation, check_evaluation, version
 from mlopt.core.hessian import difference_product, differentiated_product, rigid_motions
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Flat, Manifold
@@ -49,6 +50,11 @@ class Landscape(ABC):
     @abstractmethod
     def select(self, problems: torch.Tensor) -> Landscape:
         """The landscape of a part of the problems (int64 indices, in that order; one may come several times)."""
+
+    @property
+    def giver(self) -> str:
+        """Who evaluates, for messages."""
+        return f"the landscape {type(self).__name__}"
 
     @property
     def hessian_calls(self) -> int:
@@ -96,13 +102,22 @@ class AtomsLandscape(Landscape):
         return self.potential.diameter(self.systems.z)
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """The potential's energy and forces; fixed atoms feel none."""
+        """The potential's energy and forces; fixed atoms feel none.
+
+        Raises:
+            PluginError: the potential changed ``x``, or what it returns does not fit.
+        """
+        before = version(x)
         found = self.potential.evaluate(self.systems.with_pos(x))
+        check_evaluation(found, x, self.segments.n_problems, before, self.giver)
         if self.fixed is None:
             return found
-        return Evaluation(
-            found.energy, found.force.masked_fill(self.fixed[:, None], 0.0), found.row_energy, found.stress
-        )
+        return replace(found, force=found.force.masked_fill(self.fixed[:, None], 0.0))
+
+    @property
+    def giver(self) -> str:
+        """The potential, by the name of its class."""
+        return f"the potential {type(self.potential).__name__}"
 
     @property
     def hessian_calls(self) -> int:

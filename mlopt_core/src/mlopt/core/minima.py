@@ -17,6 +17,7 @@ A store, like any SQLite connection, must be opened in the process and thread th
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import tempfile
@@ -35,11 +36,11 @@ from numpy.typing import NDArray
 from mlopt.core.atomic import write_bytes, write_text
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.matching import same_structure
+from mlopt.core.minima_schema import ADDED, APPLICATION, SCHEMA, TABLES, refuse_other_formats
 from mlopt.core.minimum import (
     Evaluate,
     Ints,
     Minimum,
-    Verification,
     composition_key,
     geometry,
     verify,
@@ -47,27 +48,15 @@ from mlopt.core.minimum import (
 )
 from mlopt.core.quoting import quoted
 from mlopt.core.symmetry import PointGroup
+from mlopt.core.verification import Verification
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 __all__ = ["Evaluate", "MinimaStore", "Minimum", "Verification", "verify"]
 
-_APPLICATION = 0x6D6C6D6E  # "mlmn" in the file's header: tells our files from other SQLite files
-_SCHEMA = 1
 _BUSY_SECONDS = 30.0
 _DEFAULTS = {"energy_window": 1e-3, "distance_tolerance": 0.05}
-_TABLES = (
-    "CREATE TABLE settings (name TEXT PRIMARY KEY, value REAL NOT NULL)",
-    """CREATE TABLE minima (
-        id INTEGER PRIMARY KEY, potential TEXT NOT NULL, composition TEXT NOT NULL, energy REAL NOT NULL,
-        n_atoms INTEGER NOT NULL, pos BLOB NOT NULL, z BLOB NOT NULL, cell BLOB NOT NULL, pbc INTEGER NOT NULL,
-        max_force REAL NOT NULL, rms_force REAL, point_group TEXT, point_group_order INTEGER,
-        first_run TEXT NOT NULL, seed TEXT, start_index INTEGER, force_calls INTEGER, created TEXT NOT NULL)""",
-    "CREATE INDEX by_energy ON minima (potential, composition, energy)",
-    "CREATE TABLE hits (source TEXT PRIMARY KEY, minimum INTEGER NOT NULL REFERENCES minima (id)) WITHOUT ROWID",
-    "CREATE INDEX by_minimum ON hits (minimum)",
-)
 _SELECT = "SELECT *, (SELECT COUNT(*) FROM hits WHERE minimum = minima.id) AS hits FROM minima"
 
 
@@ -86,7 +75,7 @@ class MinimaStore:
         distance_tolerance: float | None = None,
     ) -> None:
         self.path = Path(path)
-        _refuse_other_formats(self.path)
+        refuse_other_formats(self.path)
         asked = {"energy_window": energy_window, "distance_tolerance": distance_tolerance}
         for name, value in asked.items():
             if value is not None and not (np.isfinite(value) and value > 0):
@@ -172,6 +161,12 @@ class MinimaStore:
             sources = other._rows("SELECT source FROM hits WHERE minimum = ? ORDER BY source", minimum.id)
             new += self._add(minimum, [row["source"] for row in sources])[1]
         return new
+
+    def note(self, identifier: int, notes: dict[str, float | bool]) -> None:
+        """Replace the notes of one record."""
+        with self._writing():
+            text = json.dumps(notes) if notes else None
+            self._database.execute("UPDATE minima SET notes = ? WHERE id = ?", (text, identifier))
 
     def to_extxyz(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
         """Write ``minima`` (default: all) in the given order; the format rounds coordinates to 8 decimals."""
@@ -295,27 +290,38 @@ class MinimaStore:
 
     def _prepare(self, settings: dict[str, float]) -> dict[str, float]:
         """Create the tables in an empty file, or check whose they are; return the file's tolerances."""
-        if self._pragma("application_id") != _APPLICATION:
+        if self._pragma("application_id") != APPLICATION:
             self._refuse_foreign()
             self._enter_wal()
             with self._writing():
                 if (
-                    self._pragma("application_id") != _APPLICATION
+                    self._pragma("application_id") != APPLICATION
                 ):  # nobody created it while we waited for the lock
                     self._refuse_foreign()
-                    for table in _TABLES:
+                    for table in TABLES:
                         self._database.execute(table)
                     self._database.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
-                    self._database.execute(f"PRAGMA user_version = {_SCHEMA}")
-                    self._database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+                    self._database.execute(f"PRAGMA application_id = {APPLICATION}")
         version = self._pragma("user_version")
-        if version > _SCHEMA:
+        if version > SCHEMA:
             raise InputError(
-                f"{self.path} was written by a newer mlopt (schema {version}; this one reads up to {_SCHEMA}): "
+                f"{self.path} was written by a newer mlopt (schema {version}; this one reads up to {SCHEMA}): "
                 "upgrade mlopt-core to open it."
             )
+        if version < SCHEMA:
+            self._upgrade()
         self._database.execute("PRAGMA synchronous = FULL")
         return {row["name"]: row["value"] for row in self._rows("SELECT name, value FROM settings")}
+
+    def _upgrade(self) -> None:
+        """Add the columns that files of earlier schemas lack."""
+        with self._writing():
+            present = {row[1] for row in self._database.execute("PRAGMA table_info(minima)")}
+            for name, kind in ADDED.items():
+                if name not in present:
+                    self._database.execute(f"ALTER TABLE minima ADD COLUMN {name} {kind}")
+            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _pragma(self, name: str) -> int:
         return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
@@ -324,7 +330,7 @@ class MinimaStore:
         used = self._pragma("application_id") or self._pragma("user_version")
         if used or self._rows("SELECT 1 FROM sqlite_master LIMIT 1"):
             # Somebody may have made it a store between the two looks.
-            if self._pragma("application_id") == _APPLICATION:
+            if self._pragma("application_id") == APPLICATION:
                 return
             raise InputError(
                 f"{self.path} is a SQLite file of another program, not a minima store: choose another path."
@@ -353,6 +359,7 @@ class MinimaStore:
             pbc=np.array([bool(row["pbc"] >> axis & 1) for axis in range(3)]),
             point_group=None if group is None else PointGroup(group, row["point_group_order"]),
             seed=None if row["seed"] is None else int(row["seed"]),
+            notes=json.loads(row["notes"]) if row["notes"] else {},
             **{name: row[name] for name in _PLAIN_COLUMNS},
         )
 
@@ -377,14 +384,3 @@ _PLAIN_COLUMNS = (
     "start_index",
     "force_calls",
 )
-
-
-def _refuse_other_formats(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(
-            f"{path} is a folder: name the file for the minima in it, such as {path / 'minima.db'}."
-        )
-    if path.exists() and path.stat().st_size > 0:
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\x00":
-                raise InputError(f"{path} is not a SQLite file, so not a minima store: choose another path.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -15,6 +16,7 @@ from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError
 from mlopt.core.matching import checked
 from mlopt.core.symmetry import PointGroup, point_group
+from mlopt.core.verification import Reading, Verification, check_records, reading
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -31,6 +33,8 @@ class Minimum:
     Energies, lengths and forces are in the potential's units; forces are norms per atom. ``potential`` identifies
     what was minimised (for instance its configuration as canonical JSON): minima of different potentials never merge.
     ``source`` names the discovery (run, start and rank); leave it None only where no re-adding can happen.
+    ``notes`` are further numbers for people: ``verified`` where it is false, with ``energy_again``, the energy that
+    another evaluation gave; ``energy_zero_width``, see `mlopt.core.evaluation.Evaluation`.
     ``id`` and ``hits`` are filled in by the store and ignored by `MinimaStore.add`.
     """
 
@@ -49,6 +53,7 @@ class Minimum:
     start_index: int | None = None
     force_calls: int | None = None  # made by the start when it found this
     source: str | None = None
+    notes: dict[str, float | bool] = field(default_factory=dict)
     id: int | None = None
     hits: int = 0
 
@@ -88,20 +93,10 @@ class Minimum:
         group = self.point_group.symbol if self.point_group else "unknown"
         atoms.info.update(point_group=group, hits=self.hits, rank=rank, max_force=self.max_force)
         known = {"start_index": self.start_index, "force_calls": self.force_calls}
-        atoms.info.update({key: value for key, value in known.items() if value is not None})
+        atoms.info.update({key: value for key, value in known.items() if value is not None} | self.notes)
         # Not in info as well: ASE's extxyz writer refuses an energy that it finds twice.
         atoms.calc = SinglePointCalculator(atoms, energy=self.energy)
         return atoms
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a potential says about a stored minimum; ``reason`` is empty when ``ok``."""
-
-    energy: float
-    max_force: float
-    ok: bool
-    reason: str
 
 
 Evaluate = Callable[[Floats, Ints, Floats, Bools], tuple[float, Floats]]
@@ -113,25 +108,18 @@ def verify(
     """Recompute energy and largest force from the stored coordinates and compare them with the record.
 
     ``evaluate(pos (n, 3), z (n,), cell (3, 3), pbc (3,))`` returns the energy and the forces (n, 3), in the units of
-    the record. `InputError` if the forces have another shape.
+    the record. Where they miss it, some evaluations more tell how well the potential repeats itself, which is allowed
+    besides: see `mlopt.core.verification`. `InputError` if the forces have another shape.
     """
-    raw_energy, raw_force = evaluate(
-        minimum.pos.copy(), minimum.z.copy(), minimum.cell.copy(), minimum.pbc.copy()
-    )
-    energy, force = float(raw_energy), np.asarray(raw_force, dtype=np.float64)
-    if force.shape != minimum.pos.shape:
-        raise InputError(
-            f"verify(evaluate=...) must return forces of shape {minimum.pos.shape}, got {force.shape}."
-        )
-    max_force = float(np.linalg.norm(force, axis=1).max())
-    problems = []
-    if not abs(energy - minimum.energy) <= energy_tolerance:
-        problems.append(
-            f"energy {energy!r} differs from the stored {minimum.energy!r} by more than {energy_tolerance:g}"
-        )
-    if not max_force <= force_tolerance:
-        problems.append(f"largest force {max_force:g} exceeds {force_tolerance:g}")
-    return Verification(energy, max_force, not problems, "; ".join(problems))
+
+    def told(indices: list[int]) -> list[Reading]:
+        copies = [
+            (minimum.pos.copy(), minimum.z.copy(), minimum.cell.copy(), minimum.pbc.copy()) for _ in indices
+        ]
+        return [reading(*evaluate(*one), minimum.pos.shape) for one in copies]
+
+    relative = energy_tolerance / (1.0 + abs(minimum.energy))
+    return check_records([minimum.energy], told, force_tolerance, relative).verifications[0]
 
 
 def geometry(minimum: Minimum) -> dict[str, object]:
@@ -144,6 +132,7 @@ def geometry(minimum: Minimum) -> dict[str, object]:
         "z": minimum.z.astype("<i8").tobytes(),
         "cell": minimum.cell.astype("<f8").tobytes(),
         "pbc": sum(int(periodic) << axis for axis, periodic in enumerate(minimum.pbc)),
+        "notes": json.dumps(minimum.notes) if minimum.notes else None,
         "max_force": minimum.max_force,
         "rms_force": minimum.rms_force,
         "point_group": group.symbol if group else None,

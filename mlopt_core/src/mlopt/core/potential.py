@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlopt.core.elements import SYMBOLS
@@ -12,6 +13,14 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What `Potential.check` spent on a batch of systems, and what it saw: one sentence for each warning."""
+
+    calls: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 class Potential(Plugin):
@@ -62,7 +71,7 @@ class Potential(Plugin):
         tensor = None
         if stress:
             virial = torch.zeros_like(systems.cell) if grads[1] is None else grads[1]
-            tensor = virial / systems.volume[:, None, None]
+            tensor = per_volume(virial, systems)
         if not keep:
             energy, force = energy.detach(), force.detach()
             tensor = None if tensor is None else tensor.detach()
@@ -106,3 +115,17 @@ class Potential(Plugin):
                 f"{type(self).__name__} has no parameters for {names}; it knows {listed}. "
                 f"Change the system, or give the parameters."
             )
+
+    def trial(self, systems: Systems) -> Trial:
+        """What `check` spends on these systems, and the warnings that it has; the same whenever it is asked."""
+        return Trial()
+
+    def remarks(self) -> list[str]:
+        """Lines for the log at the end of a run, such as how often a calculator has failed."""
+        return []
+
+
+def per_volume(virial: torch.Tensor, systems: Systems) -> torch.Tensor:
+    """Stress from dE/dstrain (n_systems, 3, 3); NaN for systems without three lattice vectors, which have none."""
+    volume = systems.volume
+    return virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]

@@ -19,6 +19,7 @@ from mlopt.core.random import Draws, problem_keys
 from mlopt.core.result import Result
 from mlopt.core.stop import Stop
 from mlopt.core.systems import Systems
+from mlopt.core.verification import Reading
 from mlopt.optimizers.hopping import local_only
 from mlopt.optimizers.lbfgs import LBFGS
 
@@ -55,7 +56,7 @@ class Polished:
 
     systems: k structures. energy, fmax (k,): evaluated again from the final positions. start (k,) int64: index of the
     start. calls (k,) int64: force calls that the start had made when the search met it. spent (k,) int64: force calls
-    of the polish, the last evaluation included.
+    of the polish, the last evaluation included. zero_width (k,): the energies without smearing, where told.
     """
 
     systems: Systems
@@ -64,6 +65,7 @@ class Polished:
     start: torch.Tensor
     calls: torch.Tensor
     spent: torch.Tensor
+    zero_width: torch.Tensor | None = None
 
 
 def polish(
@@ -148,4 +150,13 @@ def _evaluated(
     with torch.no_grad():
         found = AtomsLandscape(systems, potential).evaluate(systems.pos)
     fmax = systems.segments.max((found.force * found.force).sum(-1)).sqrt()
-    return Polished(systems, found.energy, fmax, start.cpu(), calls.cpu(), spent.cpu() + 1)
+    return Polished(systems, found.energy, fmax, start.cpu(), calls.cpu(), spent.cpu() + 1, found.zero_width)
+
+
+def readings(landscape: AtomsLandscape) -> list[Reading]:
+    """Evaluate systems where they are, for `mlopt.core.verification`."""
+    with torch.no_grad():
+        found = landscape.evaluate(landscape.systems.pos)
+    fmax = landscape.segments.longest2(found.force).sqrt().tolist()
+    widths = [None] * len(fmax) if found.zero_width is None else found.zero_width.tolist()
+    return [Reading(*told) for told in zip(found.energy.tolist(), fmax, widths, strict=True)]

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlopt.core import atomic
-from mlopt.core.errors import MloptError
 from mlopt.core.experiment import Context
+from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
-from mlopt.core.minima import MinimaStore, Minimum, verify
+from mlopt.core.minima import MinimaStore, Minimum
 from mlopt.core.result import Result
 from mlopt.core.statistics import mean_calls_to_hit
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
-from mlopt.optimizers.polish import Polished, best_of_each, lowest_met
+from mlopt.core.verification import Check, Reading, check_records
+from mlopt.optimizers.polish import Polished, best_of_each, lowest_met, readings
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from numpy.typing import NDArray
 
     from mlopt.optimizers.search import Search
 
@@ -37,13 +37,15 @@ class SearchResult:
     """Outcome of a search.
 
     result: of every start, as the search left it. polished: the best point of each start, relaxed and verified.
-    minima: the unique minima, lowest first. wall_s: seconds, over all sittings of a resumed run. engine: that searched.
+    minima: the unique minima, lowest first. check: how they did when they were evaluated again. wall_s: seconds, over
+    all sittings of a resumed run. engine: that searched.
     """
 
     search: Search
     result: Result
     polished: Polished
     minima: list[Minimum]
+    check: Check
     force_calls: int
     wall_s: float
     engine: str = "eager"
@@ -65,9 +67,12 @@ class SearchResult:
         base = search.system.load().repeat(len(result)).to(result.x.device)
         best = best_of_each(result, base, search.potential, search.polish, pause)
         met = lowest_met(result, base, search.potential, search.polish, search.minima.keep, pause)
-        minima = _store(search, [best, met], context)
-        calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum()) + len(minima)
-        found = cls(search, result, best, minima, calls, elapsed(), engine)
+        minima, check = _store(search, [best, met], context)
+        calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum()) + check.calls
+        calls += search.potential.trial(search.system.load()).calls
+        found = cls(search, result, best, minima, check, calls, elapsed(), engine)
+        for line in [*found.warnings, *search.potential.remarks()]:
+            context.log(f"warning: {line}")
         folder = context.results()
         if folder is not None:
             found.write(folder)
@@ -85,6 +90,26 @@ class SearchResult:
         return [polished[i] if hit is None and reached[i] else hit for i, hit in enumerate(hits)]
 
     @property
+    def warnings(self) -> list[str]:
+        """What to know before one trusts the energies: of the potential, and of minima that do not hold."""
+        lines = list(self.search.potential.trial(self.search.system.load()).warnings)
+        check, window = self.check, self.search.minima.energy_window
+        if check.missed:
+            ids = ", ".join(str(self.minima[index].id) for index in check.missed[:5])
+            lines.append(
+                f"{len(check.missed)} of {len(self.minima)} minima have another energy when they are evaluated again "
+                f"(id {ids}; the first: {check.verifications[check.missed[0]].reason}). They are kept, with "
+                f"`verified` false. A potential should give the same energy for the same coordinates"
+            )
+        if self.minima and check.within(self.minima[0].energy) > window:
+            lines.append(
+                f"the potential repeats an energy only to {check.within(self.minima[0].energy):.2g}, and "
+                f"`minima.energy_window` is {window:g}: a minimum may be listed more than once. Raise the window, or "
+                f"converge the potential more tightly"
+            )
+        return lines
+
+    @property
     def best(self) -> Minimum | None:
         """The lowest minimum, or None where no start ended at one."""
         return self.minima[0] if self.minima else None
@@ -92,10 +117,13 @@ class SearchResult:
     def table(self) -> list[dict[str, Any]]:
         """One row a start, ready for ``pandas.DataFrame``."""
         rows = self.result.table()
-        energies = self.polished.energy.tolist()
-        for row, hit, energy in zip(rows, self.first_hits, energies, strict=True):
+        columns = {"polished_energy": self.polished.energy}
+        if self.polished.zero_width is not None:
+            columns["energy_zero_width"] = self.polished.zero_width
+        for i, (row, hit) in enumerate(zip(rows, self.first_hits, strict=True)):
             row["first_hit"] = hit
-            row["polished_energy"] = energy if math.isfinite(energy) else None
+            told = {name: float(column[i]) for name, column in columns.items()}
+            row |= {name: value if math.isfinite(value) else None for name, value in told.items()}
         return rows
 
     def atoms(self) -> list[Atoms]:
@@ -123,7 +151,7 @@ class SearchResult:
         ended: dict[str, Any] = {"status": "finished"}
         if bool(self.result.failed.all()):
             ended = {"status": "failed", "failure": "the run failed: every start did"}
-        return {
+        told: dict[str, Any] = {
             "experiment": "search",
             **ended,
             "best_energy": lowest,
@@ -136,9 +164,16 @@ class SearchResult:
             "converged": converged,
             "failed_starts": int(self.result.failed.sum()),
             "unique_minima": len(self.minima),
+            "unverified_minima": len(self.check.missed),
+            "verified_within": self.check.within(self.best.energy) if self.best else None,
             "units": str(Units.of(self.search.potential.units)),
             "engine": self.engine,
         }
+        if self.best is not None and "energy_zero_width" in self.best.notes:
+            told["best_energy_zero_width"] = self.best.notes["energy_zero_width"]
+        if self.warnings:
+            told["warnings"] = self.warnings
+        return told
 
     def write(self, folder: Path) -> None:
         """Write ``starts.json``, ``trace.json``, ``starts.extxyz``, ``minima.extxyz`` and ``minima.ase.db``."""
@@ -154,7 +189,7 @@ class SearchResult:
         _write_extxyz(folder / "starts.extxyz", structures)
 
 
-def _store(search: Search, batches: list[Polished], context: Context) -> list[Minimum]:
+def _store(search: Search, batches: list[Polished], context: Context) -> tuple[list[Minimum], Check]:
     """Put polished structures that are minima into the run's store (and a shared one), and return the unique ones."""
     folder = context.results()
     if folder is None:
@@ -165,7 +200,9 @@ def _store(search: Search, batches: list[Polished], context: Context) -> list[Mi
     return _fill(search, batches, folder, context.run_id, folder.parent.name)
 
 
-def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, name: str) -> list[Minimum]:
+def _fill(
+    search: Search, batches: list[Polished], folder: Path, run_id: str, name: str
+) -> tuple[list[Minimum], Check]:
     settings = search.minima
     potential = json.dumps(search.config()["potential"], sort_keys=True)
     relaxed_to = max(_MINIMUM_FORCE, search.polish.fmax or 0.0)
@@ -196,45 +233,49 @@ def _fill(search: Search, batches: list[Polished], folder: Path, run_id: str, na
                         source=f"{run_id}/{kind}/{name}/{i}",
                     )
                 )
-        minima = _verified(list(store), search, relaxed_to)
+        minima, check = _verified(store, search, relaxed_to)
         if settings.database is not None:
             with MinimaStore(
                 settings.database, settings.energy_window, settings.distance_tolerance
             ) as shared:
                 shared.merge_from(store)
-    return minima
+    return minima, check
 
 
-def _verified(minima: list[Minimum], search: Search, relaxed_to: float) -> list[Minimum]:
-    """The minima as read back from the store, each evaluated again from its stored coordinates.
+def _verified(store: MinimaStore, search: Search, relaxed_to: float) -> tuple[list[Minimum], Check]:
+    """The minima as read back, each evaluated again from its stored coordinates; the store notes what came of it."""
+    minima = list(store)
 
-    Raises:
-        MloptError: one does not have the energy that is stored with it.
-    """
-
-    def evaluate(
-        pos: NDArray[Any], z: NDArray[Any], cell: NDArray[Any], pbc: NDArray[Any]
-    ) -> tuple[float, NDArray[Any]]:
-        system = Systems(
-            torch.from_numpy(pos),
-            torch.from_numpy(z),
-            torch.tensor([0, len(z)]),
-            torch.from_numpy(cell)[None],
-            torch.from_numpy(pbc)[None],
+    def evaluate(indices: list[int]) -> list[Reading]:
+        chosen = [minima[index] for index in indices]
+        systems = Systems.concatenate(
+            [
+                Systems(
+                    torch.tensor(one.pos),
+                    torch.tensor(one.z),
+                    torch.tensor([0, len(one.z)]),
+                    torch.tensor(one.cell)[None],
+                    torch.tensor(one.pbc)[None],
+                )
+                for one in chosen
+            ]
         )
-        found = search.potential.evaluate(system)
-        return float(found.energy[0]), found.force.numpy()
+        return readings(AtomsLandscape(systems, search.potential))
 
     # a file may fix atoms, and the forces on those are not zero
     force_tolerance = 1.01 * relaxed_to if search.system.file is None else math.inf
-    for minimum in minima:
-        told = verify(minimum, evaluate, force_tolerance, 1e-9 * (1.0 + abs(minimum.energy)))
+    check = check_records([one.energy for one in minima], evaluate, force_tolerance)
+    for minimum, told in zip(minima, check.verifications, strict=True):
+        notes: dict[str, float | bool] = {}
         if not told.ok:
-            raise MloptError(
-                f"minimum {minimum.id} does not hold when it is evaluated again: {told.reason}. "
-                f"A potential must give the same energy for the same coordinates."
-            )
-    return minima
+            notes["verified"] = False
+            if math.isfinite(told.energy):
+                notes["energy_again"] = told.energy
+        if told.zero_width is not None:
+            notes["energy_zero_width"] = told.zero_width
+        if notes and minimum.id is not None:
+            store.note(minimum.id, notes)
+    return list(store), check
 
 
 def _finite(value: Any) -> Any:

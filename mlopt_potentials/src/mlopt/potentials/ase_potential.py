@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import PrivateAttr, field_validator
+from pydantic import PrivateAttr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from mlopt.core.elements import NUMBERS, SYMBOLS
+from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
-from mlopt.core.potential import Potential
+from mlopt.core.potential import Potential, Trial
 from mlopt.core.quoting import quoted
 from mlopt.core.systems import Systems
+from mlopt.potentials.ase_failures import Failures, cause
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -28,7 +30,8 @@ CALCULATORS = ("eam", "emt", "lj", "morse", "tip3p", "tip4p")
 class AsePotential(Potential):
     """An ASE calculator, named in a configuration or given in Python: ``AsePotential.wrap(EMT())``.
 
-    Not differentiable. A calculator that raises for one system fails that system alone, with NaN energy. It is reset
+    Not differentiable. A calculator that raises for one system, or returns what is no energy or no forces, fails that
+    system alone, with NaN energy. It is reset
     before every call, so that neighbour lists and wave functions that it may keep cannot make a result depend on what
     was computed before.
     """
@@ -39,7 +42,9 @@ class AsePotential(Potential):
     parameters: dict[str, Any] = setting({}, "what the calculator's constructor takes")
 
     _given: Any = PrivateAttr(default=None)
-    _reported: set[str] = PrivateAttr(default_factory=set)
+    _failures: Failures = PrivateAttr(default_factory=Failures)
+    #: what was tried, byte for byte -> warnings
+    _tried: dict[bytes, list[str]] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def wrap(cls, calculator: Any) -> AsePotential:
@@ -59,71 +64,127 @@ class AsePotential(Potential):
             )
         return name
 
+    @model_validator(mode="after")
+    def _has_its_file(self) -> Self:
+        if self.calculator == "eam" and not self.parameters.get("potential"):
+            raise PydanticCustomError(
+                "parameters",
+                "the calculator 'eam' reads its functions from a file: give `parameters: {{potential: FILE}}`, such as "
+                "a file of LAMMPS or NIST named *.eam.alloy",
+            )
+        return self
+
     def energy(self, systems: Systems) -> torch.Tensor:
         """Energy of each system: (n_systems,), without gradient."""
         return self.evaluate(systems).energy
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
-        """Energy, force, and stress where asked for; NaN for a system at which the calculator raises."""
+        """Energy, force, and stress where asked for; NaN for a system at which the calculator fails.
+
+        The energy is the one that forces belong to; where the calculator tells another one, extrapolated to electrons
+        without smearing, that is in ``zero_width``.
+        """
         import numpy as np
 
+        from mlopt.potentials.ase_results import ask
+
         calculator = self._calculator()
-        energy = np.full(len(systems), np.nan)
+        energy, zero_width = np.full((2, len(systems)), np.nan)
         force = np.full(tuple(systems.pos.shape), np.nan)
         tensor = np.full((len(systems), 3, 3), np.nan)
         ptr = systems.ptr.tolist()
         for index, atoms in enumerate(systems.to_atoms()):
             if not len(atoms):
-                energy[index] = 0.0
+                energy[index] = zero_width[index] = 0.0
             if not len(atoms) or not np.isfinite(atoms.positions).all():
                 continue
             try:
-                found = _compute(calculator, atoms, stress and atoms.cell.rank == 3)
+                found = ask(calculator, atoms, stress and atoms.cell.rank == 3)
             except Exception as error:  # whatever a calculator raises, the other systems go on
-                self._report(error, index)
+                self._failures.add(self.calculator, error, index)
                 continue
-            energy[index], force[ptr[index] : ptr[index + 1]] = found[0], found[1]
-            if found[2] is not None:
-                tensor[index] = found[2]
+            energy[index], zero_width[index] = found.energy, found.zero_width
+            force[ptr[index] : ptr[index + 1]] = found.forces
+            if found.stress is not None:
+                tensor[index] = found.stress
+        smeared = not np.array_equal(energy, zero_width, equal_nan=True)
         like = systems.pos
         return Evaluation(
             torch.from_numpy(energy).to(like),
             torch.from_numpy(force).to(like),
             stress=torch.from_numpy(tensor).to(like) if stress else None,
+            zero_width=torch.from_numpy(zero_width).to(like) if smeared else None,
         )
 
     def check(self, systems: Systems) -> None:
-        """Try the calculator once for each set of elements and boundaries that occurs.
-
-        Periodic systems are tried as they are. Free clusters, whose start may not have been drawn yet, are tried as a
-        chain of their elements.
+        """Try the calculator, as `trial` does.
 
         Raises:
             InputError: the calculator raises, or its result is not finite.
         """
-        import numpy as np
+        self.trial(systems)
 
-        calculator = self._calculator()
-        tried = set()
+    def trial(self, systems: Systems) -> Trial:
+        """Try the calculator once for each set of elements and boundaries that occurs, and once only in a process.
+
+        Systems with positions are tried as they are. Of a formula, whose start may not have been drawn yet, a chain of
+        its elements is tried. Two calculations more compare the forces with the slope of the energy.
+
+        Raises:
+            InputError: the calculator raises, or its result is not finite.
+        """
+        tried, calls, warnings = set(), 0, []
         for atoms in systems.to_atoms():
             kind = (frozenset(atoms.numbers.tolist()), tuple(atoms.pbc.tolist()))
             if kind in tried or not len(atoms):
                 continue
             tried.add(kind)
-            trial = atoms if atoms.pbc.any() else _chain(sorted(kind[0]))
-            what = "a system of " + " and ".join(SYMBOLS[number] for number in sorted(kind[0]))
-            try:
-                found = _compute(calculator, trial, False)
-            except Exception as error:
-                raise InputError(
-                    f"the ASE calculator {quoted(self.calculator)} cannot treat {what}: "
-                    f"{_cause(error)}. Change the system, or the calculator and its parameters."
-                ) from error
-            if not (np.isfinite(found[0]) and np.isfinite(found[1]).all()):
-                raise InputError(
-                    f"the ASE calculator {quoted(self.calculator)} gives a non-finite energy or force for "
-                    f"{what}. Check its parameters and the distances between the atoms."
-                )
+            whole = (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions)
+            identity = b"".join(part.tobytes() for part in whole)
+            if identity not in self._tried:
+                self._tried[identity] = self._try(atoms)
+            calls += 3
+            warnings += self._tried[identity]
+        return Trial(calls, tuple(warnings))
+
+    def _try(self, atoms: Atoms) -> list[str]:
+        """Try one structure; return what to warn of."""
+        import numpy as np
+
+        from mlopt.potentials.ase_results import ask
+        from mlopt.potentials.ase_trial import mismatch, trial_structure
+
+        calculator = self._calculator()
+        trial = trial_structure(atoms, self.calculator)
+        what = "a system of " + " and ".join(
+            SYMBOLS[number] for number in sorted(set(atoms.numbers.tolist()))
+        )
+        try:
+            found = ask(calculator, trial)
+        except Exception as error:
+            raise InputError(
+                f"the ASE calculator {quoted(self.calculator)} cannot treat {what}: "
+                f"{cause(error)}. Change the system, or the calculator and its parameters."
+            ) from error
+        if not (np.isfinite(found.energy) and np.isfinite(found.forces).all()):
+            raise InputError(
+                f"the ASE calculator {quoted(self.calculator)} gives a non-finite energy or force for "
+                f"{what}. Check its parameters and the distances between the atoms."
+            )
+        off = mismatch(calculator, trial, found)
+        if off is None:
+            return []
+        warning = (
+            f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, along a "
+            f"random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. Minimisation "
+            f"may stick. A calculator that smears electrons should tell its `free_energy`"
+        )
+        log.warning("%s", warning)
+        return [warning]
+
+    def remarks(self) -> list[str]:
+        """How often the calculator has failed since this process began, one line for each cause."""
+        return self._failures.lines(self.calculator)
 
     def _calculator(self) -> Any:
         """The calculator that was given, or a new one.
@@ -140,46 +201,5 @@ class AsePotential(Potential):
         except Exception as error:
             raise InputError(
                 f"ase: calculator {quoted(self.calculator)} with parameters {self.parameters} cannot be made: "
-                f"{_cause(error)}"
+                f"{cause(error)}"
             ) from error
-
-    def _report(self, error: Exception, index: int) -> None:
-        """Log each cause once: a calculator that fails at every step would fill the log."""
-        cause = _cause(error)
-        if cause not in self._reported:
-            self._reported.add(cause)
-            log.warning(
-                "ASE calculator %r failed for system %d, which gets NaN: %s", self.calculator, index, cause
-            )
-
-
-def _compute(calculator: Any, atoms: Atoms, stress: bool) -> tuple[float, Any, Any]:
-    """Energy, forces (n, 3), and stress (3, 3) or None."""
-    if hasattr(calculator, "reset"):
-        calculator.reset()
-    atoms.calc = calculator
-    energy = float(atoms.get_potential_energy())
-    forces = atoms.get_forces(apply_constraint=False)
-    return energy, forces, atoms.get_stress(voigt=False, apply_constraint=False) if stress else None
-
-
-def _chain(numbers: list[int]) -> Atoms:
-    """One atom of each element in a row, neighbours at the sum of their covalent radii; twice, so that all touch."""
-    from ase import Atoms
-    from ase.data import covalent_radii
-
-    row = numbers * 2
-    place, places = 0.0, []
-    for left, right in zip([row[0], *row], row, strict=False):
-        place += float(covalent_radii[left] + covalent_radii[right])
-        places.append((place, 0.0, 0.0))
-    return Atoms(row, positions=places)
-
-
-def _cause(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if (
-        isinstance(error, KeyError) and text.strip("'") in NUMBERS
-    ):  # calculators look elements up in dictionaries
-        text = f"it does not know {text}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -19,7 +19,9 @@ from mlopt.core.systems import Systems
 class MloptCalculator(Calculator):
     """``atoms.calc = MloptCalculator(LennardJones(epsilon=0.0104, r0=3.82))``, in eV and angstrom.
 
-    A reduced potential's numbers are taken for eV and angstrom as they are. Stress is there for systems with a cell.
+    A reduced potential's numbers are taken for eV and angstrom as they are. Stress is there for systems with three
+    lattice vectors; others raise `PropertyNotImplementedError`, as ASE's own calculators do. Constraints are ASE's
+    business: ``atoms`` applies them to what this returns.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies", "stress"]  # noqa: RUF012  (ASE's protocol)
@@ -42,10 +44,14 @@ class MloptCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         if self.atoms is None:
             raise InputError("MloptCalculator.calculate: there are no atoms; pass some")
-        systems = Systems.from_atoms(self.atoms)
+        free = self.atoms.copy()
+        free.set_constraint()
+        systems = Systems.from_atoms(free)
         if set(system_changes) & {"numbers", "cell", "pbc"}:
             self.potential.check(systems)
-        wanted = "stress" in (properties or ())
+        wanted = (
+            "stress" in (properties or ()) and self.atoms.cell.rank == 3
+        )  # else ASE says that there is none
         found = self.potential.evaluate(systems, stress=wanted)
         energy = float(found.energy[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": found.force.numpy()}

@@ -14,7 +14,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.neighbours import Neighbours
-from mlopt.core.potential import Potential
+from mlopt.core.potential import Potential, per_volume
 from mlopt.core.systems import Systems
 
 #: pairs (n * n for n atoms) treated at once: they and what is computed from them stay in the cache, and they are
@@ -61,27 +61,26 @@ class LocalPotential(Potential):
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """Energy, force, the energy of each atom, and stress where asked for.
 
-        Stress is NaN for systems that are not periodic.
+        Stress is NaN for systems without three lattice vectors.
         """
         listed = self._listed(systems)
-        tensor = systems.cell.new_full((len(systems), 3, 3), float("nan")) if stress else None
+        virial: torch.Tensor | None = None
         if listed is False:
             row_energy, force = self._all_pairs(systems)
+            virial = _virial_of_free(systems, force) if stress else None
         elif listed is True:
             row_energy, force, virial = self.sums_of_near(systems, stress)
-            tensor = virial
         else:
             near, free = torch.nonzero(listed).flatten(), torch.nonzero(~listed).flatten()
-            e_near, f_near, virial = self.sums_of_near(systems.select(near), stress)
+            e_near, f_near, v_near = self.sums_of_near(systems.select(near), stress)
             e_free, f_free = self._all_pairs(systems.select(free))
             order = torch.cat([systems.segments.select(part)[1] for part in (near, free)]).argsort()
             row_energy = torch.cat([e_near, e_free])[order]
             force = torch.cat([f_near, f_free])[order]
-            if virial is not None and tensor is not None:
-                tensor = tensor.index_put((near,), virial)
-        if tensor is not None:
-            volume = torch.where(systems.pbc.any(-1), systems.volume, float("nan"))
-            tensor = tensor / volume[:, None, None]
+            if v_near is not None:
+                v_free = _virial_of_free(systems.select(free), f_free)
+                virial = torch.cat([v_near, v_free])[torch.cat([near, free]).argsort()]
+        tensor = None if virial is None else per_volume(virial, systems)
         return Evaluation(systems.segments.sum(row_energy), force, row_energy, tensor)
 
     def check(self, systems: Systems) -> None:
@@ -142,6 +141,15 @@ class LocalPotential(Potential):
         ]
         order = torch.cat([rows for _, _, rows in segments.buckets]).argsort()
         return torch.cat([part[0] for part in parts])[order], torch.cat([part[1] for part in parts])[order]
+
+
+def _virial_of_free(systems: Systems, force: torch.Tensor) -> torch.Tensor:
+    """dE/dstrain (n_systems, 3, 3) of free systems: minus the sum of position times force, which has no net part."""
+    total = systems.segments.sum
+    upper = {(a, b): -total(systems.pos[:, a] * force[:, b]) for a in range(3) for b in range(a, 3)}
+    return torch.stack(
+        [torch.stack([upper[min(a, b), max(a, b)] for b in range(3)], -1) for a in range(3)], -2
+    )
 
 
 def squares_of_distances(difference: torch.Tensor, start: int = 0) -> torch.Tensor:

@@ -8,7 +8,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import FromRegistry, setting
-from mlopt.core.potential import Potential
+from mlopt.core.potential import Potential, Trial
 from mlopt.core.systems import Systems
 from mlopt.core.units import REDUCED, Units
 
@@ -55,11 +55,13 @@ class SumPotential(Potential):
         parts = [term.evaluate(systems, stress=stress) for term in self.terms]
         energy, force = parts[0].energy, parts[0].force
         row_energy, tensor = parts[0].row_energy, parts[0].stress
+        smeared = any(part.zero_width is not None for part in parts)
+        widths = [part.energy if part.zero_width is None else part.zero_width for part in parts]
         for part in parts[1:]:
             energy, force = energy + part.energy, force + part.force
             row_energy = _added(row_energy, part.row_energy)
             tensor = _added(tensor, part.stress)
-        return Evaluation(energy, force, row_energy, tensor)
+        return Evaluation(energy, force, row_energy, tensor, torch.stack(widths).sum(0) if smeared else None)
 
     def species(self) -> set[int] | None:
         """Those that all terms know."""
@@ -79,6 +81,16 @@ class SumPotential(Potential):
         _ = self.units  # raises where they differ
         for term in self.terms:
             term.check(systems)
+
+    def trial(self, systems: Systems) -> Trial:
+        """What all terms spend, and all their warnings."""
+        trials = [term.trial(systems) for term in self.terms]
+        warnings = tuple(line for trial in trials for line in trial.warnings)
+        return Trial(sum(trial.calls for trial in trials), warnings)
+
+    def remarks(self) -> list[str]:
+        """Those of all terms."""
+        return [line for term in self.terms for line in term.remarks()]
 
 
 def _added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:

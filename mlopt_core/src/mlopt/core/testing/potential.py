@@ -43,11 +43,17 @@ def check_potential(
     the derivatives by autograd.
 
     Raises:
-        AssertionError: names the property, the system and by how much it is off.
+        AssertionError: names the potential, the property, the system and by how much it is off.
     """
-    limits = tolerance or PotentialTolerance()
     torch.manual_seed(seed)
     potential.check(systems)
+    try:
+        _check_all(potential, systems, tolerance or PotentialTolerance())
+    except AssertionError as error:
+        raise AssertionError(f"{type(potential).__name__}: {error}") from error
+
+
+def _check_all(potential: Potential, systems: Systems, limits: PotentialTolerance) -> None:
     _check_shapes(potential, systems)
     _check_no_mutation(potential, systems)
     _check_forces(potential, systems, limits)

@@ -24,11 +24,13 @@ from mlopt.core.random import derive, problem_keys
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
+from mlopt.core.verification import Check, Reading, check_records
 from mlopt.optimizers.hopping import local_only
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.connect import Same
 from mlopt.optimizers.paths.min_mode import Dimer
 from mlopt.optimizers.paths.network import Explorer, Found, Point
+from mlopt.optimizers.polish import readings
 from mlopt.optimizers.search import device_of, digest
 from mlopt.optimizers.starts import GivenStart, SphereStart
 
@@ -184,13 +186,17 @@ class Network(Experiment):
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """Outcome of `Network`: minima and saddles by energy; ``ends[i]``: the minima that saddle i joins, -1 unknown."""
+    """Outcome of `Network`: minima and saddles by energy; ``ends[i]``: the minima that saddle i joins, -1 unknown.
+
+    check: how the minima, and then the saddles, did when they were evaluated again.
+    """
 
     network: Network
     minima: list[Point]
     saddles: list[Point]
     ends: list[tuple[int, int]]
     found: Found
+    check: Check
     wall_s: float
 
     @classmethod
@@ -203,13 +209,28 @@ class NetworkResult:
         tops = sorted(range(len(found.saddles)), key=lambda i: found.saddles[i].energy)
         ends = [tuple(sorted(rank[end] for end in found.ends[i])) for i in tops]
         minima, saddles = [found.minima[i] for i in order], [found.saddles[i] for i in tops]
-        _verify(network, minima + saddles)
-        found.calls += len(minima) + len(saddles)
-        result = cls(network, minima, saddles, [(a, b) for a, b in ends], found, elapsed())
+        check = _verify(network, minima + saddles)
+        found.calls += check.calls + network.potential.trial(network.system.load()).calls
+        result = cls(network, minima, saddles, [(a, b) for a, b in ends], found, check, elapsed())
+        for line in [*result.warnings, *network.potential.remarks()]:
+            context.log(f"warning: {line}")
         folder = context.results()
         if folder is not None:
             result.write(folder)
         return result
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before one trusts the energies: of the potential, and of points that do not hold."""
+        lines = list(self.network.potential.trial(self.network.system.load()).warnings)
+        missed = self.check.missed
+        if missed:
+            lines.append(
+                f"{len(missed)} of {len(self.minima) + len(self.saddles)} points have another energy when they are "
+                f"evaluated again (the first: {self.check.verifications[missed[0]].reason}). They are kept, with "
+                f"`verified` false. A potential should give the same energy for the same coordinates"
+            )
+        return lines
 
     @property
     def complete(self) -> bool:
@@ -233,17 +254,27 @@ class NetworkResult:
                     "lowest_eigenvalues": list(saddle.values),
                     "fmax": saddle.fmax,
                 }
+                | self._notes(len(self.minima) + i)
             )
         return rows
+
+    def _notes(self, point: int) -> dict[str, Any]:
+        """What verification says about a point, counted over minima and then saddles, where it says anything."""
+        told = self.check.verifications[point]
+        notes: dict[str, Any] = {} if told.ok else {"verified": False}
+        if not told.ok and math.isfinite(told.energy):
+            notes["energy_again"] = told.energy
+        return notes if told.zero_width is None else notes | {"energy_zero_width": told.zero_width}
 
     def atoms(self) -> tuple[list[Atoms], list[Atoms]]:
         """Minima and saddles as ASE atoms, each with its energy in ``info``, lowest first."""
         groups = []
-        for points in (self.minima, self.saddles):
+        for points, before in ((self.minima, 0), (self.saddles, len(self.minima))):
             images = []
             for i, point in enumerate(points):
                 one = _system(self.network, [point]).to_atoms()[0]
                 one.info |= {"index": i, "energy": point.energy, "lowest_eigenvalue": point.values[0]}
+                one.info |= self._notes(before + i)
                 images.append(one)
             groups.append(images)
         return groups[0], groups[1]
@@ -265,8 +296,10 @@ class NetworkResult:
             "searches_at_saddles": self.found.hits,
             "wall_s": round(self.wall_s, 3),
             "converged": self.complete,
+            "unverified_points": len(self.check.missed),
+            "verified_within": self.check.within(self.minima[0].energy),
             "units": str(Units.of(self.network.potential.units)),
-        }
+        } | ({"warnings": self.warnings} if self.warnings else {})
 
     def write(self, folder: Path) -> None:
         """Write ``network.json``, ``minima.extxyz`` and ``saddles.extxyz``."""
@@ -274,6 +307,7 @@ class NetworkResult:
 
         minima = [
             {"minimum": i, "energy": one.energy, "fmax": one.fmax, "lowest_eigenvalues": list(one.values)}
+            | self._notes(i)
             for i, one in enumerate(self.minima)
         ]
         atomic.write_json(folder / "network.json", {"minima": minima, "saddles": self.table()})
@@ -290,18 +324,11 @@ def _system(network: Network, points: list[Point]) -> Systems:
     return base.with_pos(torch.cat([point.x for point in points]).to(base.pos))
 
 
-def _verify(network: Network, points: list[Point]) -> None:
-    """Evaluate once more.
-
-    Raises:
-        MloptError: an energy is not what was found.
-    """
+def _verify(network: Network, points: list[Point]) -> Check:
+    """Evaluate once more, from the coordinates that are stored."""
     systems = _system(network, points)
-    with torch.no_grad():
-        energies = network.potential.evaluate(systems).energy.tolist()
-    for i, (point, energy) in enumerate(zip(points, energies, strict=True)):
-        if not math.isclose(point.energy, energy, rel_tol=1e-9, abs_tol=1e-9):
-            raise MloptError(
-                f"point {i} of the network has energy {energy!r} when it is evaluated again, and had {point.energy!r}. "
-                f"A potential must give the same energy for the same coordinates."
-            )
+
+    def evaluate(indices: list[int]) -> list[Reading]:
+        return readings(AtomsLandscape(systems.select(indices), network.potential))
+
+    return check_records([point.energy for point in points], evaluate)

@@ -1,0 +1,36 @@
+"""The tables of a minima store, and how files of earlier schemas are brought up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlopt.core.errors import InputError
+
+APPLICATION = 0x6D6C6D6E  # "mlmn" in the file's header: tells our files from other SQLite files
+SCHEMA = 2
+TABLES = (
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value REAL NOT NULL)",
+    """CREATE TABLE minima (
+        id INTEGER PRIMARY KEY, potential TEXT NOT NULL, composition TEXT NOT NULL, energy REAL NOT NULL,
+        n_atoms INTEGER NOT NULL, pos BLOB NOT NULL, z BLOB NOT NULL, cell BLOB NOT NULL, pbc INTEGER NOT NULL,
+        max_force REAL NOT NULL, rms_force REAL, point_group TEXT, point_group_order INTEGER,
+        first_run TEXT NOT NULL, seed TEXT, start_index INTEGER, force_calls INTEGER, created TEXT NOT NULL,
+        notes TEXT)""",
+    "CREATE INDEX by_energy ON minima (potential, composition, energy)",
+    "CREATE TABLE hits (source TEXT PRIMARY KEY, minimum INTEGER NOT NULL REFERENCES minima (id)) WITHOUT ROWID",
+    "CREATE INDEX by_minimum ON hits (minimum)",
+)
+#: columns that later schemas have added to the table of minima; a file that lacks one gets it when it is opened
+ADDED = {"notes": "TEXT"}
+
+
+def refuse_other_formats(path: Path) -> None:
+    """Refuse a folder, and a file that is not SQLite's."""
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder: name the file for the minima in it, such as {path / 'minima.db'}."
+        )
+    if path.exists() and path.stat().st_size > 0:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\x00":
+                raise InputError(f"{path} is not a SQLite file, so not a minima store: choose another path.")

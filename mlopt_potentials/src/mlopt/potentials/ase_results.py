@@ -1,0 +1,102 @@
+"""What an ASE calculator says of one structure, read with care: numbers of the right shape, or a reason.
+
+Energies are those that the forces belong to: ``free_energy`` where the calculator offers it. A calculator that smears
+electrons extrapolates its ``energy`` to zero width, and the forces are no gradient of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Floats = NDArray[np.float64]
+
+
+class BadResultError(ValueError):
+    """A calculator returned what cannot be an energy, forces or a stress."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """energy: to which forces (n, 3) belong. zero_width: its extrapolation, the same where there is no smearing.
+
+    stress: (3, 3), or None where it was not asked for.
+    """
+
+    energy: float
+    forces: Floats
+    zero_width: float
+    stress: Floats | None = None
+
+
+def ask(calculator: Any, atoms: Atoms, stress: bool = False) -> Answer:
+    """One calculation from scratch; constraints of the atoms do not change what is returned.
+
+    Raises:
+        BadResultError: a result of a wrong kind or shape. Whatever else the calculator raises passes through.
+    """
+    if hasattr(calculator, "reset"):
+        calculator.reset()
+    atoms.calc = calculator
+    energy, zero_width = _energies(calculator, atoms)
+    n = len(atoms)
+    forces = _numbers(atoms.get_forces(apply_constraint=False), (n, 3), "forces")
+    tensor = atoms.get_stress(voigt=False, apply_constraint=False) if stress else None
+    return Answer(
+        energy, forces, zero_width, None if tensor is None else _numbers(tensor, (3, 3), "the stress")
+    )
+
+
+def _energies(calculator: Any, atoms: Atoms) -> tuple[float, float]:
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    free: float | None = None
+    if "free_energy" in (getattr(calculator, "implemented_properties", None) or ()):
+        try:
+            free = _free(atoms.get_potential_energy(force_consistent=True, apply_constraint=False))
+        except PropertyNotImplementedError:  # promised in general, and missing in this calculation
+            free = None
+    energy = _energy(atoms.get_potential_energy(apply_constraint=False))
+    if free is None:  # calculators that do not say what they implement
+        results = getattr(calculator, "results", None)
+        free = _free(results.get("free_energy") if isinstance(results, dict) else None)
+    return (energy if free is None else free), energy
+
+
+def _free(value: object) -> float | None:
+    return None if value is None else _energy(value)
+
+
+def _energy(value: object) -> float:
+    array = _plain(value, "the energy")
+    if array.size != 1:
+        raise BadResultError(f"the energy is an array of shape {array.shape}, not one number")
+    return float(array.reshape(()))
+
+
+def _numbers(value: object, shape: tuple[int, ...], name: str) -> Floats:
+    array = _plain(value, name)
+    if array.shape != shape:
+        raise BadResultError(
+            f"{name} have shape {array.shape}, not {shape}".replace("stress have", "stress has")
+        )
+    return array.astype(np.float64)
+
+
+def _plain(value: object, name: str) -> NDArray[Any]:
+    """As an array of integers or floats."""
+    if value is None:
+        raise BadResultError(f"{name}: None instead of numbers")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of unlike lengths
+        raise BadResultError(f"{name}: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise BadResultError(f"{name}: values of type {array.dtype}, not real numbers")
+    return array

@@ -1,0 +1,89 @@
+"""Trying an ASE calculator before a run: on which structure, and whether its forces belong to its energy."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlopt.core.errors import InputError
+from mlopt.potentials.ase_results import Answer, ask
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+#: calculators that know whole molecules of water only
+WATER = ("tip3p", "tip4p")
+#: root mean square displacement of a coordinate in the difference, angstrom: curvature moves the slope by some 1e-4 of
+#: itself, and energies that repeat to 1e-7 by less than what `_NOISE` allows
+_STEP = 0.01
+#: share of the forces' norm, and of 1 + |energy|, by which slope and forces may differ
+_SHARE, _NOISE = 0.01, 1e-6
+_APART = 3.0  # angstrom between molecules of water
+
+
+def trial_structure(atoms: Atoms, calculator: str) -> Atoms:
+    """The atoms themselves where they have positions; for a formula a chain of its elements, or molecules of water.
+
+    Raises:
+        InputError: water that is no sequence of whole molecules.
+    """
+    if atoms.pbc.any() or (len(atoms) and np.ptp(atoms.positions, axis=0).any()):
+        return atoms
+    if calculator in WATER:
+        return _waters(atoms.numbers.tolist(), calculator)
+    return _chain(sorted(set(atoms.numbers.tolist())))
+
+
+def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[float, float] | None:
+    """The slope of the energy along one random direction by a central difference, and what the forces say of it.
+
+    None where both agree to what noise and curvature allow, or where the difference cannot be had. Two calculations.
+    """
+    way = np.random.default_rng(0).normal(size=answer.forces.shape)
+    way /= math.sqrt(float(np.mean(way**2))) or 1.0
+    energies = []
+    for sign in (1.0, -1.0):
+        moved = atoms.copy()
+        moved.set_constraint()
+        moved.positions += sign * _STEP * way
+        try:
+            energies.append(ask(calculator, moved).energy)
+        except Exception:  # what it cannot do there says nothing about forces here
+            energies.append(math.nan)
+    slope = (energies[0] - energies[1]) / (2.0 * _STEP)
+    told = -float((answer.forces * way).sum())
+    allowed = _SHARE * float(np.linalg.norm(answer.forces)) + _NOISE * (1.0 + abs(answer.energy)) / _STEP
+    return (slope, told) if abs(slope - told) > allowed else None
+
+
+def _chain(numbers: list[int]) -> Atoms:
+    """One atom of each element in a row, neighbours at the sum of their covalent radii; twice, so that all touch."""
+    from ase import Atoms
+    from ase.data import covalent_radii
+
+    row = numbers * 2
+    place, places = 0.0, []
+    for left, right in pairwise([row[0], *row]):
+        place += float(covalent_radii[left] + covalent_radii[right])
+        places.append((place, 0.0, 0.0))
+    return Atoms(row, positions=places)
+
+
+def _waters(numbers: list[int], calculator: str) -> Atoms:
+    from ase import Atoms
+    from ase.build import molecule
+
+    if numbers != [8, 1, 1] * (len(numbers) // 3):
+        raise InputError(
+            f"the ASE calculator {calculator!r} knows water only, as whole molecules in the order O, H, H. Write the "
+            f"formula so (OH2OH2), or give a `system.file` with the atoms in this order."
+        )
+    water, row = molecule("H2O"), Atoms()
+    for k in range(len(numbers) // 3):
+        one = water.copy()
+        one.translate((_APART * k, 0.0, 0.0))
+        row += one
+    return row
