@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlopt.core.elements import NUMBERS
+from mlopt.core.quoting import one_line
 from mlopt.potentials.ase_results import BadResultError
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Failures:
 def cause(error: Exception) -> str:
     """Kind and text of an exception in one line; for one without text, where it was raised."""
     name = "a bad result" if isinstance(error, BadResultError) else type(error).__name__
-    text = " ".join(str(error).split())
+    text = one_line(error, 200)
     if isinstance(error, KeyError) and text.strip("'") in NUMBERS:
         text = f"it does not know {text}"  # calculators look elements up in dictionaries
     return f"{name}: {text or _place(error)}" if text or error.__traceback__ else name

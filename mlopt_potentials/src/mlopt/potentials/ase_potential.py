@@ -175,8 +175,8 @@ class AsePotential(Potential):
         if off is None:
             return []
         warning = (
-            f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, along a "
-            f"random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. Minimisation "
+            f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, along "
+            f"a random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. Minimisation "
             f"may stick. A calculator that smears electrons should tell its `free_energy`"
         )
         log.warning("%s", warning)
