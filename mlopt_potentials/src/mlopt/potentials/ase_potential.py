@@ -127,8 +127,8 @@ class AsePotential(Potential):
     def trial(self, systems: Systems) -> Trial:
         """Try the calculator once for each set of elements and boundaries that occurs, and once only in a process.
 
-        Systems with positions are tried as they are. Of a formula, whose start may not have been drawn yet, a chain of
-        its elements is tried. Two calculations more compare the forces with the slope of the energy.
+        Systems with positions are tried as they are. Of a formula, whose start may not have been drawn yet, a small
+        cluster of its elements is tried. Two calculations more compare the forces with the slope of the energy.
 
         Raises:
             InputError: the calculator raises, or its result is not finite.
@@ -175,9 +175,9 @@ class AsePotential(Potential):
         if off is None:
             return []
         warning = (
-            f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, along "
-            f"a random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. Minimisation "
-            f"may stick. A calculator that smears electrons should tell its `free_energy`"
+            f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, "
+            f"along a random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. "
+            f"Minimisation may stick. A calculator that smears electrons should tell its `free_energy`"
         )
         log.warning("%s", warning)
         return [warning]

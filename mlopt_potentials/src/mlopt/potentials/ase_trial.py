@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +21,13 @@ WATER = ("tip3p", "tip4p")
 _STEP = 0.01
 #: share of the forces' norm, and of 1 + |energy|, by which slope and forces may differ
 _SHARE, _NOISE = 0.01, 1e-6
+#: atoms of a trial cluster at least, and how far they are off its grid, in units of their distance
+_SMALLEST, _DISORDER = 8, 0.04
 _APART = 3.0  # angstrom between molecules of water
 
 
 def trial_structure(atoms: Atoms, calculator: str) -> Atoms:
-    """The atoms themselves where they have positions; for a formula a chain of its elements, or molecules of water.
+    """The atoms themselves where they have positions; for a formula a cluster of its elements, or molecules of water.
 
     Raises:
         InputError: water that is no sequence of whole molecules.
@@ -34,7 +36,7 @@ def trial_structure(atoms: Atoms, calculator: str) -> Atoms:
         return atoms
     if calculator in WATER:
         return _waters(atoms.numbers.tolist(), calculator)
-    return _chain(sorted(set(atoms.numbers.tolist())))
+    return _clump(sorted(set(atoms.numbers.tolist())))
 
 
 def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[float, float] | None:
@@ -59,17 +61,20 @@ def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[float, floa
     return (slope, told) if abs(slope - told) > allowed else None
 
 
-def _chain(numbers: list[int]) -> Atoms:
-    """One atom of each element in a row, neighbours at the sum of their covalent radii; twice, so that all touch."""
+def _clump(numbers: list[int]) -> Atoms:
+    """Each element twice at least, on a cubic grid with the width of the largest, a little out of order.
+
+    A chain would be simpler, but a slope across it says little about its energy.
+    """
     from ase import Atoms
     from ase.data import covalent_radii
 
-    row = numbers * 2
-    place, places = 0.0, []
-    for left, right in pairwise([row[0], *row]):
-        place += float(covalent_radii[left] + covalent_radii[right])
-        places.append((place, 0.0, 0.0))
-    return Atoms(row, positions=places)
+    n = max(_SMALLEST, 2 * len(numbers))
+    side = math.ceil(n ** (1 / 3) - 1e-9)
+    grid = np.array(list(product(range(side), repeat=3)), dtype=float)[:n]
+    grid += _DISORDER * np.random.default_rng(1).normal(size=grid.shape)
+    width = 2.0 * max(float(covalent_radii[number]) for number in numbers)
+    return Atoms([numbers[k % len(numbers)] for k in range(n)], positions=width * grid)
 
 
 def _waters(numbers: list[int], calculator: str) -> Atoms:
