@@ -142,7 +142,11 @@ def _read_npy(file: Path) -> list[NDArray[np.float64]]:
     try:
         # mapped, so that a header which claims more than the file holds allocates nothing; objects are refused
         values = np.lib.format.open_memmap(existing_file(file), mode="r")
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # the header is Python, and NumPy's reader of it raises what Python's tokenizer does
         raise InputError(f"{file}: not an npy file of numbers, or damaged: {cause(error)}") from error
     if (
         values.dtype.kind not in "fiu"
