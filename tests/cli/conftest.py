@@ -19,11 +19,13 @@ MODULE = '''
 """An experiment for tests: adds up sines, one step at a time."""
 import json, math, os, signal, time
 import numpy as np
+from pathlib import Path
 from typing import Literal
 import torch
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.experiment import Context, Experiment, Preempted
+from mlopt.core.input_file import InputFile
 from mlopt.core.plugin import Plugin, setting
 from mlopt.core.potential import Potential
 
@@ -47,6 +49,7 @@ class Sines(Experiment):
     ] = setting("no")
     sub: Sub = setting(Sub(), "a group")
     device: str = setting("cpu", "cpu or cuda")
+    source: InputFile | None = setting(None, "a file with a number to begin with")
 
     def check(self):
         if self.forbidden:
@@ -54,7 +57,8 @@ class Sines(Experiment):
 
     def run(self, context=None):
         context = context or Context()
-        total, step = torch.zeros((), dtype=torch.float64), 0
+        begin = 0.0 if self.source is None else float(Path(self.source).read_text())
+        total, step = torch.tensor(begin, dtype=torch.float64), 0
         restored = context.restored()
         if restored is not None:
             total, step = restored.tensors["total"], restored.meta["step"]

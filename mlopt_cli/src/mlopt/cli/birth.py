@@ -7,11 +7,13 @@ stays.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlopt.core import atomic, dirlock
 from mlopt.core.errors import MloptError, RunDirectoryError
+from mlopt.core.kept_files import FOLDER
 from mlopt.core.quoting import quoted
 from mlopt.core.rundir import MARKER, RunDirectory, default_path
 
@@ -82,6 +84,7 @@ def _remove(root: Path, folders: list[Path]) -> None:
     for name in _FILES:
         with contextlib.suppress(OSError):
             (root / name).unlink()
+    shutil.rmtree(root / FOLDER, ignore_errors=True)  # the folder was empty when it became ours
     _remove_empty([root / "checkpoints", root / "results", *folders])
 
 

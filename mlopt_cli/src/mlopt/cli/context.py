@@ -1,7 +1,8 @@
 """What surrounds a run of the command line: its directory, its log, signals, and a person who watches.
 
 Order inside a checkpoint: metrics are forced to the disk before the checkpoint is written, so a checkpoint never
-knows of more than the metrics do; the rows after it are cut off when the run is resumed.
+knows of more than the metrics do; the rows after it are cut off when the run is resumed. Each checkpoint carries the
+identity of its run, so that it carries on no other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mlopt.core.checkpoint import Checkpoint, save
 from mlopt.core.dirlock import timestamp
 from mlopt.core.errors import MloptError
 from mlopt.core.experiment import Context
+from mlopt.core.identity import Identity
 from mlopt.core.preemption import CheckpointClock, Preemption
 from mlopt.core.rundir import RunDirectory
 
@@ -33,6 +35,7 @@ class RunContext(Context):
         preemption: Preemption,
         clock: CheckpointClock,
         display: Display,
+        identity: Identity,
         restored: Checkpoint | None = None,
         max_minutes: float = math.inf,
     ) -> None:
@@ -40,6 +43,7 @@ class RunContext(Context):
         self._preemption = preemption
         self._clock = clock
         self._display = display
+        self._identity = identity
         self._restored = restored
         self._ends = time.monotonic() + 60.0 * max_minutes
         self._next_status = 0.0
@@ -62,7 +66,7 @@ class RunContext(Context):
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         atomic.sync(self.run.path("metrics.jsonl"))
-        save(self.run.path("checkpoints"), step, checkpoint)
+        save(self.run.path("checkpoints"), step, self._identity.seal(checkpoint))
 
     def restored(self) -> Checkpoint | None:
         return self._restored

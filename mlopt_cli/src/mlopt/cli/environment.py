@@ -7,8 +7,9 @@ import os
 import sys
 from typing import Any
 
+from mlopt.core.environment import environment
 from mlopt.core.errors import InputError
-from mlopt.core.rundir import RunDirectory, environment
+from mlopt.core.rundir import RunDirectory
 
 
 def use_threads(threads: int | None) -> None:

@@ -92,8 +92,8 @@ class LazyGroup(click.Group):
             if isinstance(error.__context__, BrokenPipeError):  # click's own answer to a reader that has left
                 return 1
             return _say(
-                f"a plugin, or a library under it, called sys.exit({error.code!r}). `mlopt plugins` says where plugins "
-                f"come from; tell its authors.",
+                f"a plugin, or a library under it, called sys.exit({error.code!r}). `mlopt plugins` says where "
+                f"plugins come from; tell its authors.",
                 1,
                 as_json,
             )

@@ -23,6 +23,8 @@ from mlopt.cli.output import not_numbers, plain
 from mlopt.core import atomic, checkpoint, config
 from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
 from mlopt.core.experiment import Experiment, Preempted
+from mlopt.core.identity import Identity
+from mlopt.core.kept_files import FOLDER, KeptFiles
 from mlopt.core.preemption import CheckpointClock, ExitCode, Preemption
 from mlopt.core.quoting import one_line, quoted
 from mlopt.core.rundir import RunDirectory
@@ -60,6 +62,7 @@ def start(
     clock = CheckpointClock(options.checkpoint_every)
     resolved = _resolved(experiment)
     environment.use_threads(options.threads)
+    files = KeptFiles.of(experiment)
     experiment.check()
     if workers.is_worker(experiment):
         return Outcome(ExitCode.OK, workers.work(experiment), {"message": "worker"})
@@ -68,10 +71,16 @@ def start(
         made = birth.make(out, name, config_resolved=resolved, config_input=config_input)
         with made.run.lock():
             context = RunContext(
-                made.run, preemption, clock, display.make(options.quiet), max_minutes=options.max_minutes
+                made.run,
+                preemption,
+                clock,
+                display.make(options.quiet),
+                Identity(resolved, files.digests),
+                max_minutes=options.max_minutes,
             )
             context.log(f"{name}: run {made.run.run_id} in {made.run.root}")
             try:
+                experiment = _reading_copies(made.run, files)
                 return _conduct(experiment, context, preemption, options)
             except InputError:
                 made.discard_if_idle()
@@ -99,20 +108,20 @@ def resume(path: str, options: Options) -> Outcome:
         summary = _finished(run)
         if summary is not None:
             return _outcome(run, summary, options, f"{run.root} is finished already; nothing was done")
-        experiment = config.load_experiment(config.read_yaml(text, source), source)
+        experiment, files, notes = _files_of(run, text, source)
         environment.use_threads(options.threads or environment.recorded_threads(run))
         experiment.check()
         environment.load_torch()
+        identity = Identity(text, files.digests)
         found = checkpoint.newest_sound(run.path("checkpoints"))
+        restored = None
+        if found:
+            required = run.checkpoints_have_identity
+            restored = identity.unseal(found[1], str(found[0]), required=required)
         context = RunContext(
-            run,
-            preemption,
-            clock,
-            display.make(options.quiet),
-            found[1] if found else None,
-            options.max_minutes,
+            run, preemption, clock, display.make(options.quiet), identity, restored, options.max_minutes
         )
-        for warning in environment.differences(run):
+        for warning in [*environment.differences(run), *notes]:
             context.log(f"warning: {warning}")
         step = -math.inf
         if found:
@@ -124,6 +133,26 @@ def resume(path: str, options: Options) -> Outcome:
             context.log("no checkpoint had been written: started from the beginning")
         run.truncate_metrics("step", step)
         return _conduct(experiment, context, preemption, options)
+
+
+def _files_of(run: RunDirectory, text: str, source: str) -> tuple[Experiment, KeptFiles, list[str]]:
+    """The experiment of a run that is resumed, reading the files that it began with; and what to say of these."""
+    folder, settings = run.path(FOLDER), config.read_yaml(text, source)
+    kept = KeptFiles.read(folder)
+    if kept is not None:
+        notes = kept.verify(folder)
+        return kept.applied(settings, folder, source), kept, notes
+    files = KeptFiles.of(config.load_experiment(settings, source))
+    files.store(folder)
+    notes = [f"no copy of {one.path} was kept: it is taken as it is now" for one in files.files]
+    return files.applied(settings, folder, source), files, notes
+
+
+def _reading_copies(run: RunDirectory, files: KeptFiles) -> Experiment:
+    """The experiment of a run that begins, with copies of its files in its directory."""
+    folder = run.path(FOLDER)
+    files.store(folder)
+    return files.applied(config.read_yaml(run.config_resolved), folder)
 
 
 def checkpoint_step(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlopt.cli import environment
 from mlopt.core import config
 from mlopt.core.experiment import Context, Experiment, Preempted
+from mlopt.core.kept_files import FOLDER, KeptFiles
 from mlopt.core.preemption import Preemption
 from mlopt.core.rundir import RunDirectory
 from mlopt.optimizers.meta import ranks
@@ -39,5 +40,7 @@ def work(experiment: Experiment) -> str:
 
 
 def described(run: RunDirectory) -> Experiment:
-    """The experiment of a run directory that the first process holds."""
-    return config.load_experiment(config.read_yaml(run.config_resolved, "config.resolved.yaml"))
+    """The experiment of a run directory that the first process holds, reading the files that it began with."""
+    settings, folder = config.read_yaml(run.config_resolved, "config.resolved.yaml"), run.path(FOLDER)
+    kept = KeptFiles.read(folder) or KeptFiles(())
+    return kept.applied(settings, folder, "config.resolved.yaml")

@@ -4,7 +4,7 @@ A reader of ``path`` sees either the whole former content or the whole new one: 
 file in the same folder, are forced to the disk, and take the name in one ``rename``; then the folder itself
 is forced to the disk. The exception is ``append_line``, for logs whose reader copes with a torn last line.
 
-Every function raises ``MloptError`` (naming the path, the cause and the remedy) instead of ``OSError``; the
+Every function that writes raises ``MloptError`` (naming the path, the cause and the remedy) instead of ``OSError``; the
 former file is then intact and the temporary one is removed.
 
 Source: the order write, fsync, rename, fsync the folder is that of the LWN article "Ensuring data reaches
@@ -19,8 +19,9 @@ import json
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from mlopt.core.errors import InputError, MloptError
 
@@ -47,15 +48,18 @@ _REMEDIES = {
 }
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace the content of ``path`` by ``data``, durably and at once, or raise ``MloptError``."""
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, private: bool = False) -> None:
+    """Replace the content of ``path`` by ``data``, durably and at once, or raise ``MloptError``.
+
+    private: readable by the user alone.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.mlopt-tmp")
     created = replaced = False
     try:
         # 0o666 lets the user's umask decide, as for every other file (tempfile would make it private).
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o666)
+        descriptor = os.open(temporary, flags, 0o600 if private else 0o666)
         created = True
         try:
             _write_all(descriptor, data)
@@ -73,13 +77,13 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
                 temporary.unlink()
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, private: bool = False) -> None:
     """Replace the content of ``path`` by ``text`` in UTF-8, or raise ``MloptError``."""
     # A path from the file system may hold undecodable bytes; losing one character beats losing the file.
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"), private=private)
 
 
-def write_json(path: str | os.PathLike[str], value: JSON) -> None:
+def write_json(path: str | os.PathLike[str], value: JSON, *, private: bool = False) -> None:
     """Replace the content of ``path`` by ``value`` as indented JSON.
 
     Raises ``InputError`` for what JSON cannot hold (NaN and infinity too: other programs read these files),
@@ -89,7 +93,7 @@ def write_json(path: str | os.PathLike[str], value: JSON) -> None:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: this is not JSON data: {error}. Convert it before writing.") from error
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", private=private)
 
 
 def append_line(path: str | os.PathLike[str], text: str) -> None:
@@ -131,6 +135,27 @@ def sync(path: str | os.PathLike[str]) -> None:
         raise _write_error(Path(path), 0, error) from error
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read. Raises ``OSError`` for anything that is no file, and never waits, as a pipe would."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", os.fspath(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file as `open_regular` opens it."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:

@@ -47,6 +47,7 @@ _HEADER = re.compile(
     rb"mlopt checkpoint\n(format ([0-9]{1,9})\nbytes ([0-9]{1,18})\n)sha256 ([0-9a-f]{64})\n"
 )
 _LONGEST_HEADER = 256
+_INSTEAD = " Use an older checkpoint (`mlopt resume` takes the newest sound one by itself)."
 _NAME = re.compile(r"step-([0-9]{12,})\.ckpt")
 
 # Stored as they are. All others travel as bytes plus the name of their dtype, since what safetensors knows
@@ -101,7 +102,7 @@ def save(folder: str | os.PathLike[str], step: int, checkpoint: Checkpoint, keep
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint, or raise ``CheckpointError`` (path, fault, remedy) if a byte is not as written."""
     try:
-        data = Path(path).read_bytes()
+        data = atomic.read_bytes(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror or error}") from error
     return loads(data, str(path))
@@ -120,8 +121,11 @@ def newest_sound(folder: str | os.PathLike[str]) -> tuple[Path, Checkpoint, list
         except CheckpointError as error:
             skipped.append(str(error))
     if skipped:
-        faults = "\n  ".join(skipped)
-        raise CheckpointError(f"{folder}: none of the {len(skipped)} checkpoints can be used:\n  {faults}")
+        faults = "\n  ".join(fault.removesuffix(_INSTEAD) for fault in skipped)
+        raise CheckpointError(
+            f"{folder}: none of the {len(skipped)} checkpoints can be used:\n  {faults}\nRestore one from a backup. "
+            f"Without one, move them all out of the folder: `mlopt resume` then begins the run anew."
+        )
     return None
 
 
@@ -197,13 +201,12 @@ def _header(version: int, payload: bytes) -> bytes:
 
 def _verify(data: bytes, source: str) -> tuple[int, bytes]:
     """Return format version and payload of an undamaged file that this mlopt can read."""
-    instead = "Use an older checkpoint (`mlopt resume` takes the newest sound one by itself)."
     header = _HEADER.match(data[:_LONGEST_HEADER])
     if header is None:
         if len(data) < _LONGEST_HEADER and _MAGIC.startswith(data[: len(_MAGIC)]):
-            raise CheckpointError(f"{source}: truncated: only {len(data)} bytes are left. {instead}")
+            raise CheckpointError(f"{source}: truncated: only {len(data)} bytes are left.{_INSTEAD}")
         if data.startswith(_MAGIC):
-            raise CheckpointError(f"{source}: altered: its header is damaged. {instead}")
+            raise CheckpointError(f"{source}: altered: its header is damaged.{_INSTEAD}")
         raise CheckpointError(
             f"{source}: not an mlopt checkpoint (it does not begin with {_MAGIC.decode().strip()!r})"
         )
@@ -211,12 +214,12 @@ def _verify(data: bytes, source: str) -> tuple[int, bytes]:
     payload = data[header.end() :]
     if len(payload) < int(declared):
         raise CheckpointError(
-            f"{source}: truncated: {len(payload)} of {int(declared)} bytes of the payload are left. {instead}"
+            f"{source}: truncated: {len(payload)} of {int(declared)} bytes of the payload are left.{_INSTEAD}"
         )
     digest = hashlib.sha256(described)
     digest.update(payload)
     if digest.hexdigest().encode("ascii") != expected or len(payload) != int(declared):
-        raise CheckpointError(f"{source}: altered: its SHA-256 is not the one it was written with. {instead}")
+        raise CheckpointError(f"{source}: altered: its SHA-256 is not the one it was written with.{_INSTEAD}")
     if int(version) > FORMAT_VERSION:
         raise CheckpointError(
             f"{source}: written by a newer mlopt (checkpoint format {int(version)}, this one reads up to"
@@ -266,7 +269,7 @@ def _prune(folder: Path, written: Path, keep: int) -> None:
 
 def _is_sound(path: Path) -> bool:
     try:
-        _verify(path.read_bytes(), str(path))
+        _verify(atomic.read_bytes(path), str(path))
     except (OSError, CheckpointError):
         return False
     return True

@@ -5,12 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
+from pydantic import AfterValidator
+
+from mlopt.core.input_file import Reads, absolute_entry
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
 from mlopt.core.units import Units
+
+#: a state in a configuration: what `Model.state` takes; its entry ``file``, if it has one, names a file
+ModelState: TypeAlias = Annotated[dict[str, Any], AfterValidator(absolute_entry("file")), Reads(key="file")]
 
 
 class Model(Plugin):

@@ -16,16 +16,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
 from mlopt.core import registry
 from mlopt.core.errors import ConfigError, PluginError
+from mlopt.core.input_file import Copy
 from mlopt.core.quoting import one_line, quoted
 
 _REQUIRED: Any = ...
+
+Mark = TypeVar("Mark")
 
 
 def setting(default: Any = _REQUIRED, doc: str = "", *, unit: str = "", **limits: Any) -> Any:
@@ -47,7 +50,12 @@ class Plugin(BaseModel):
         unknown = [name for name in values if name not in type(self).model_fields]
         if unknown:
             raise ConfigError([unknown_key(unknown[0], list(type(self).model_fields), type(self).__name__)])
-        return self.model_copy(update=values)
+        copied = self.model_copy(update=values)
+        for derived in set(vars(copied)) - set(
+            type(self).model_fields
+        ):  # what followed from the old settings
+            del vars(copied)[derived]
+        return copied
 
     def config(self) -> dict[str, Any]:
         """The settings as plain data, nested plugins with their ``name``: what a resolved configuration shows."""
@@ -56,21 +64,21 @@ class Plugin(BaseModel):
 
 def _plain(value: Any, field: Any = None) -> Any:
     if isinstance(value, Plugin):
-        marker = _marker(field)
+        marker = mark_of(field, FromRegistry)
         name = registry.name_of(marker.kind, type(value)) if marker else None
         return ({"name": name or type(value).__name__} if marker else {}) | value.config()
     if isinstance(value, Mapping):
         return {str(key): _plain(item, field) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, field) for item in value]
-    return value
+    return value.original if isinstance(value, Copy) else value
 
 
-def _marker(field: Any) -> FromRegistry | None:
-    """The mark of a field that holds a plugin, or several, as in ``list[Annotated[Potential, FromRegistry(...)]]``."""
+def mark_of(field: Any, kind: type[Mark]) -> Mark | None:
+    """The mark of that kind of a field, at any depth, as in ``list[Annotated[Potential, FromRegistry(...)]]``."""
     parts = (*getattr(field, "metadata", ()), *get_args(getattr(field, "annotation", field)))
     for part in parts:
-        found = part if isinstance(part, FromRegistry) else _marker(part) if get_args(part) else None
+        found = part if isinstance(part, kind) else mark_of(part, kind) if get_args(part) else None
         if found is not None:
             return found
     return None
@@ -166,7 +174,7 @@ def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> 
             settings = settings.get(part, {}) if isinstance(settings, Mapping) else {}
         if field is None:
             break
-        marker = _marker(field)
+        marker = mark_of(field, FromRegistry)
         name = settings.get("name") if isinstance(settings, Mapping) else None
         if marker and isinstance(name, str):
             cls = registry.load(marker.kind, name)

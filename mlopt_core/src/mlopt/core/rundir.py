@@ -1,7 +1,7 @@
 """A run directory: everything that one run wrote, in one folder that mlopt can prove to be its own.
 
     config.input.yaml  config.resolved.yaml  env.json  log.txt  metrics.jsonl  STATUS.json  report.html
-    checkpoints/  results/  .mlopt-run  lock
+    inputs/  checkpoints/  results/  .mlopt-run  lock
 
 Invariant: a folder is ours exactly if it holds the marker ``.mlopt-run``; mlopt writes into no other folder
 that is not empty. Invariant: one process writes at a time, the one that holds ``lock``. The kernel frees that
@@ -14,16 +14,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import re
 import secrets
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -32,6 +28,7 @@ from pathlib import Path
 from mlopt.core import atomic, dirlock
 from mlopt.core.atomic import JSON
 from mlopt.core.dirlock import timestamp
+from mlopt.core.environment import environment
 from mlopt.core.errors import RunDirectoryError
 from mlopt.core.quoting import quoted
 
@@ -41,9 +38,6 @@ MARKER = ".mlopt-run"
 STATES = ("running", "finished", "failed", "preempted", "interrupted", "not-converged", "killed")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_MLOPT = ("mlopt-core", "mlopt-potentials", "mlopt-optimizers", "mlopt-cli")
-_DISTRIBUTIONS = (*_MLOPT, "torch", "numpy", "scipy", "ase", "vesin", "numba", "safetensors")
-_ENVIRONMENT_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
 @dataclass(frozen=True)
@@ -90,6 +84,7 @@ class RunDirectory:
             "run_id": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
             "created": timestamp(),
             "config_sha256": digest(config_resolved),
+            "checkpoints_have_identity": True,  # those of runs that were begun earlier do not
             # The texts are kept here as well: the marker is written at once, so it can restore a half-made
             # directory, and it can show what was changed when config.resolved.yaml has been edited.
             "config_resolved": config_resolved,
@@ -146,6 +141,11 @@ class RunDirectory:
         """The resolved configuration (YAML) that the run was made with."""
         return str(self._marker["config_resolved"])
 
+    @property
+    def checkpoints_have_identity(self) -> bool:
+        """Whether each checkpoint of this run says which run it belongs to, see `mlopt.core.identity`."""
+        return bool(self._marker.get("checkpoints_have_identity", False))
+
     def check_config(self, config_resolved: str) -> None:
         """Refuse to go on with another configuration than that of the run; show what differs."""
         if digest(config_resolved) == self.config_digest:
@@ -187,7 +187,7 @@ class RunDirectory:
         """Hold the run directory; another process gets a ``RunDirectoryError``: who holds it, since when."""
         with dirlock.hold(self.root):
             self._started = timestamp()
-            atomic.remove_leftovers(self.root)
+            self._sweep()
             self._restore()
             yield self
 
@@ -257,6 +257,13 @@ class RunDirectory:
             atomic.write_bytes(path, b"".join(kept))
         return len(lines) - len(kept)
 
+    def _sweep(self) -> None:
+        """Remove the temporary files that a killed process left, wherever in the directory."""
+        atomic.remove_leftovers(self.root)
+        for name in ("inputs", "checkpoints", "results"):
+            for folder, _, _ in os.walk(self.root / name):  # follows no links
+                atomic.remove_leftovers(folder)
+
     def _restore(self) -> None:
         """Make what a kill during ``create`` left unmade; nothing that exists is touched."""
         for folder in ("checkpoints", "results"):
@@ -270,7 +277,7 @@ class RunDirectory:
             if not (self.root / name).exists():
                 atomic.write_text(self.root / name, str(self._marker[key]))
         if not (self.root / "env.json").exists():
-            atomic.write_json(self.root / "env.json", environment())
+            atomic.write_json(self.root / "env.json", environment(), private=True)
 
 
 def default_path(name: str, base: str | os.PathLike[str] = "runs") -> Path:
@@ -297,44 +304,6 @@ def default_path(name: str, base: str | os.PathLike[str] = "runs") -> Path:
 def digest(text: str) -> str:
     """Return the SHA-256 of a configuration text."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
-
-
-def environment() -> dict[str, JSON]:
-    """Describe the program and the machine for env.json: what a result may depend on, and no secrets.
-
-    Of the environment variables only those that set threads and devices are read. Imports neither torch nor
-    numpy.
-    """
-    versions: dict[str, str | None] = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    torch = sys.modules.get("torch")
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "hostname": socket.gethostname(),
-        "cpu_count": os.cpu_count(),
-        "torch_threads": None if torch is None else torch.get_num_threads(),
-        "argv": list(sys.argv),
-        "environment": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of mlopt's own checkout; None for an installed mlopt."""
-    here = Path(__file__)
-    git = ["git", "-C", str(here.parent)]
-    try:
-        for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:

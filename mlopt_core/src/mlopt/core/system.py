@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError
+from mlopt.core.input_file import InputFile
 from mlopt.core.plugin import Plugin, setting
 from mlopt.core.systems import Systems
 
@@ -18,7 +20,9 @@ class SystemSpec(Plugin):
     """Either ``cluster`` or ``file``."""
 
     cluster: str | None = setting(None, "formula of a free cluster, such as Ar38 or Ag32Au6")
-    file: str | None = setting(None, "structure file: extxyz, xyz, cif, POSCAR, traj, eOn con, ASE json")
+    file: InputFile | None = setting(
+        None, "structure file: extxyz, xyz, cif, POSCAR, traj, eOn con, ASE json"
+    )
     index: int = setting(-1, "which structure of the file; -1 is the last")
     separate: bool = setting(False, "nudge coincident atoms apart instead of refusing them")
 
@@ -32,12 +36,6 @@ class SystemSpec(Plugin):
                 raise PydanticCustomError("formula", "{message}", {"message": str(error)}) from error
         return value
 
-    @field_validator("file")
-    @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        # a run may be resumed from another folder
-        return None if value is None else str(Path(value).expanduser().absolute())
-
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.cluster is None) == (self.file is None):
@@ -48,11 +46,16 @@ class SystemSpec(Plugin):
         return self
 
     def load(self) -> Systems:
-        """The system, as a batch of one, in float64.
+        """The system, as a batch of one, in float64. A file is read once, however often this is called.
 
         Raises:
             InputError: the file cannot be read, or what it holds is no sound structure.
         """
+        return self.loaded
+
+    @cached_property
+    def loaded(self) -> Systems:
+        """See `load`."""
         if self.cluster is not None:
             return Systems.cluster(parse_formula(self.cluster))
         from mlopt.core.structure_files import read_structure

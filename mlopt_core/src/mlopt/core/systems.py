@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Systems:
     """Atomic configurations, batched.
 

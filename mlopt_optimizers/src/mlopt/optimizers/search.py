@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import field_validator
-
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.driver import Driver
 from mlopt.core.engine import EngineName, choose_engine
 from mlopt.core.errors import CheckpointError, InputError
 from mlopt.core.experiment import Context, Experiment, Preempted
+from mlopt.core.input_file import AbsolutePath
 from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
@@ -70,13 +69,9 @@ class MinimaSettings(Plugin):
     distance_tolerance: float = setting(
         0.05, "largest displacement between atoms of equal minima", unit="length", gt=0
     )
-    database: str | None = setting(None, "a minima store that this run adds to; several runs can share one")
-
-    @field_validator("database")
-    @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        # a run may be resumed from another folder
-        return None if value is None else str(Path(value).expanduser().absolute())
+    database: AbsolutePath | None = setting(
+        None, "a minima store that this run adds to; several runs can share one"
+    )
 
     def check(self) -> None:
         """Refuse a database that this run could not add to in the end; creates none."""
@@ -154,7 +149,8 @@ class Search(Experiment):
 
         context = context or Context()
         began = time.monotonic()
-        systems = self._systems()
+        system = self.system.load()
+        systems = self._systems(system)
         ids = torch.arange(self.starts, device=systems.pos.device)
         landscape = AtomsLandscape(systems, self.potential)
         driver = Driver(
@@ -162,7 +158,7 @@ class Search(Experiment):
         )
         key = problem_keys(self.seed, ids)
         progress = driver.begin(self._starts(systems, landscape.diameter, key), key)
-        identity = digest(self.system.load())
+        identity = digest(system)
         spent = 0.0
         restored = context.restored()
         if restored is not None:
@@ -209,8 +205,7 @@ class Search(Experiment):
             )
         return stop
 
-    def _systems(self) -> Systems:
-        system = self.system.load()
+    def _systems(self, system: Systems) -> Systems:
         self.potential.check(system)
         return system.repeat(self.starts).to(device_of(self.device), getattr(torch, self.dtype))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
-from pydantic import PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.input_file import Reads, absolute_entry
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.core.potential import Potential, Trial
@@ -27,6 +28,12 @@ log = logging.getLogger(__name__)
 CALCULATORS = ("eam", "emt", "lj", "morse", "tip3p", "tip4p")
 
 
+#: of the calculators above only `eam` reads a file
+Parameters: TypeAlias = Annotated[
+    dict[str, Any], AfterValidator(absolute_entry("potential")), Reads(key="potential")
+]
+
+
 class AsePotential(Potential):
     """An ASE calculator, named in a configuration or given in Python: ``AsePotential.wrap(EMT())``.
 
@@ -39,7 +46,7 @@ class AsePotential(Potential):
     differentiable = False
 
     calculator: str = setting(doc="name of the calculator in ASE: " + ", ".join(CALCULATORS))
-    parameters: dict[str, Any] = setting({}, "what the calculator's constructor takes")
+    parameters: Parameters = setting({}, "what the calculator's constructor takes")
 
     _given: Any = PrivateAttr(default=None)
     _failures: Failures = PrivateAttr(default_factory=Failures)

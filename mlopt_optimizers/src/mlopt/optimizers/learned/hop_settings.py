@@ -17,7 +17,7 @@ from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
 from mlopt.optimizers.hopping import Hopping
 from mlopt.optimizers.learned.hop_network import MessagePart, first_theta, size_of
 from mlopt.optimizers.learned.messages import layer_of
-from mlopt.optimizers.learned.weights import load_theta, read_card, settled
+from mlopt.optimizers.learned.weights import Weights, load_theta, read_card, settled
 from mlopt.optimizers.moves import Exchange, Restart
 
 _NAME = "learned-hopping"
@@ -28,7 +28,7 @@ _RARE, _RAREST = 0.02, 0.001
 class HopSettings(Hopping):
     """Settings and theta of `mlopt.optimizers.learned.hop.LearnedHopping`."""
 
-    weights: str | None = setting(
+    weights: Weights | None = setting(
         None,
         "name of weights that ship, or a file with weights; none: those of `theta`, or where training starts",
     )

@@ -23,7 +23,7 @@ from mlopt.optimizers.kernels import network as network_kernels
 from mlopt.optimizers.learned import equivariant
 from mlopt.optimizers.learned.inputs import Inputs, Seen
 from mlopt.optimizers.learned.network import ALPHA, Layout, by_component
-from mlopt.optimizers.learned.weights import load_theta, read_card, save_weights, settled, shipped
+from mlopt.optimizers.learned.weights import Weights, load_theta, read_card, save_weights, settled, shipped
 
 #: radial functions by a series up to this cutoff: see `mlopt.optimizers.kernels.radial`
 _SHORT = 2.6
@@ -70,7 +70,7 @@ class Learned(Inputs, Optimizer):
 
     wanders: ClassVar[bool] = True
 
-    weights: str | None = setting(None, "name of weights that ship, or a file with weights")
+    weights: Weights | None = setting(None, "name of weights that ship, or a file with weights")
     theta: Any = setting(None, "the weights themselves, from Python instead of `weights`")
 
     @model_validator(mode="before")
@@ -288,7 +288,7 @@ def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
 class LearnedFamily(Inputs, Learnable):
     """The learned optimizers of given inputs: theta is the weights of the network, alpha, beta and gamma."""
 
-    weights: str | None = setting(
+    weights: Weights | None = setting(
         None,
         "name of weights that ship, or a file, where training starts; they bring their settings; none: at random",
     )

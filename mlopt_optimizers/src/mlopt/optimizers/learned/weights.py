@@ -13,10 +13,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from mlopt.core.atomic import write_bytes, write_text
 from mlopt.core.errors import InputError
+from mlopt.core.input_file import Reads
 from mlopt.core.lazy import torch
 from mlopt.core.quoting import one_line, quoted
 
@@ -110,6 +111,10 @@ def path_of(weights: str) -> Path:
     if not path.is_file():
         raise InputError(f"weights: there is no file {weights}")
     return path
+
+
+#: a setting that is the name of weights that ship, or a file with weights
+Weights: TypeAlias = Annotated[str, Reads(beside=".json", find=path_of)]
 
 
 def settled(weights: str) -> str:

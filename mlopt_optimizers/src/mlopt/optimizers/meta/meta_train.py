@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import field_validator
-
 from mlopt.core.checkpoint import Checkpoint, dumps, loads
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.experiment import Context, Experiment, Preempted
+from mlopt.core.input_file import InputFile
 from mlopt.core.lazy import torch
 from mlopt.core.meta import MetaState, MetaTrainer, Task
 from mlopt.core.plugin import FromRegistry, setting
@@ -39,7 +38,7 @@ class MetaTrain(Experiment):
         "which parameters training ends with: the last, or those whose held-out loss was lowest; these are then judged "
         "once more, on starts by which nobody has chosen",
     )
-    theta: str | None = setting(
+    theta: InputFile | None = setting(
         None, "parameters to start from: a `theta.safetensors` of an earlier training"
     )
     seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
@@ -63,12 +62,6 @@ class MetaTrain(Experiment):
         """Where training starts: (p,) float64, from the file or from the task. Raises InputError as `check`."""
         theta = self.task.theta
         return theta if self.theta is None else load_theta(Path(self.theta), theta.numel())
-
-    @field_validator("theta")
-    @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        # a run may be resumed from another folder
-        return None if value is None else str(Path(value).expanduser().absolute())
 
     def run(self, context: Context | None = None) -> MetaTrained:
         """Train, and write results where ``context`` has a place for them.

@@ -14,7 +14,7 @@ from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.external import ExternalOptimizer
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
-from mlopt.core.model import Model
+from mlopt.core.model import Model, ModelState
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import problem_keys
@@ -43,8 +43,8 @@ class Path(Experiment):
     """
 
     model: Annotated[Model, FromRegistry("model")] = setting(..., "the system and its energy")
-    initial: dict[str, Any] = setting(..., "the minimum at which the path begins: a state of the model")
-    final: dict[str, Any] = setting(..., "the minimum at which it ends")
+    initial: ModelState = setting(..., "the minimum at which the path begins: a state of the model")
+    final: ModelState = setting(..., "the minimum at which it ends")
     ends: Ends = setting(Ends(), "how the two are relaxed")
     start: PathStart = setting(PathStart(), "where the images are at first")
     band: BandSettings = setting(BandSettings(), "images, and what ties them")

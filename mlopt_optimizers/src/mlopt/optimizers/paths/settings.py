@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
+from mlopt.core.input_file import InputFile
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
+from mlopt.core.model import ModelState
 from mlopt.core.plugin import Plugin, setting
 from mlopt.optimizers.paths.band import Band
 from mlopt.optimizers.paths.springs import ConstantSpring, EnergyWeightedSpring, Spring
@@ -24,8 +26,8 @@ class PathStart(Plugin):
     axis: list[float] | None = setting(
         None, "about which spins turn that point to opposite sides", min_length=3, max_length=3
     )
-    keys: list[dict[str, Any]] = setting([], "states that the path goes through, in order")
-    file: str | None = setting(None, "a file with the whole path, ends included")
+    keys: list[ModelState] = setting([], "states that the path goes through, in order")
+    file: InputFile | None = setting(None, "a file with the whole path, ends included")
     disturbance: float = setting(0.0, "random displacement of the images, in lengths of the path", ge=0)
 
     @model_validator(mode="after")

@@ -1,0 +1,117 @@
+"""A checkpoint carries on the run that it belongs to, and no other; runs of older versions still go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlopt.core import checkpoint
+from mlopt.core.checkpoint import Checkpoint
+from mlopt.core.identity import KEY, Identity
+from mlopt.core.rundir import RunDirectory
+
+OLD = Path(__file__).with_name("old_runs")
+SEARCH = """
+experiment: search
+system: {cluster: Ar4}
+potential: lennard-jones
+optimizer: {name: basin-hopping, temperature: 0.8}
+starts: 2
+budget: {force_calls: 60}
+engine: eager
+"""
+OTHER = {
+    "seed": ("seed=1", "(seed: 1 there, 0 here)"),
+    "temperature": ("optimizer.temperature=0.5", "(optimizer.temperature: 0.5 there, 0.8 here)"),
+    "potential": ("potential={name: morse, rho0: 6.0}", "potential.name: morse there, lennard-jones here"),
+    "shape": ("starts=3", "(starts: 3 there, 2 here)"),
+}
+
+
+def replace_checkpoints(source: Path, target: Path) -> None:
+    shutil.rmtree(target / "checkpoints")
+    shutil.copytree(source / "checkpoints", target / "checkpoints")
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_a_checkpoint_of_another_run(mlopt, here, quick, kind):
+    assignment, words = OTHER[kind]
+    (here / "mine.yaml").write_text(SEARCH)
+    assert mlopt("run", "mine.yaml", "--out", "x", "--max-minutes", "1e-9").code == 75
+    other = mlopt("run", "mine.yaml", "--out", "y", "--max-minutes", "1e-9", "-s", assignment)
+    assert other.code == 75, other.err
+    replace_checkpoints(here / "y", here / "x")
+    before = (here / "x" / "metrics.jsonl").read_bytes()
+    told = mlopt("resume", "x")
+    assert told.code == 2 and "written by a run with another configuration" in told.err
+    assert words in told.err and "Only a checkpoint of this run can carry it on" in told.err, told.err
+    assert (here / "x" / "metrics.jsonl").read_bytes() == before
+
+
+def test_every_kind_of_run(mlopt, here, plugins, quick):
+    """It is the surroundings of a run that write and compare: an experiment cannot forget it."""
+    (here / "mine.yaml").write_text("experiment: sines\nsteps: 6\ntrouble: signal\n")
+    mlopt("run", "mine.yaml", "--out", "x")
+    mlopt("run", "mine.yaml", "--out", "y", "-s", "steps=7")
+    (newest,) = (here / "x" / "checkpoints").iterdir()
+    assert checkpoint.load(newest).meta[KEY]["config"] == (here / "x/config.resolved.yaml").read_text()
+    replace_checkpoints(here / "y", here / "x")
+    assert "(steps: 7 there, 6 here)" in mlopt("resume", "x").err
+
+
+def test_the_same_configuration_is_no_other(mlopt, here, plugins, quick):
+    (here / "mine.yaml").write_text("experiment: sines\nsteps: 6\ntrouble: signal\n")
+    mlopt("run", "mine.yaml", "--out", "x")
+    mlopt("run", "mine.yaml", "--out", "y")
+    replace_checkpoints(here / "y", here / "x")
+    assert mlopt("resume", "x", "--threads", "1", "--checkpoint-every", "1", "--max-minutes", "9").code == 0
+
+
+def test_a_checkpoint_without_identity(mlopt, here, plugins, quick):
+    """As an older version wrote it: refused where the run is new, for it cannot be of this run."""
+    (here / "mine.yaml").write_text("experiment: sines\nsteps: 6\ntrouble: signal\n")
+    mlopt("run", "mine.yaml", "--out", "x")
+    (newest,) = (here / "x" / "checkpoints").iterdir()
+    kept = checkpoint.load(newest)
+    del kept.meta[KEY]
+    newest.write_bytes(checkpoint.dumps(kept))
+    told = mlopt("resume", "x")
+    assert told.code == 2 and "does not say which run it belongs to" in told.err
+    newest.unlink()
+    assert mlopt("resume", "x").code == 0
+
+
+def test_a_long_configuration_keeps_its_digest_alone():
+    long, other = (f"experiment: x\nlist: {[seed] * 40_000}\n" for seed in (1, 2))
+    sealed = Identity(long).seal(Checkpoint({}, {"step": 1}))
+    assert "config" not in sealed.meta[KEY]
+    assert Identity(long).unseal(sealed, "c").meta == {"step": 1}
+    with pytest.raises(Exception, match=r"c: written by a run with another configuration\. Only"):
+        Identity(other).unseal(sealed, "c")
+
+
+@pytest.mark.parametrize("kind", ["search", "contest"])
+def test_a_run_of_an_older_version_goes_on(mlopt, here, quick, kind):
+    """Begun, and stopped in the middle, before checkpoints had an identity and runs kept their files."""
+    shutil.copytree(OLD / kind, here / "x")
+    shutil.copy(OLD / "start.extxyz", here)
+    marker = json.loads((here / "x" / "marker.json").read_text())
+    text = marker["config_resolved"].replace("{folder}", str(here))
+    marker |= {"config_resolved": text, "config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    (here / "x" / "marker.json").unlink()
+    (here / "x" / ".mlopt-run").write_text(json.dumps(marker))
+    begun = len((here / "x" / "metrics.jsonl").read_text().splitlines())
+    told = mlopt("resume", "x", "--max-minutes", "1e-9")
+    assert told.code == 75 and "resumed from step-" in told.err, told.err
+    assert ("no copy of" in told.err) == (kind == "search")
+    told = mlopt("resume", "x", "--json")
+    assert told.code == 0, told.err
+    assert RunDirectory.open(here / "x").read_status().state == "finished"
+    assert len((here / "x" / "metrics.jsonl").read_text().splitlines()) >= begun
+    summary = json.loads(told.out)
+    lowest = summary["best_energy"] if kind == "search" else summary["rows"][1]["min"]
+    assert lowest == pytest.approx(-16.505384, abs=1e-5)
