@@ -204,3 +204,57 @@ def test_a_refused_run_leaves_no_copy(mlopt, here, plugins, quick):
     (here / "mine.yaml").write_text("experiment: sines\nsource: number\ntrouble: 'no'\nforbidden: true\n")
     assert mlopt("run", "mine.yaml", "--out", "x").code == 2
     assert not (here / "x").exists()
+
+
+def test_weights_that_ship_are_compared_alone(mlopt, files):
+    (files / "mine.yaml").write_text(SEARCH.replace("fire", "{name: learned, weights: lj-small}"))
+    assert mlopt("run", "mine.yaml", "--out", "x", "--max-minutes", "1e-9").code == 75
+    listed = files / "x" / "inputs" / "inputs.json"
+    told = json.loads(listed.read_text())
+    assert [(one["place"], one["copy"] is None) for one in told["files"]] == [
+        ("system.file", False),
+        ("optimizer.weights", True),
+        ("optimizer.weights", True),
+    ]
+    other = "0" * 64
+    listed.write_text(listed.read_text().replace(told["files"][1]["sha256"], other))
+    refused = mlopt("resume", "x")
+    assert refused.code == 2 and "lj-small.safetensors has changed since the run began" in refused.err
+    assert (
+        f"it ships with mlopt, or is larger than 268,435,456 bytes. Put back the file with the SHA-256 {other}"
+        in (refused.err)
+    )
+
+
+def test_a_file_that_changes_while_the_run_starts(files):
+    from mlopt.core.errors import InputError
+    from mlopt.core.kept_files import KeptFiles
+    from mlopt.core.plugin import build
+    from mlopt.optimizers.search import Search
+
+    settings = read_yaml(SEARCH)
+    del settings["experiment"]
+    found = KeptFiles.of(build(Search, settings))
+    (files / "start.extxyz").write_text("1\n\nAr 0 0 0\n")
+    with pytest.raises(
+        InputError, match=r"`system\.file`: .*start\.extxyz changed while the run was starting"
+    ):
+        found.store(files / "inputs")
+
+
+def test_a_file_of_a_calculator(files):
+    """The potential file of an `eam` is one that a run reads; relative paths hold wherever it is resumed."""
+    from mlopt.core.kept_files import KeptFiles, over_files
+    from mlopt.core.plugin import build
+    from mlopt.optimizers.search import Search
+
+    (files / "Cu.eam.alloy").write_text("not read here")
+    settings = read_yaml(SEARCH) | {
+        "potential": {"name": "ase", "calculator": "eam", "parameters": {"potential": "Cu.eam.alloy"}}
+    }
+    del settings["experiment"]
+    search = build(Search, settings)
+    assert KeptFiles.of(search).digests.keys() == {"system.file", "potential.parameters.potential"}
+    seen = []
+    same = over_files(search, lambda place, value, reads: seen.append((place, value)) or value)
+    assert same is search and seen[1][1] == str(files / "Cu.eam.alloy")

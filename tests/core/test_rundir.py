@@ -446,32 +446,6 @@ def test_a_changed_configuration_is_shown_and_refused(run: RunDirectory) -> None
         run.check_config(CONFIG.rstrip("\n"))
 
 
-def test_the_environment_is_described_without_secrets(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "planted-secret")
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    described = rundir.environment()
-    assert "planted-secret" not in json.dumps(described)
-    assert described["environment"]["OMP_NUM_THREADS"] == "3"
-    assert set(described["environment"]) <= {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"}
-    stored = json.loads((run.root / "env.json").read_text())
-    assert stored["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert stored["versions"]["torch"] and stored["versions"]["numpy"]
-
-
-def test_the_environment_asks_torch_only_if_it_is_there() -> None:
-    code = (
-        "import sys; from mlopt.core import rundir\n"
-        "print(rundir.environment()['torch_threads'], 'torch' in sys.modules, 'numpy' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.stdout == "None False False\n", done.stderr
-    import torch
-
-    assert rundir.environment()["torch_threads"] == torch.get_num_threads()
-
-
 # --- metrics ----------------------------------------------------------------------------------------------
 
 

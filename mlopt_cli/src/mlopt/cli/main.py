@@ -91,8 +91,10 @@ class LazyGroup(click.Group):
         except SystemExit as error:
             if isinstance(error.__context__, BrokenPipeError):  # click's own answer to a reader that has left
                 return 1
+            from mlopt.core.quoting import quoted
+
             return _say(
-                f"a plugin, or a library under it, called sys.exit({error.code!r}). `mlopt plugins` says where "
+                f"a plugin, or a library under it, called sys.exit({quoted(error.code)}). `mlopt plugins` says where "
                 f"plugins come from; tell its authors.",
                 1,
                 as_json,

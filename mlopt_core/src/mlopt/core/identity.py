@@ -10,6 +10,7 @@ from typing import Any
 from mlopt.core import config
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.errors import MloptError, RunDirectoryError
+from mlopt.core.quoting import one_line
 
 #: the entry of a checkpoint's ``meta`` that is not the experiment's
 KEY = "mlopt run"
@@ -100,7 +101,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
-    return str(values[name])[:60] if name in values else "not set"
+    return one_line(values[name], 60) if name in values else "not set"
 
 
 def _digest(text: str) -> str:
