@@ -141,6 +141,9 @@ raising = mlopt_test_plugins:Raising
 broken = mlopt_test_raises:X
 leaving = mlopt_test_exits:X
 chatty = mlopt_test_prints:X
+gone = mlopt_test_gone:X
+crashing = mlopt_test_crashes:X
+colourful = mlopt_test_colours:X
 missing = mlopt_test_nowhere:X
 number = mlopt_test_plugins:not_a_class
 stranger = collections:OrderedDict
@@ -168,6 +171,11 @@ def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mlopt_test_plugins.py").write_text(MODULE)
     (folder / "mlopt_test_raises.py").write_text("raise OSError('no such [library]')\n")
     (folder / "mlopt_test_exits.py").write_text("raise SystemExit(0)\n")
+    (folder / "mlopt_test_gone.py").write_text("import os; os._exit(0)\n")
+    (folder / "mlopt_test_crashes.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
+    (folder / "mlopt_test_small.py").write_text("from mlopt.core.plugin import Plugin as X\n")
+    (folder / "mlopt_test_hangs.py").write_text("import time; time.sleep(1000)\n")
+    (folder / "mlopt_test_colours.py").write_text("raise OSError('\\x1b[2Jred\\x07')\n")
     (folder / "mlopt_test_prints.py").write_text(
         "print('hello')\nfrom mlopt_test_plugins import Sines\nclass X(Sines): pass\n"
     )

@@ -190,35 +190,6 @@ def test_plugins_imports_none(mlopt, plugins):
     assert "mlopt_test_raises:X" in result.out
 
 
-def test_plugins_check(mlopt, plugins):
-    result = mlopt("plugins", "--check", "--json")
-    told = json.loads(result.out)
-    problems = {(row["kind"], row["name"], row["distribution"]): row["problem"] for row in told["plugins"]}
-    ours = {
-        name: text
-        for (kind, name, owner), text in problems.items()
-        if owner == "mlopt-test-plugins" and kind != "move"
-    }
-    assert result.code == 1 and told["status"] == "error"
-    assert ours["sines"] is None
-    for name, words in {
-        "broken": "OSError: no such [library]",
-        "leaving": "SystemExit",
-        "missing": "No module named 'mlopt_test_nowhere'",
-        "number": "not a class",
-        "stranger": "not an mlopt Plugin",
-        "chatty": "prints 'hello'",
-    }.items():
-        assert words in ours[name] and "\n" not in ours[name]
-    assert "Two distributions" in problems["move", "twice", "mlopt-test-rival"]
-
-
-def test_plugins_check_is_one_line_each(mlopt, plugins):
-    result = mlopt("plugins", "--check")
-    assert result.code == 1
-    assert len(result.out.splitlines()) == len(registry.entries())
-
-
 def test_built_in_plugins_are_sound(mlopt):
     told = json.loads(mlopt("plugins", "--check", "--json").out)
     assert [row for row in told["plugins"] if row["problem"]] == []

@@ -6,8 +6,10 @@ plugin; a broken plugin is an error message when it is asked for and one line in
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.metadata
+import sys
 from dataclasses import dataclass
 
 from mlopt.core.errors import PluginError
@@ -49,7 +51,8 @@ class Entry:
         origin = f"({self.target}, from {self.distribution} {self.version})"
         where = f"{GROUPS[self.kind]} plugin {quoted(self.name)} {origin}"
         try:
-            found: object = importlib.import_module(module_name)
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+                found: object = importlib.import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)
         except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -13,21 +12,31 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Load each plugin in turn; exit with 1 if one is broken.")
+@click.option("--check", is_flag=True, help="Load each plugin; exit with 1 if one is broken.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --check: how long one may take to load.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(check: bool, as_json: bool) -> int:
-    """List every installed plugin with its origin. Without --check none is imported."""
+def command(check: bool, limit: float, as_json: bool) -> int:
+    """List every installed plugin with its origin. Without --check none is imported.
+
+    With --check each is loaded in a process of its own.
+    """
     from dataclasses import asdict
 
     from mlopt.cli.output import emit_json, table
     from mlopt.core import registry
 
-    rows = []
-    for entry in registry.entries():
-        row = asdict(entry)
-        if check:
-            row["problem"] = problem(entry)
-        rows.append(row)
+    entries = registry.entries()
+    rows = [asdict(entry) for entry in entries]
+    if check:
+        for row, fault in zip(rows, _faults(entries, limit), strict=True):
+            row["problem"] = fault
     broken = [row for row in rows if row.get("problem")]
     if as_json:
         emit_json({"status": "error" if broken else "ok", "plugins": rows})
@@ -44,22 +53,19 @@ def command(check: bool, as_json: bool) -> int:
     return 1 if broken else 0
 
 
-def problem(entry: Entry) -> str | None:
-    """What is wrong with a plugin, in one line, or None; whatever it prints while it loads is swallowed."""
+def _faults(entries: list[Entry], limit: float) -> list[str | None]:
+    """What is wrong with each plugin; of those that share a name none is imported."""
+    from mlopt.cli.loading import problems
     from mlopt.core import registry
     from mlopt.core.errors import PluginError
-    from mlopt.core.plugin import Plugin
-    from mlopt.core.quoting import quoted
 
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            cls = registry.load(entry.kind, entry.name)
-    except PluginError as error:
-        return " ".join(str(error).split())
-    if not issubclass(cls, Plugin):
-        return f"{cls.__name__} is not an mlopt Plugin. Tell the authors of {entry.distribution}."
-    if printed.getvalue().strip():
-        first = quoted(printed.getvalue().strip())
-        return f"prints {first} when imported, which spoils --json. Tell the authors of {entry.distribution}."
-    return None
+    names = Counter((entry.kind, entry.name) for entry in entries)
+    alone = [entry for entry in entries if names[entry.kind, entry.name] == 1]
+    found = dict(zip(alone, problems(alone, limit), strict=True))
+    for entry in entries:
+        if entry not in found:
+            try:
+                registry.find(entry.kind, entry.name)
+            except PluginError as error:
+                found[entry] = " ".join(str(error).split())
+    return [found.get(entry) for entry in entries]
