@@ -6,6 +6,7 @@ Invariant: ``mlopt --help`` imports nothing but click. Exit codes: see `EXIT_COD
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mlopt.cli.output import emit_json, note
+from mlopt.cli.output import emit_json, note, open_closed_streams, silence
 
 # name -> one line for --help; the module is mlopt.cli.commands.<name>, its command the attribute `command`
 COMMANDS = {
@@ -39,6 +40,10 @@ Exit codes:
   3    finished but not converged, under --strict
   75   stopped by a signal with a safe checkpoint: `mlopt resume DIR`
   130  stopped by Ctrl-C with a safe checkpoint, if the run had begun"""
+
+
+# what a write to standard output raises when there is no place for it; errors of files have a name
+_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class LazyGroup(click.Group):
@@ -76,6 +81,7 @@ class LazyGroup(click.Group):
         sys.exit(self._guarded(given, "--json" in given, more))
 
     def _guarded(self, given: list[str], as_json: bool, more: dict[str, Any]) -> int:
+        stdout = sys.stdout
         try:
             code = super().main(given, **more)
             sys.stdout.flush()
@@ -84,12 +90,20 @@ class LazyGroup(click.Group):
             return _say(error.format_message(), 2, as_json, _usage(error))
         except (KeyboardInterrupt, click.Abort):
             return _say("interrupted", 130, as_json)
-        except BrokenPipeError:
-            # The reader (`head`) has left; Python would complain once more when it flushes at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error.filename is not None or error.errno not in _LOST:
+                return _unexpected(error, as_json)
+            silence(sys.stdout)  # else Python would complain once more when it flushes at the end
+            if not isinstance(error, BrokenPipeError):  # that is a reader that has left
+                note(
+                    f"mlopt: standard output cannot be written to ({error.strerror}); what was to go there is lost"
+                )
             return 1
         except SystemExit as error:
-            if isinstance(error.__context__, BrokenPipeError):  # click's own answer to a reader that has left
+            if (
+                sys.stdout is not stdout
+            ):  # wrapped: click's own answer to a reader, such as `head`, that has left
+                silence(stdout)
                 return 1
             from mlopt.core.quoting import quoted
 
@@ -100,16 +114,19 @@ class LazyGroup(click.Group):
                 as_json,
             )
         except Exception as error:  # the last line of defence: a person sees a sentence, never a traceback
-            if os.environ.get("MLOPT_DEBUG", "") not in ("", "0"):
-                traceback.print_exc()
-            from mlopt.core.errors import MloptError
+            return _unexpected(error, as_json)
 
-            if isinstance(error, MloptError):
-                return _say(str(error), error.exit_code, as_json)
-            advice = "This is a bug of mlopt or of a plugin: MLOPT_DEBUG=1 shows where it happened."
-            from mlopt.core.quoting import one_line
 
-            return _say(f"unexpected {type(error).__name__}: {one_line(error, 400)}. {advice}", 1, as_json)
+def _unexpected(error: Exception, as_json: bool) -> int:
+    if os.environ.get("MLOPT_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
+    from mlopt.core.errors import MloptError
+    from mlopt.core.quoting import one_line
+
+    if isinstance(error, MloptError):
+        return _say(str(error), error.exit_code, as_json)
+    advice = "This is a bug of mlopt or of a plugin: MLOPT_DEBUG=1 shows where it happened."
+    return _say(f"unexpected {type(error).__name__}: {one_line(error, 400)}. {advice}", 1, as_json)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -123,7 +140,11 @@ def _say(message: str, code: int, as_json: bool, usage: str = "") -> int:
     message = several_lines(message)
     note(f"{usage}mlopt: {message}")
     if as_json:
-        emit_json({"status": "error", "exit_code": code, "message": message})
+        try:
+            emit_json({"status": "error", "exit_code": code, "message": message})
+            sys.stdout.flush()
+        except OSError:  # it has been said on standard error
+            silence(sys.stdout)
     return code
 
 
@@ -159,6 +180,7 @@ def cli(ctx: click.Context, version: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line."""
+    open_closed_streams()
     cli.main()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -19,7 +22,30 @@ def note(message: str) -> None:
     """Write a message for a person to stderr: the last guard against what a terminal would take for commands."""
     from mlopt.core.quoting import several_lines  # mlopt.core is more than `mlopt --help` may import
 
-    click.echo(several_lines(message), err=True)
+    try:
+        click.echo(several_lines(message), err=True)
+    except (OSError, ValueError):  # nobody can read it there: a run goes on all the same
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Lead a stream that cannot be written to any more to nowhere, with what Python has not written of it yet."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def open_closed_streams() -> None:
+    """Open the standard streams that the caller has closed, leading nowhere.
+
+    Otherwise the next file that is opened, one of a run perhaps, would be taken for a standard stream by libraries.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115  open as long as the program
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
