@@ -259,24 +259,27 @@ def slab(**changes: torch.Tensor) -> Systems:
     [
         (
             {"z": torch.tensor([78, 78, 79, 47, 47, 79])},
-            r"path 1: atom 2 is Au in the start and Ag in the end \(2 atoms differ\); the composition is the same",
+            r"the end of path 1: atom 2 is Ag, in its start it is Au \(2 atoms differ\); the composition is the same",
         ),
         (
             {"z": torch.tensor([78, 46, 79, 47, 79, 47])},
-            "path 0: atom 1 is Pt in the start and Pd in the end",
+            "the end of path 0: atom 1 is Pd, in its start it is Pt",
         ),
-        ({"ptr": torch.tensor([0, 3, 6])}, "path 0: the start has 2 atoms and the end 3; .*add or remove 1"),
+        (
+            {"ptr": torch.tensor([0, 3, 6])},
+            "the end of path 0 has 3 atoms and its start 2; a path keeps its atoms: remove 1",
+        ),
         (
             {"pbc": torch.tensor([[True, True, False], [True, True, True]])},
             r"path 1: periodic directions are \[True",
         ),
         (
             {"cell": torch.stack([9.0 * torch.eye(3), 9.1 * torch.eye(3)]).double()},
-            "path 1: cells differ between start and end by up to 0.1",
+            "the end of path 1: its cell differs from that of its start by up to 0.1",
         ),
         (
             {"fixed": torch.tensor([False, False, False, True, False, False])},
-            "path 1: atom 1 is fixed in one end",
+            r"the end of path 1: atom 1 \(Ag\): fixed there and free in its start",
         ),
     ],
 )

@@ -15,7 +15,17 @@ from mlopt.core import plugin, registry
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
-from mlopt.potentials import AsePotential, LennardJones, Morse, PairPotential, SoftSphere, SumPotential, pair
+from mlopt.potentials import (
+    AsePotential,
+    Gupta,
+    LennardJones,
+    Morse,
+    PairPotential,
+    SoftSphere,
+    StillingerWeber,
+    SumPotential,
+    pair,
+)
 
 
 @pytest.fixture
@@ -37,6 +47,33 @@ def test_periodic_needs_a_cutoff() -> None:
     for call in (LennardJones().check, LennardJones().evaluate):
         with pytest.raises(InputError, match=message):
             call(systems)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: LennardJones(r0=3.82, cutoff=2.5),
+            r"cutoff: 2\.5 is not longer than r0 \(3\.82\).*unit of the positions .*not multiples of r0: take 11\.46",
+        ),
+        (lambda: LennardJones(sigma=3.4, cutoff=3.8), r"not longer than r0 \(3\.816\)"),
+        (lambda: LennardJones(cutoff=1.0), r"cutoff: 1 is not longer than r0 \(1\)"),
+        (lambda: Morse(r0=2.897, cutoff=2.5), r"not longer than r0 \(2\.897\).*take 8\.691"),
+        (
+            lambda: Gupta(preset="AgPt", cutoff=2.85),
+            r"cutoff: 2\.85 is not longer than r0 of Ag-Ag \(2\.8\d+\)",
+        ),
+        (lambda: StillingerWeber(a=1.1), r"a: 1\.1 is not above 1\.122.*in units of sigma, not a length"),
+    ],
+)
+def test_a_range_within_the_bond(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_range_just_beyond_the_bond_is_taken() -> None:
+    dimer = Systems.from_atoms(Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 3.82]]))
+    assert float(LennardJones(r0=3.82, cutoff=3.83, shift="none").evaluate(dimer).energy) == -1.0
 
 
 def test_too_many_pairs() -> None:

@@ -60,7 +60,7 @@ def test_states_that_are_other_atoms(tmp_path: Path, slab: Atoms) -> None:
         with pytest.raises(InputError, match=message):
             model.state({"file": str(tmp_path / "other.extxyz")})
 
-    refused(slab[:-1], r"other.extxyz has 17 atoms, the system 18")
+    refused(slab[:-1], r"other.extxyz has 17 atoms and the system 18; a path keeps its atoms: add 1")
     other = slab.copy()
     other.symbols[4] = "Au"
     refused(other, r"atom 4 is Au, in the system it is Pt \(1 atoms differ\); a path keeps its atoms")
@@ -69,7 +69,7 @@ def test_states_that_are_other_atoms(tmp_path: Path, slab: Atoms) -> None:
     refused(other, r"periodic directions are \[False, False, False\]")
     other = slab.copy()
     other.set_cell(slab.cell * 1.01)
-    refused(other, r"its cell differs from that of the system by up to 0\.\d+ angstrom")
+    refused(other, r"its cell differs from that of the system by up to 0\.\d+; a path keeps its cell")
     with pytest.raises(InputError, match="needs positions: give a `file`, not a formula"):
         model.state({"cluster": "Pt18"})
     with pytest.raises(ConfigError, match="fiel"):

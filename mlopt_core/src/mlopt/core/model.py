@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator
 
+from mlopt.core.errors import InputError
 from mlopt.core.input_file import Reads, absolute_entry
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
@@ -17,6 +19,14 @@ from mlopt.core.units import Units
 
 #: a state in a configuration: what `Model.state` takes; its entry ``file``, if it has one, names a file
 ModelState: TypeAlias = Annotated[dict[str, Any], AfterValidator(absolute_entry("file")), Reads(key="file")]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A state ``x (n_rows, d)`` brought near to another, and in words what was done; empty where nothing was."""
+
+    x: torch.Tensor
+    words: str = ""
 
 
 class Model(Plugin):
@@ -51,6 +61,28 @@ class Model(Plugin):
             InputError: it is not such a description, or does not fit the model.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `state`")
+
+    def state_in_any_order(self, given: Mapping[str, Any]) -> torch.Tensor:
+        """As `state`, with rows brought into the model's order where they come in another.
+
+        Raises:
+            InputError: as `state`.
+        """
+        return self.state(given)
+
+    def aligned(
+        self, x: torch.Tensor, to: torch.Tensor, *, exchange: bool = True, mirror: bool = False
+    ) -> Aligned:
+        """Of the states that are as good as ``x``, the one nearest to the state ``to``; here ``x`` itself.
+
+        Atoms may be turned and shifted together. exchange: like atoms may change places. mirror: so may mirror images.
+
+        Raises:
+            InputError: this model has no mirror images that are as good.
+        """
+        if mirror:
+            raise InputError(f"{type(self).__name__} has no mirror images to align: take `align: auto`")
+        return Aligned(x)
 
     def path(self, given: Mapping[str, Any]) -> torch.Tensor:
         """The images (m, n_rows, d) of a whole path in a file: every structure or segment of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,87 @@ def check_structures(
     for start, own in apart.items():
         pos[start : start + len(own)] = torch.from_numpy(own).to(pos)
     return systems.with_pos(pos)
+
+
+def check_same_atoms(
+    found: Systems,
+    own: Systems,
+    source: str,
+    reference: str,
+    *,
+    any_order: bool = False,
+    tells_fixed: bool = True,
+) -> None:
+    """Refuse a structure that is not made of the atoms of another: both batches of one.
+
+    source, reference: what the two are called in messages, such as ``end.extxyz`` and ``the system``.
+    any_order: the same atoms in another order will do. tells_fixed: False for a file of a format without constraints:
+        it is then taken for granted that what ``own`` fixes is fixed.
+
+    Raises:
+        InputError: other numbers or kinds of atoms, another cell or periodicity, or other fixed atoms.
+    """
+    count, wanted = len(found.z), len(own.z)
+    if count != wanted:
+        what = "add" if count < wanted else "remove"
+        raise InputError(
+            f"{source} has {count} atoms and {reference} {wanted}; a path keeps its atoms: {what} {abs(count - wanted)}"
+        )
+    unlike = torch.nonzero(found.z != own.z).flatten()
+    like = bool((found.z.sort().values == own.z.sort().values).all())
+    if len(unlike) and not (any_order and like):
+        atom = int(unlike[0])
+        hint = (
+            "the composition is the same, so put the atoms of one in the order of the other"
+            if like
+            else "a path keeps its atoms"
+        )
+        raise InputError(
+            f"{source}: atom {atom} is {SYMBOLS[int(found.z[atom])]}, in {reference} it is "
+            f"{SYMBOLS[int(own.z[atom])]} ({len(unlike)} atoms differ); {hint}"
+        )
+    if bool((found.pbc != own.pbc).any()):
+        raise InputError(
+            f"{source}: periodic directions are {found.pbc[0].tolist()}, those of {reference} {own.pbc[0].tolist()}; "
+            f"give both the same"
+        )
+    off = float((found.cell - own.cell).abs().max())
+    if bool(own.pbc.any()) and off > 1e-6:
+        raise InputError(
+            f"{source}: its cell differs from that of {reference} by up to {off:.3g}; a path keeps its cell, so relax "
+            f"all states in one cell"
+        )
+    if tells_fixed or bool(found.fixed.any()):
+        _check_same_fixed(found, own, source, reference, in_order=not len(unlike))
+
+
+def _check_same_fixed(found: Systems, own: Systems, source: str, reference: str, in_order: bool) -> None:
+    """Refuse other fixed atoms; where the order is another, other numbers of fixed atoms of a kind."""
+    if in_order:
+        different = found.fixed != own.fixed
+        listed = torch.nonzero(different).flatten().tolist()
+        names = [f"{atom} ({SYMBOLS[int(own.z[atom])]})" for atom in listed]
+        here = bool(found.fixed[listed[0]]) if listed else False
+        mixed = bool((found.fixed[different] != here).any())
+    else:
+        held = [Counter(one.z[one.fixed].tolist()) for one in (found, own)]
+        more = {z: held[0][z] - held[1][z] for z in sorted(held[0] | held[1])}
+        names = [f"{abs(d)} of {SYMBOLS[z]}" for z, d in more.items() if d]
+        here, mixed = max(more.values(), default=0) > 0, min(more.values(), default=0) < 0
+        mixed = mixed and here
+    if not names:
+        return
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    atoms = "atom" if in_order and len(names) == 1 else "atoms"
+    how = (
+        "fixed in one and free in the other"
+        if mixed
+        else f"{'fixed' if here else 'free'} there and {'free' if here else 'fixed'} in {reference}"
+    )
+    raise InputError(
+        f"{source}: {atoms} {shown}: {how}; a path needs the same fixed atoms (FixAtoms) in all its states, "
+        f"so fix or free them alike"
+    )
 
 
 def coincident_pairs(

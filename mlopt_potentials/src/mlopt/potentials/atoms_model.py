@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from mlopt.core.alignment import align, nearest_order
 from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
 from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
-from mlopt.core.model import Model
+from mlopt.core.model import Aligned, Model
 from mlopt.core.plugin import FromRegistry, build, setting
 from mlopt.core.potential import Potential
+from mlopt.core.structure_checks import check_same_atoms
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: endings of structure files that cannot say which atoms are fixed, or in practice never do
+_WITHOUT_CONSTRAINTS = (".cif", ".pdb", ".xyz")
 
 
 class AtomsModel(Model):
     """Atoms of a structure file, whose cell, periodicity and fixed atoms hold for all states.
 
-    A state is ``{file: NAME}``, with ``index: K`` for a file of several structures: the same atoms in the same order.
+    A state is ``{file: NAME}``, with ``index: K`` for a file of several structures: the same atoms, of which the same
+    are fixed. The order of atoms may be another where a path aligns its ends.
     """
 
     system: SystemSpec = setting(..., "the atoms; cell, periodicity and fixed atoms of all states")
@@ -43,10 +53,32 @@ class AtomsModel(Model):
         return AtomsLandscape(system.repeat(n_problems).to(device, dtype or torch.float64), self.potential)
 
     def state(self, given: Mapping[str, Any]) -> torch.Tensor:
-        spec = build(SystemSpec, given, "a state of atoms")
-        if spec.file is None:
-            raise InputError("a state of atoms needs positions: give a `file`, not a formula")
-        return self._fitting(spec.load(), str(spec.file))
+        return self._state(given, any_order=False)
+
+    def state_in_any_order(self, given: Mapping[str, Any]) -> torch.Tensor:
+        return self._state(given, any_order=True)
+
+    def aligned(
+        self, x: torch.Tensor, to: torch.Tensor, *, exchange: bool = True, mirror: bool = False
+    ) -> Aligned:
+        """Like atoms exchanged, and a free cluster turned and shifted, so that ``x`` is as near to ``to`` as can be."""
+        own = self.system.load()
+        if mirror and (own.periodic or bool(own.fixed.any())):
+            raise InputError(
+                "mirror images are as good only of free clusters, without fixed atoms and periodic directions: take "
+                "`align: auto`"
+            )
+        found = align(
+            _numbers(to),
+            _numbers(x),
+            own.z.numpy(),
+            cell=own.cell[0].numpy(),
+            pbc=own.pbc[0].numpy(),
+            fixed=own.fixed.numpy(),
+            exchange=exchange,
+            mirror=mirror,
+        )
+        return Aligned(torch.from_numpy(found.pos).to(x) if found.moved else x, found.words)
 
     def path(self, given: Mapping[str, Any]) -> torch.Tensor:
         from mlopt.core.structure_files import read_structures
@@ -55,7 +87,10 @@ class AtomsModel(Model):
             raise InputError("the path of atoms is `{file: NAME}`, a file with all its images")
         file = Path(given["file"]).expanduser()
         found = read_structures(file)
-        return torch.stack([self._fitting(found[k], f"{file}: image {k}") for k in range(len(found))])
+        own = self.system.load()
+        for k in range(len(found)):
+            self._check_same(found[k], own, f"{file}: image {k}", file)
+        return found.pos.reshape(len(found), -1, 3)
 
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
         from ase.calculators.singlepoint import SinglePointCalculator
@@ -78,34 +113,30 @@ class AtomsModel(Model):
     def rows(self, n_rows: int) -> list[str]:
         return [f"atom {row} ({SYMBOLS[int(z)]})" for row, z in enumerate(self.system.load().z)]
 
-    def _fitting(self, found: Systems, source: str) -> torch.Tensor:
-        """Positions, if these are the atoms of the model.
+    def _state(self, given: Mapping[str, Any], any_order: bool) -> torch.Tensor:
+        spec = build(SystemSpec, given, "a state of atoms")
+        if spec.file is None:
+            raise InputError("a state of atoms needs positions: give a `file`, not a formula")
+        own, found = self.system.load(), spec.load()
+        self._check_same(found, own, spec.file, Path(spec.file), any_order)
+        return _ordered(found, own) if bool((found.z != own.z).any()) else found.pos
 
-        Raises:
-            InputError: another number of atoms, an atom of another kind, another cell or periodicity.
-        """
-        own = self.system.load()
-        if len(found.z) != len(own.z):
-            raise InputError(
-                f"{source} has {len(found.z)} atoms, the system {len(own.z)}; so give states of one system"
-            )
-        unlike = torch.nonzero(found.z != own.z).flatten()
-        if len(unlike):
-            atom = int(unlike[0])
-            permuted = bool((found.z.sort().values == own.z.sort().values).all())
-            hint = "put the atoms in the same order" if permuted else "a path keeps its atoms"
-            raise InputError(
-                f"{source}: atom {atom} is {SYMBOLS[int(found.z[atom])]}, in the system it is "
-                f"{SYMBOLS[int(own.z[atom])]} ({len(unlike)} atoms differ); {hint}"
-            )
-        if bool((found.pbc != own.pbc).any()):
-            raise InputError(
-                f"{source}: periodic directions are {found.pbc[0].tolist()}, those of the system "
-                f"{own.pbc[0].tolist()}; give all states the same"
-            )
-        off = float((found.cell - own.cell).abs().max())
-        if bool(own.pbc.any()) and off > 1e-6:
-            raise InputError(
-                f"{source}: its cell differs from that of the system by up to {off:.3g} angstrom; a path keeps its cell"
-            )
-        return found.pos
+    def _check_same(
+        self, found: Systems, own: Systems, source: str, file: Path, any_order: bool = False
+    ) -> None:
+        tells = file.suffix.lower() not in _WITHOUT_CONSTRAINTS
+        check_same_atoms(found, own, source, "the system", any_order=any_order, tells_fixed=tells)
+
+
+def _ordered(found: Systems, own: Systems) -> torch.Tensor:
+    """Positions of ``found`` in the order of ``own``: each atom the nearest of its kind, fixed ones the fixed."""
+    told = bool(found.fixed.any())  # fixed atoms are then kinds of their own
+    here, there = ((2 * one.z + (one.fixed & told).to(torch.int64)).numpy() for one in (own, found))
+    cell, pbc = own.cell[0].numpy(), own.pbc[0].numpy()
+    order = nearest_order(own.pos.numpy(), here, found.pos.numpy(), there, cell, pbc)
+    return found.pos[torch.from_numpy(order)]
+
+
+def _numbers(x: torch.Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = x.detach().to("cpu", torch.float64).numpy()
+    return found

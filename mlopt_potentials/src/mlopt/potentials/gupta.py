@@ -21,6 +21,7 @@ from mlopt.potentials.local import (
     CHUNK,
     LocalPotential,
     force_of_pairs,
+    short_range,
     spoil_lost,
     squares_of_distances,
     virial_of_pairs,
@@ -94,6 +95,10 @@ class Gupta(LocalPotential):
                 )
         if self.cutoff is not None and self.taper > self.cutoff:
             raise ValueError(f"taper: {self.taper} is wider than the cutoff of {self.cutoff}")
+        (i, j), longest = max(known.items(), key=lambda item: item[1].r0)
+        if self.cutoff is not None and self.cutoff <= longest.r0:
+            bond = f"r0 of {_name(i, j)}"
+            raise ValueError(short_range("cutoff", self.cutoff, bond, longest.r0, self.usual_cutoff()))
         return self
 
     def parameters(self) -> dict[tuple[int, int], GuptaPair]:

@@ -152,6 +152,15 @@ def _virial_of_free(systems: Systems, force: torch.Tensor) -> torch.Tensor:
     )
 
 
+def short_range(name: str, given: float, bond: str, length: float, usual: float) -> str:
+    """What to say of the range ``given`` as setting ``name`` that ends within the bond ``bond`` of this ``length``."""
+    return (
+        f"{name}: {given:g} is not longer than {bond} ({length:.4g}), the distance at which a pair's energy is least, "
+        f"so that atoms would not hold together. Both are lengths in the unit of the positions (angstrom for most "
+        f"structure files), not multiples of {bond}: take {usual:.4g}, for example"
+    )
+
+
 def squares_of_distances(difference: torch.Tensor, start: int = 0) -> torch.Tensor:
     """Squared distances (b, rows, n) of ``difference (3, b, rows, n)``; inf for an atom with itself.
 

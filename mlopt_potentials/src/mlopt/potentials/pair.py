@@ -16,7 +16,9 @@ batch, is said in `mlopt.potentials.local`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
@@ -27,6 +29,7 @@ from mlopt.potentials.local import (
     CHUNK,
     LocalPotential,
     force_of_pairs,
+    short_range,
     spoil_lost,
     squares_of_distances,
     virial_of_pairs,
@@ -142,13 +145,20 @@ class CutPairPotential(PairPotential):
 
     cutoff: float | None = setting(
         None,
-        "pairs from this distance on do not count; needed for periodic systems",
-        unit="length of r0",
+        "pairs from this distance on do not count; needed for periodic systems. In the length of the positions, as r0",
+        unit="length",
         gt=0,
     )
     shift: Literal["none", "energy", "force"] = setting(
         "energy", "what is continuous at the cutoff: nothing, the energy, or also the force"
     )
+
+    @model_validator(mode="after")
+    def _bonds_count(self) -> Self:
+        least = float(self.scales()[1])
+        if self.cutoff is not None and self.cutoff <= least:
+            raise ValueError(short_range("cutoff", self.cutoff, "r0", least, self.usual_cutoff()))
+        return self
 
     def uncut(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor

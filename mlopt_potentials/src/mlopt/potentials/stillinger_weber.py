@@ -11,7 +11,7 @@ add the terms j = k. So energy and force cost as much as pairs do, and periodic 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -24,6 +24,8 @@ from mlopt.potentials.kernels.stillinger_weber import stillinger_weber_kernel
 from mlopt.potentials.local import LocalPotential, force_of_pairs, spoil_lost, virial_of_pairs
 
 _SIGMA = 2.0951
+#: where the pair term of silicon is least, in units of sigma
+_LEAST = 2.0 ** (1.0 / 6.0)
 #: what each preset changes of the defaults
 PRESETS: dict[str, dict[str, float]] = {"lammps": {}, "paper": {"epsilon": 2.16826, "a": 3.77 / _SIGMA}}
 
@@ -66,6 +68,15 @@ class StillingerWeber(LocalPotential):
         preset = values.get("preset") if isinstance(values, Mapping) else None
         return {**PRESETS[preset], **values} if isinstance(preset, str) and preset in PRESETS else values
 
+    @model_validator(mode="after")
+    def _bonds_count(self) -> Self:
+        if self.a <= _LEAST:
+            raise ValueError(
+                f"a: {self.a:g} is not above {_LEAST:.3f}, where a bond has its least energy, so that atoms would not "
+                f"hold together. It is in units of sigma, not a length: 1.8 of {self.sigma:g} angstrom are usual"
+            )
+        return self
+
     def species(self) -> set[int]:
         """Silicon."""
         return {14}
@@ -76,7 +87,7 @@ class StillingerWeber(LocalPotential):
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
         """Distance at which the pair term is least; ``2^(1/6) sigma`` for silicon."""
-        return torch.full(z.shape, 2.0 ** (1.0 / 6.0) * self.sigma, dtype=torch.float64, device=z.device)
+        return torch.full(z.shape, _LEAST * self.sigma, dtype=torch.float64, device=z.device)
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
         """The same for the fused engine."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mlopt.core.elements import SYMBOLS
+from collections.abc import Sequence
+
+from mlopt.core import structure_checks
 from mlopt.core.errors import InputError
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
@@ -27,45 +29,29 @@ def check_same_atoms(start: Systems, end: Systems) -> None:
     """
     if len(start) != len(end):
         raise InputError(f"there are {len(start)} starts of a path but {len(end)} ends; give one of each")
-    counts = start.segments.counts, end.segments.counts
     for i in range(len(start)):
-        a, b = int(counts[0][i]), int(counts[1][i])
-        if a != b:
-            raise InputError(
-                f"path {i}: the start has {a} atoms and the end {b}; a path keeps its atoms, so add or "
-                f"remove {abs(a - b)} in one of the two"
-            )
-        here, there = start[i], end[i]
-        unlike = torch.nonzero(here.z != there.z).flatten()
-        if len(unlike):
-            atom = int(unlike[0])
-            was, becomes = SYMBOLS[int(here.z[atom])], SYMBOLS[int(there.z[atom])]
-            permuted = bool((here.z.sort().values == there.z.sort().values).all())
-            hint = (
-                "the composition is the same, so put the atoms of one end in the order of the other"
-                if permuted
-                else "a path keeps its atoms"
-            )
-            raise InputError(
-                f"path {i}: atom {atom} is {was} in the start and {becomes} in the end "
-                f"({len(unlike)} atoms differ); {hint}"
-            )
-        if bool((here.pbc != there.pbc).any()):
-            raise InputError(
-                f"path {i}: periodic directions are {here.pbc[0].tolist()} in the start and "
-                f"{there.pbc[0].tolist()} in the end; give both ends the same"
-            )
-        off = float((here.cell - there.cell).abs().max())
-        if off > 1e-6:
-            raise InputError(
-                f"path {i}: cells differ between start and end by up to {off:.3g}; a band keeps its cell, "
-                f"so relax both ends in one cell"
-            )
-        other = torch.nonzero(here.fixed != there.fixed).flatten()
-        if len(other):
-            raise InputError(
-                f"path {i}: atom {int(other[0])} is fixed in one end only; fix the same atoms in both"
-            )
+        structure_checks.check_same_atoms(end[i], start[i], f"the end of path {i}", "its start")
+
+
+def check_fixed(landscape: Landscape, start: torch.Tensor, end: torch.Tensor, names: Sequence[str]) -> None:
+    """Refuse ends of one problem, each (n_rows, d), in which a fixed row has two places.
+
+    names: what the rows are called.
+
+    Raises:
+        InputError: names the row that is farthest off, and by how much.
+    """
+    if landscape.fixed is None:
+        return
+    row = landscape.manifold.distance(start, end)
+    moved = torch.nonzero(landscape.fixed & (row > _FIXED * torch.linalg.vector_norm(row))).flatten()
+    if len(moved):
+        worst = int(moved[row[moved].argmax()])
+        more = f" ({len(moved) - 1} more are off)" if len(moved) > 1 else ""
+        raise InputError(
+            f"{names[worst]} is fixed, but its places in `initial` and `final` are {float(row[worst]):.3g} apart"
+            f"{more}; give it the same place in both, or free it"
+        )
 
 
 def check_ends(landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlopt.core.alignment import align
 from mlopt.core.driver import minimize
-from mlopt.core.errors import InputError
+from mlopt.core.errors import InputError, MloptError
 from mlopt.core.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.matching import same_structure
@@ -49,6 +50,22 @@ class Same:
                 _Structure(energy, _numbers(x), landscape) for energy, x in ((energy_a, a), (energy_b, b))
             )
             return same_structure(one, other, self.energy_window, self.distance)
+        return bool((landscape.manifold.distance(a, b) <= self.distance).all())
+
+    def places(self, landscape: Landscape, a: torch.Tensor, b: torch.Tensor) -> bool:
+        """Whether every row of ``b`` is where that of ``a`` is, up to a rigid motion of the whole."""
+        if isinstance(landscape, AtomsLandscape):
+            systems, x, y = landscape.systems, _numbers(a), _numbers(b)
+            kept = align(
+                x,
+                y,
+                systems.z.cpu().numpy(),
+                cell=_numbers(systems.cell[0]),
+                pbc=systems.pbc[0].cpu().numpy(),
+                fixed=systems.fixed.cpu().numpy(),
+                exchange=False,
+            )
+            b = torch.from_numpy(kept.pos).to(a)
         return bool((landscape.manifold.distance(a, b) <= self.distance).all())
 
 
@@ -114,12 +131,14 @@ def connect(
     displacement: how far the row moves that moves farthest in the step off the saddle, in the length of x.
     optimizer: a local one; by default L-BFGS with steps of at most ``displacement``, which do not leap to the next
         valley. fmax, force_calls: as of `mlopt.core.driver.minimize`, for each descent.
-    same: when an end is a given minimum.
+    same: when an end is a given minimum. Where the two given minima are one structure themselves, it must also have
+        every atom at its place.
     verify: look at the lowest mode at the ends, and push those off that are saddles themselves, as descents in a
         symmetric structure may end at; costs two calls of `lowest_modes` or more.
 
     Raises:
         InputError: shapes that do not fit, a displacement that is not positive, a mode that is zero.
+        MloptError: a given minimum has no finite energy.
     """
     segments, manifold = landscape.segments, landscape.manifold
     if x.shape != mode.shape or x.ndim != 2 or len(x) != segments.n_rows:
@@ -152,20 +171,24 @@ def connect(
         same = same or Same()
         with torch.no_grad():
             known = torch.stack([landscape.evaluate(one).energy for one in minima])
+        if not bool(known.isfinite().all()):
+            raise MloptError(
+                "connect: a given minimum has no finite energy, so no end can be compared with it"
+            )
         calls = calls + 2
         ptr = segments.ptr.tolist()
         for p in range(n):
             one, rows = landscape.select(torch.tensor([p], device=x.device)), slice(ptr[p], ptr[p + 1])
+            heights = known[:, p].tolist()
+            # two minima of one structure, as before and after a hop, differ in where which atom is
+            alike = same.points(one, heights[0], minima[0, rows], heights[1], minima[1, rows])
             for side in range(2):
                 shift = slice(rows.start + side * len(x), rows.stop + side * len(x))
+                height, point = float(found.energy[side * n + p]), found.x[shift]
                 for which in range(2):
-                    matches[p, side, which] = same.points(
-                        one,
-                        float(found.energy[side * n + p]),
-                        found.x[shift],
-                        float(known[which, p]),
-                        minima[which, rows],
-                    )
+                    given = minima[which, rows]
+                    equal = same.points(one, height, point, heights[which], given)
+                    matches[p, side, which] = equal and (not alike or same.places(one, given, point))
     energy, highest, negative = (one.reshape(2, n).T for one in (found.energy, found.fmax, found.negative))
     return Connection(
         found.x.reshape(2, *x.shape),
@@ -200,7 +223,10 @@ class _Descents:
             if not verify or not todo.numel():
                 return
             part, (inner, rows) = landscape.select(todo), segments.select(todo)
-            modes = lowest_modes(part, self.x[rows], 2)
+            try:
+                modes = lowest_modes(part, self.x[rows], 2)
+            except MloptError:  # a force is not finite: it is then not known whether these are minima
+                return
             self.calls = self.calls.index_add(0, todo, modes.calls)
             # a descent that was cut short is not pushed about
             self.negative[todo] = modes.count_negative(NEAR_ZERO)

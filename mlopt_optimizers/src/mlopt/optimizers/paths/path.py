@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import field_validator
@@ -14,22 +15,32 @@ from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.external import ExternalOptimizer
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
-from mlopt.core.model import Model, ModelState
+from mlopt.core.model import Aligned, Model, ModelState
 from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.random import problem_keys
 from mlopt.core.stop import Stop
+from mlopt.core.structure_checks import COINCIDENT
 from mlopt.optimizers.hopping import local_only
 from mlopt.optimizers.lbfgs import LBFGS
 from mlopt.optimizers.paths.band import Band
+from mlopt.optimizers.paths.checks import check_fixed
+from mlopt.optimizers.paths.connect import Same
+from mlopt.optimizers.paths.contacts import MET, worst_contact
 from mlopt.optimizers.paths.idpp import idpp
-from mlopt.optimizers.paths.initial import geodesic, perturb, through
+from mlopt.optimizers.paths.initial import perturb, through
 from mlopt.optimizers.paths.path_result import PathResult
 from mlopt.optimizers.paths.settings import BandSettings, Ends, PathStart, Saddle
 from mlopt.optimizers.search import device_of
 
 #: seconds between two lines of progress; evaluations of the band between two lines of metrics
 _REPORT_EVERY, _RECORD_EVERY = 1.0, 10
+#: ends whose order is meant are one minimum if no row is farther off than this
+_ONE_POINT = 1e-3
+#: atoms that meet are taken apart by a random displacement of this share of the path
+_APART = 0.02
+#: a mirror image is worth a hint if the path to it is shorter than this share
+_NEARER = 0.9
 
 
 class Path(Experiment):
@@ -38,6 +49,9 @@ class Path(Experiment):
     With climbing images the band is first relaxed without, to `climb_below`, and then with them to `fmax`; the
     optimizer starts afresh there, since forces of a climbing image are others. `paths` bands, disturbed in their own
     ways, are relaxed in one batch; the lowest barrier counts.
+
+    The final state is first brought as near to the initial one as exchanges of like atoms, and rigid motions of a free
+    cluster, can bring it (`ends.align`), for another order is another path.
 
     Everything that a configuration file can say is an argument here.
     """
@@ -74,13 +88,15 @@ class Path(Experiment):
         landscape, (start, end) = self.landscape(1), self._ends()
         if not self.ends.relax:
             self._refuse_slopes(landscape, start, end)
-        self._first(self.band.make(landscape, start, end), None)
+        route = self._route(start, end)
+        self._first(self.band.make(landscape, start, route.end), route, None)
 
     def run(self, context: Context | None = None) -> PathResult:
         """Relax the ends, then the path; analyse it; write results where ``context`` has a place for them.
 
         Raises:
             InputError: as `check`, or the ends relax to one minimum.
+            MloptError: no path has a finite barrier.
             Preempted: ``context`` asked to stop; a checkpoint has been saved.
         """
         context = context or Context()
@@ -88,22 +104,33 @@ class Path(Experiment):
         calls = torch.zeros(self.paths, dtype=torch.int64)
         restored = context.restored()
         landscape = self.landscape(self.paths)
+        alignment, route = "", None
+        notes: tuple[str, ...] = ()
         if restored is None:
             start, end, end_calls = self._relaxed_ends()
+            route = self._route(start, end)
+            end, alignment = route.end, route.words
+            if alignment:
+                context.log(alignment)
+            hint = self._mirror_is_nearer(start, end)
+            if hint:
+                context.log(hint)
         else:
             start, end = restored.tensors["start"], restored.tensors["end"]
             calls = restored.tensors["calls"]
             stage, end_calls = (int(restored.meta[name]) for name in ("stage", "end_calls"))
             spent = float(restored.meta["seconds"])
+            alignment, notes = str(restored.meta["alignment"]), tuple(restored.meta["notes"])
         plain = self.band.make(
             landscape, *(one.to(self.device).repeat(self.paths, 1) for one in (start, end))
         )
         keys = problem_keys(self.seed, torch.arange(self.paths, device=plain.start.device))
-        x = (
-            self._first(plain, keys)
-            if restored is None
-            else plain.start.new_zeros(plain.segments.n_rows, plain.start.shape[1])
-        )
+        if route is not None:
+            x, notes = self._first(plain, route, keys)
+            for note in notes:
+                context.log(note)
+        else:
+            x = plain.start.new_zeros(plain.segments.n_rows, plain.start.shape[1])
         watch = _Watch(context, self.fmax, plain)
         while True:
             climbs = stage == 1 and self.band.climbing > 0
@@ -123,6 +150,8 @@ class Path(Experiment):
                     "progress": meta,
                     "stage": stage,
                     "end_calls": end_calls,
+                    "alignment": alignment,
+                    "notes": list(notes),
                     "seconds": spent + time.monotonic() - began,
                 }
                 tensors |= {"start": start, "end": end, "calls": calls}
@@ -135,19 +164,90 @@ class Path(Experiment):
             if last:
                 break
             stage = 1
-        found = PathResult.of(self, band, result, calls, end_calls, spent + time.monotonic() - began)
-        folder = context.results()
-        if folder is not None:
-            found.write(folder)
-        return found
+        found = PathResult.of(
+            self,
+            band,
+            result,
+            calls=calls,
+            end_calls=end_calls,
+            alignment=alignment,
+            notes=notes,
+            folder=context.results(),
+        )
+        return replace(found, wall_s=spent + time.monotonic() - began)
 
     def landscape(self, n_problems: int) -> Landscape:
         """The model's, on the device of the run."""
         return self.model.landscape(n_problems, device=self.device)
 
+    @property
+    def _aligns(self) -> bool:
+        """Whether the order and the place of the final state may be changed; those of a whole path are given."""
+        return self.ends.align != "none" and self.start.file is None
+
+    def _state(self, given: dict[str, Any]) -> torch.Tensor:
+        read = self.model.state_in_any_order if self._aligns else self.model.state
+        return read(given).to(self.device)
+
     def _ends(self) -> tuple[torch.Tensor, torch.Tensor]:
-        start, end = self.model.state(self.initial), self.model.state(self.final)
-        return start.to(self.device), end.to(self.device)
+        start, end = self._state(self.initial), self._state(self.final)
+        check_fixed(self.landscape(1), start, end, self.model.rows(len(start)))
+        return start, end
+
+    def _route(self, start: torch.Tensor, end: torch.Tensor) -> _Route:
+        """Key images and the final state, each as near to what comes before it as it can be brought.
+
+        Raises:
+            InputError: the two ends are one minimum.
+        """
+        mirror = self.ends.align == "mirror"
+        if self._aligns:
+            self._refuse_one_minimum(start, self.model.aligned(end, start, mirror=mirror), Same().distance)
+        else:  # whatever the order means, a turn is no path
+            self._refuse_one_minimum(start, self.model.aligned(end, start, exchange=False), _ONE_POINT)
+        keys = [self._state(one) for one in self.start.keys]
+        if not self._aligns:
+            return _Route(keys, end)
+        states, said = [start], []
+        names = [*(f"key image {k}" for k in range(len(keys))), "final"]
+        for name, state in zip(names, [*keys, end], strict=True):
+            found = self.model.aligned(state, states[-1].to(state), mirror=mirror)
+            states.append(found.x)
+            said += [f"{name}: {found.words}"] if found.words else []
+        return _Route(states[1:-1], states[-1], "; ".join(said))
+
+    def _refuse_one_minimum(self, start: torch.Tensor, end: Aligned, least: float) -> None:
+        far = float(self.landscape(1).manifold.distance(start.to(self.device), end.x.to(self.device)).max())
+        if far > least:
+            return
+        after = f", after alignment ({end.words})" if end.words else ""
+        ask = (
+            " If the exchange of like atoms is the path that you mean, or these are two minima all the same, set "
+            "`ends: {align: none}`"
+            if self._aligns
+            else ""
+        )
+        raise InputError(
+            f"`initial` and `final` are the same minimum{after}: no row is more than {far:.2g} from its place in the "
+            f"other, so no path leads from one to the other. Give another minimum (another `index` of a file with "
+            f"several).{ask}"
+        )
+
+    def _mirror_is_nearer(self, start: torch.Tensor, end: torch.Tensor) -> str:
+        """A hint where the mirror image of the final state, which is as good, would make a shorter path."""
+        if not self._aligns or self.ends.align == "mirror":
+            return ""
+        try:
+            other = self.model.aligned(end, start, mirror=True).x
+        except InputError:
+            return ""
+        here, there = (float(torch.linalg.vector_norm(one - start)) for one in (end, other))
+        if there > _NEARER * here:
+            return ""
+        return (
+            f"the mirror image of the final state is nearer to the initial one ({there:.4g} instead of {here:.4g}): "
+            f"`ends: {{align: mirror}}` takes it"
+        )
 
     @property
     def end_fmax(self) -> float:
@@ -190,25 +290,65 @@ class Path(Experiment):
                     f"{self.end_fmax:.3g}. Leave out `ends: {{relax: false}}` to have both ends relaxed"
                 )
 
-    def _first(self, band: Band, keys: torch.Tensor | None) -> torch.Tensor:
-        """The path to begin with."""
-        problems = band.landscape.segments.n_problems
+    def _first(
+        self, band: Band, route: _Route, keys: torch.Tensor | None
+    ) -> tuple[torch.Tensor, tuple[str, ...]]:
+        """The path to begin with, and what is to be said of it.
+
+        keys: of the disturbances; None lays the path without.
+        """
         if self.start.file is not None:
-            path = self.model.path({"file": self.start.file}).to(band.start)
-            if len(path) != self.band.images + 2:
-                raise InputError(
-                    f"{self.start.file} has {len(path)} images; {self.band.images} moving ones and two ends need "
-                    f"{self.band.images + 2}: set `band.images` to {len(path) - 2}"
-                )
-            x = band.pack([path] * problems)
+            x = self._given(band, self.start.file)
         else:
-            states = [self.model.state(one).to(band.start).repeat(problems, 1) for one in self.start.keys]
-            x = through(band, states, self.start.axis) if states else geodesic(band, self.start.axis)
+            x = self._laid(band, route)
             if self.start.way == "idpp":
                 x = idpp(band, x)
+        said: tuple[str, ...] = ()
+        contact = worst_contact(band, x)
+        if contact is not None and self.start.way == "auto" and self.start.file is None:
+            said = (f"the path begins by IDPP, for on the straight way {contact}",)
+            if contact.share < MET:  # no direction leads apart what has met
+                ids = torch.arange(len(band.layout.images), device=band.start.device)
+                x = perturb(band, x, problem_keys(self.seed, ids), _APART)
+            x = idpp(band, x)
+            contact = worst_contact(band, x)
+        if contact is not None:
+            met = contact.share < COINCIDENT
+            text = f"on the path to begin with {contact}"
+            advice = (
+                "take `start: {way: idpp}`, give key images, or disturb it (`start: {disturbance: 0.05}`)"
+            )
+            if met and not self.start.disturbance:
+                raise InputError(f"{text}; {advice}")
+            said = (*said, f"{text}: if the band does not converge, {advice}")
         if self.start.disturbance and keys is not None:
             x = perturb(band, x, keys, self.start.disturbance)
-        return x
+        return x, said
+
+    def _given(self, band: Band, file: str) -> torch.Tensor:
+        """The path of a file."""
+        path = self.model.path({"file": file}).to(band.start)
+        if len(path) != self.band.images + 2:
+            raise InputError(
+                f"{file} has {len(path)} images; {self.band.images} moving ones and two ends need "
+                f"{self.band.images + 2}: set `band.images` to {len(path) - 2}"
+            )
+        return band.pack([path] * band.landscape.segments.n_problems)
+
+    def _laid(self, band: Band, route: _Route) -> torch.Tensor:
+        """The shortest path through the key images."""
+        problems = band.landscape.segments.n_problems
+        states = [one.to(band.start).repeat(problems, 1) for one in route.keys]
+        return through(band, states, self.start.axis)
+
+
+@dataclass(frozen=True)
+class _Route:
+    """Key images and the final state (each (n_rows, d)), and in words how they were aligned."""
+
+    keys: list[torch.Tensor]
+    end: torch.Tensor
+    words: str = ""
 
 
 class _Watch:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from mlopt.core import atomic
-from mlopt.core.errors import InputError
+from mlopt.core.errors import InputError, MloptError
 from mlopt.core.lazy import torch
 from mlopt.core.result import Result
 from mlopt.core.units import Units
+from mlopt.optimizers.paths import pictures
 from mlopt.optimizers.paths.band import Band
 from mlopt.optimizers.paths.connect import Connection, connect
 from mlopt.optimizers.paths.modes import Modes, lowest_modes
@@ -23,12 +24,76 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Analysis:
+    """What was found out about a saddle; None where nobody looked, or what was tried failed, as ``notes`` say.
+
+    modes: the lowest there. connection: where one comes to from there. rate: over it, where that was asked for.
+    calls: evaluations that it took, but for those of what failed.
+    """
+
+    modes: Modes | None = None
+    connection: Connection | None = None
+    rate: Rate | None = None
+    notes: tuple[str, ...] = ()
+    calls: int = 0
+
+    @classmethod
+    def of(cls, experiment: Path, band: Band, saddle: torch.Tensor) -> Analysis:
+        """Look at the saddle of one relaxed path; ``band`` is that of this path alone."""
+        settings, notes, calls = experiment.saddle, [], 0
+        modes: Modes | None = None
+        connection: Connection | None = None
+        rate: Rate | None = None
+        if settings.modes:
+            try:
+                modes = lowest_modes(band.landscape, saddle, settings.modes)
+                calls += int(modes.calls.sum())
+            except Exception as error:
+                notes.append(f"no modes of the saddle: {_cause(error)}")
+        if settings.connect and modes is not None and bool(modes.values[0, 0] < 0):
+            ends = torch.stack([band.start, band.end])
+            try:
+                connection = connect(
+                    band.landscape, saddle, modes.vectors[0], minima=ends, fmax=experiment.end_fmax
+                )
+                calls += int(connection.calls.sum())
+            except Exception as error:
+                notes.append(f"not known whether it connects the ends: {_cause(error)}")
+        if connection is not None and _joins(connection) is None:
+            forces = ", ".join(f"{force:.3g}" for force in connection.fmax[0].tolist())
+            notes.append(
+                f"not known whether it connects the ends: a way down from the saddle did not end at a minimum (largest "
+                f"forces {forces}, to reach: {experiment.end_fmax:.3g})"
+            )
+        if settings.temperature is not None:
+            try:
+                rate, note = _rate(experiment, band, saddle)
+                notes += [note] if note else []
+            except Exception as error:
+                notes.append(f"no rate: {_cause(error)}")
+        return cls(modes, connection, rate, tuple(notes), calls)
+
+
+def _joins(connection: Connection) -> bool | None:
+    """Whether the saddle joins the ends; None where a way down did not arrive."""
+    if bool(connection.joins[0]):
+        return True
+    return False if bool(connection.converged[0].all()) else None
+
+
+def _cause(error: Exception) -> str:
+    """In one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, MloptError) else f"{type(error).__name__}: {text}"
+
+
+@dataclass(frozen=True)
 class PathResult:
     """Outcome of a path.
 
     path (images + 2, n_rows, d): the lowest of the paths that were relaxed, ends included. s, energy, slope: along it.
-    saddle (n_rows, d), saddle_energy: the climbing image, or the summit of the profile. modes: the lowest there.
-    connection: where one comes to from there. rate: over the saddle, where it was asked for; note: why there is none.
+    saddle (n_rows, d), saddle_energy: the climbing image, or the summit of the profile. analysis: of the saddle.
+    alignment: what was done to the final state so that it lies near the initial one; notes: on how the path began.
     gradient_evaluations: of the images, in relaxing all paths. other_evaluations: of the ends, and in the analysis.
     """
 
@@ -43,19 +108,33 @@ class PathResult:
     saddle_energy: float
     barriers: list[float]
     fmax: float
-    modes: Modes | None
-    connection: Connection | None
-    rate: Rate | None
-    note: str
+    alignment: str
+    notes: tuple[str, ...]
     gradient_evaluations: int
     other_evaluations: int
     wall_s: float
+    analysis: Analysis = Analysis()
 
     @classmethod
     def of(
-        cls, experiment: Path, band: Band, result: Result, calls: torch.Tensor, end_calls: int, wall_s: float
+        cls,
+        experiment: Path,
+        band: Band,
+        result: Result,
+        *,
+        calls: torch.Tensor,
+        end_calls: int,
+        alignment: str = "",
+        notes: tuple[str, ...] = (),
+        folder: FilePath | None = None,
     ) -> PathResult:
-        """Look at what the optimizer left; calls (paths,): evaluations of each band so far."""
+        """Look at what the optimizer left, and write it to ``folder``: the band first, then what is found out about it.
+
+        calls (paths,): evaluations of each band so far. wall_s is left at zero.
+
+        Raises:
+            MloptError: no path has a finite barrier; the images have been written.
+        """
         with torch.no_grad():
             profiles = Profile.of(band, result.x)
             tops, energies = profiles.summit, band.look(result.x)
@@ -65,13 +144,16 @@ class PathResult:
         climbs = climbing[highest] & result.converged.to(climbing.device)
         barriers = torch.where(climbs, energies.energy[highest] - band.at_start.energy, barriers)
         best = int(torch.where(torch.isfinite(barriers), barriers, torch.inf).argmin())
-        one = band.select(torch.tensor([best], device=result.x.device))
-        _, rows = band.segments.select(torch.tensor([best], device=result.x.device))
+        chosen = torch.tensor([best], device=result.x.device)
+        one, (_, rows) = band.select(chosen), band.segments.select(chosen)
         x = result.x[rows]
         (path,) = one.unpack(x)
         nodes = slice(int(profiles.nodes.ptr[best]), int(profiles.nodes.ptr[best + 1]))
-        # the ends of all bands, their profiles, and the look at climbing images
-        landscape, extra = one.landscape, 2 * len(result) + 2 * int(band.layout.images.sum())
+        along = profiles.energy[nodes].cpu()
+        if folder is not None:  # whatever comes, what was relaxed is kept
+            experiment.model.write(folder / "path", path.cpu(), along.tolist())
+        if not math.isfinite(float(barriers[best])):
+            raise MloptError(_lost(result, along))
         if bool(climbs[best]):
             place = int(highest[best]) - int(band.layout.chain.ptr[best]) + 1
             saddle, energy = path[place], float(energies.energy[highest[best]])
@@ -79,36 +161,52 @@ class PathResult:
             with torch.no_grad():
                 saddle = image_at(one, x, tops.node[best : best + 1], tops.share[best : best + 1])
             energy = float(tops.energy[best])
-        settings, modes, connection, rate, note = experiment.saddle, None, None, None, ""
-        if settings.modes:
-            modes = lowest_modes(landscape, saddle, settings.modes)
-            extra += int(modes.calls.sum())
-        if settings.connect and modes is not None and bool(modes.values[0, 0] < 0):
-            ends = torch.stack([one.start, one.end])
-            connection = connect(landscape, saddle, modes.vectors[0], minima=ends, fmax=experiment.end_fmax)
-            extra += int(connection.calls.sum())
-        if settings.temperature is not None:
-            rate, note = _rate(experiment, one, saddle)
-        return cls(
+        found = cls(
             experiment,
             bool(result.converged[best]),
             path.cpu(),
             profiles.s[nodes].cpu(),
-            profiles.energy[nodes].cpu(),
+            along,
             profiles.slope[nodes].cpu(),
             tuple(part.cpu() for part in profiles.curve(best)),  # type: ignore[arg-type]
             saddle.cpu(),
             energy,
             barriers.tolist(),
             float(result.fmax[best]),
-            modes,
-            connection,
-            rate,
-            note,
+            alignment,
+            notes,
             int((calls * band.layout.images.cpu()).sum()),
-            end_calls + extra,
-            wall_s,
+            # the ends of all bands, their profiles, and the look at climbing images
+            end_calls + 2 * len(result) + 2 * int(band.layout.images.sum()),
+            0.0,
         )
+        if folder is not None:
+            found._write_band(folder)
+        analysis = Analysis.of(experiment, one, saddle)
+        found = replace(found, analysis=analysis, other_evaluations=found.other_evaluations + analysis.calls)
+        if folder is not None:
+            pictures.write(found, folder)
+        return found
+
+    @property
+    def modes(self) -> Modes | None:
+        """The lowest modes of the saddle, where they were asked for."""
+        return self.analysis.modes
+
+    @property
+    def connection(self) -> Connection | None:
+        """Where the ways down from the saddle lead to."""
+        return self.analysis.connection
+
+    @property
+    def rate(self) -> Rate | None:
+        """Over the saddle, where it was asked for."""
+        return self.analysis.rate
+
+    @property
+    def note(self) -> str:
+        """What else is to be said, in one line."""
+        return "; ".join((*self.notes, *self.analysis.notes))
 
     @property
     def barrier_forward(self) -> float:
@@ -151,7 +249,7 @@ class PathResult:
 
     def summary(self) -> dict[str, Any]:
         """The numbers that ``mlopt run --json`` prints."""
-        joins = None if self.connection is None else bool(self.connection.joins[0])
+        joins = None if self.connection is None else _joins(self.connection)
         temperature = self.experiment.saddle.temperature
         lifetime = None if self.rate is None or temperature is None else self.rate.lifetime(temperature)
         saddles = [float(self.energy[k]) for k in self._tops]
@@ -171,6 +269,7 @@ class PathResult:
             "other_evaluations": self.other_evaluations,
             "images": len(self.path) - 2,
             "fmax": self.fmax,
+            "alignment": self.alignment or None,
             "prefactor": None if self.rate is None else self.rate.prefactor,
             "lifetime_s": lifetime,
             "note": self.note or None,
@@ -178,21 +277,28 @@ class PathResult:
             "units": str(Units.of(self.experiment.model.energy_units)),
         }
 
-    def write(self, folder: FilePath) -> None:
-        """Write the path and the saddle in the model's format, ``profile.csv``, and pictures (SVG)."""
-        from mlopt.optimizers.paths import pictures
-
-        model, energies = self.experiment.model, self.energy.tolist()
-        model.write(folder / "path", self.path, energies)
-        model.write(folder / "saddle", self.saddle[None], [self.saddle_energy])
+    def _write_band(self, folder: FilePath) -> None:
+        """Write the saddle in the model's format and ``profile.csv``; the path is there already."""
+        self.experiment.model.write(folder / "saddle", self.saddle[None], [self.saddle_energy])
         lines = [
             f"{s:.12g},{e:.12g},{d:.12g}"
-            for s, e, d in zip(self.s.tolist(), energies, self.slope.tolist(), strict=True)
+            for s, e, d in zip(self.s.tolist(), self.energy.tolist(), self.slope.tolist(), strict=True)
         ]
         atomic.write_text(folder / "profile.csv", "\n".join(["s,energy,slope", *lines]) + "\n")
         if len(self.barriers) > 1:
             atomic.write_json(folder / "barriers.json", self.barriers)
-        pictures.write(self, folder)
+
+
+def _lost(result: Result, energy: torch.Tensor) -> str:
+    """Why no path has a barrier."""
+    bad = [str(k) for k, one in enumerate(energy.tolist()) if not math.isfinite(one)]
+    where = f"image {', '.join(bad)} of the path" if bad else "the path"
+    ended = sorted({reason.value for reason in result.reason})
+    return (
+        f"there is no barrier: {where} has no finite energy (the relaxation ended because: {'; '.join(ended)}). Atoms "
+        f"may have met: try `start: {{way: idpp}}`, key images, or a smaller `max_step` of the optimizer. Or the "
+        f"potential failed: resume the run to look at the relaxed path again. Its images are in the results"
+    )
 
 
 def _rate(experiment: Path, band: Band, saddle: torch.Tensor) -> tuple[Rate | None, str]:

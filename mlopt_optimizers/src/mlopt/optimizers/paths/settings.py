@@ -20,8 +20,10 @@ from mlopt.optimizers.paths.tangents import CentralTangent, ImprovedTangent, Sig
 class PathStart(Plugin):
     """Where the images are at first."""
 
-    way: Literal["straight", "idpp"] = setting(
-        "straight", "straight: the shortest way (a geodesic); idpp: then off bad contacts, for atoms"
+    way: Literal["auto", "straight", "idpp"] = setting(
+        "auto",
+        "straight: the shortest way (a geodesic); idpp: then off contacts, for atoms; auto: idpp where atoms would "
+        "come too near to each other",
     )
     axis: list[float] | None = setting(
         None, "about which spins turn that point to opposite sides", min_length=3, max_length=3
@@ -87,8 +89,13 @@ class BandSettings(Plugin):
 
 
 class Ends(Plugin):
-    """How the two ends are relaxed before a path is laid between them."""
+    """How the two ends are relaxed and aligned before a path is laid between them."""
 
+    align: Literal["auto", "mirror", "none"] = setting(
+        "auto",
+        "auto: exchange like atoms of the final state, and turn and shift free clusters, so that the path is the "
+        "shortest; mirror: take the mirror image too; none: the order of atoms is meant",
+    )
     relax: bool = setting(True, "false: take them as they are, and refuse those that are no minima")
     fmax: float | None = setting(None, "largest force at an end; none: a tenth of that of the path", gt=0)
     evaluations: int = setting(20_000, "of each end, at most", ge=1)
