@@ -142,7 +142,7 @@ def test_fixed_atoms_keep_their_places(held: int) -> None:
     assert np.array_equal(found.pos[:held], a[:held])
     assert found.after < 1e-7
     assert (found.permutation[:held] == np.arange(held)).all() and found.exchanged == 2
-    assert found.words.startswith("2 atoms exchanged" + (", turned by" if held < 3 else ":"))
+    assert found.words.startswith("2 atoms exchanged" + (", turned by" if held < 3 else ""))
 
 
 # -- periodic structures -----------------------------------------------------------------------------------------------

@@ -92,9 +92,7 @@ class Alignment:
             # what was turned about its own centre has not been shifted, whatever the translation
         elif (self.translation != 0).any():
             parts.append(f"shifted by {float(np.linalg.norm(self.translation)):.3g}")
-        if not parts:
-            return ""
-        return f"{', '.join(parts)}: {self.after:.4g} from the other instead of {self.before:.4g}"
+        return ", ".join(parts)
 
 
 def align(

@@ -212,15 +212,17 @@ class Path(Experiment):
         names = [*(f"key image {k}" for k in range(len(keys))), "final"]
         for name, state in zip(names, [*keys, end], strict=True):
             found = self.model.aligned(state, states[-1].to(state), mirror=mirror)
+            if found.words:
+                before, after = (self._length(states[-1], one) for one in (state, found.x))
+                said.append(f"{name}: {found.words} (a way of {after:.4g} instead of {before:.4g})")
             states.append(found.x)
-            said += [f"{name}: {found.words}"] if found.words else []
         return _Route(states[1:-1], states[-1], "; ".join(said))
 
     def _refuse_one_minimum(self, start: torch.Tensor, end: Aligned, least: float) -> None:
-        far = float(self.landscape(1).manifold.distance(start.to(self.device), end.x.to(self.device)).max())
+        far = float(self._apart(start, end.x).max())
         if far > least:
             return
-        after = f", after alignment ({end.words})" if end.words else ""
+        after = f" but for its place and order ({end.words})" if end.words else ""
         ask = (
             " If the exchange of like atoms is the path that you mean, or these are two minima all the same, set "
             "`ends: {align: none}`"
@@ -228,10 +230,18 @@ class Path(Experiment):
             else ""
         )
         raise InputError(
-            f"`initial` and `final` are the same minimum{after}: no row is more than {far:.2g} from its place in the "
-            f"other, so no path leads from one to the other. Give another minimum (another `index` of a file with "
-            f"several).{ask}"
+            f"`initial` and `final` are the same minimum{after}: everything is within {max(far, 1e-6):.2g} of its "
+            f"place in the other, so no path leads from one to the other. Give another minimum (another `index` of a "
+            f"file with several).{ask}"
         )
+
+    def _apart(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Distance of each row between two states: (n_rows,)."""
+        return self.landscape(1).manifold.distance(a.to(self.device), b.to(self.device))
+
+    def _length(self, a: torch.Tensor, b: torch.Tensor) -> float:
+        """Of the shortest way between two states."""
+        return float(torch.linalg.vector_norm(self._apart(a, b)))
 
     def _mirror_is_nearer(self, start: torch.Tensor, end: torch.Tensor) -> str:
         """A hint where the mirror image of the final state, which is as good, would make a shorter path."""
@@ -241,7 +251,7 @@ class Path(Experiment):
             other = self.model.aligned(end, start, mirror=True).x
         except InputError:
             return ""
-        here, there = (float(torch.linalg.vector_norm(one - start)) for one in (end, other))
+        here, there = (self._length(start, one) for one in (end, other))
         if there > _NEARER * here:
             return ""
         return (

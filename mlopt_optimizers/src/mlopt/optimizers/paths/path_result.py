@@ -143,6 +143,10 @@ class PathResult:
         highest = band.layout.chain.argmax(torch.where(climbing, energies.energy, -torch.inf))
         climbs = climbing[highest] & result.converged.to(climbing.device)
         barriers = torch.where(climbs, energies.energy[highest] - band.at_start.energy, barriers)
+        # one image without a finite energy, and nobody knows how high the path goes
+        lost = [(~torch.isfinite(one)).to(barriers.dtype) for one in (energies.energy, profiles.energy)]
+        unknown = band.layout.chain.sum(lost[0]) + profiles.nodes.sum(lost[1]) > 0
+        barriers = barriers.masked_fill(unknown, float("nan"))
         best = int(torch.where(torch.isfinite(barriers), barriers, torch.inf).argmin())
         chosen = torch.tensor([best], device=result.x.device)
         one, (_, rows) = band.select(chosen), band.segments.select(chosen)
@@ -184,9 +188,7 @@ class PathResult:
             found._write_band(folder)
         analysis = Analysis.of(experiment, one, saddle)
         found = replace(found, analysis=analysis, other_evaluations=found.other_evaluations + analysis.calls)
-        if folder is not None:
-            pictures.write(found, folder)
-        return found
+        return found if folder is None else found._illustrated(folder)
 
     @property
     def modes(self) -> Modes | None:
@@ -276,6 +278,14 @@ class PathResult:
             "wall_s": round(self.wall_s, 3),
             "units": str(Units.of(self.experiment.model.energy_units)),
         }
+
+    def _illustrated(self, folder: FilePath) -> PathResult:
+        """Draw the pictures, some of which evaluate the model; the same, with a note where that fails."""
+        try:
+            pictures.write(self, folder)
+        except Exception as error:
+            return replace(self, notes=(*self.notes, f"not all pictures were drawn: {_cause(error)}"))
+        return self
 
     def _write_band(self, folder: FilePath) -> None:
         """Write the saddle in the model's format and ``profile.csv``; the path is there already."""
