@@ -45,7 +45,8 @@ class Sines(Experiment):
     target: float | None = setting(None, "sum to stay below")
     forbidden: bool = setting(False, "whether check refuses")
     trouble: Literal[
-        "no", "input", "disk", "bug", "interrupt", "signal", "usr2", "ctrl-c", "all-failed", "leave", "nan"
+        "no", "input", "disk", "bug", "interrupt", "signal", "usr2", "ctrl-c", "all-failed", "leave", "nan",
+        "print"
     ] = setting("no")
     sub: Sub = setting(Sub(), "a group")
     device: str = setting("cpu", "cpu or cuda")
@@ -95,6 +96,8 @@ class Sines(Experiment):
             raise MloptError("the disk is full: free some space")
         if self.trouble == "bug":
             raise ZeroDivisionError("a [bug]")
+        if self.trouble == "print":
+            print("printed by a plugin")
         if self.trouble == "leave":
             raise SystemExit(0)
         if self.trouble == "interrupt":

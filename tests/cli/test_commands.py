@@ -223,6 +223,15 @@ def test_report_command(mlopt, here, plugins, quick):
     assert result.code == 0 and result.out.strip() == str(here / "x" / "report.html")
 
 
+def test_a_report_elsewhere(mlopt, here, plugins):
+    """On a read-only disk, whose message says to choose another place with --out."""
+    (here / "mine.yaml").write_text("experiment: sines\n")
+    mlopt("run", "mine.yaml", "--out", "x")
+    result = mlopt("report", "x", "--out", "elsewhere.html")
+    assert result.code == 0, result.err
+    assert "<html" in (here / "elsewhere.html").read_text()
+
+
 def test_real_report(mlopt, here, plugins):
     (here / "mine.yaml").write_text("experiment: sines\n")
     mlopt("run", "mine.yaml", "--out", "x")

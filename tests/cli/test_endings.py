@@ -82,3 +82,8 @@ def test_sys_exit_in_a_potential(mlopt, config, here, when, words):
     result = mlopt("run", "search.yaml", "--out", "x")
     assert result.code == 1 and words in result.err and "called sys.exit(0)" in result.err
     assert (here / "x").exists() == (when == "leave")
+
+
+def test_what_a_plugin_prints_leaves_the_json_alone(mlopt, config):
+    result = mlopt("run", config, "-s", "trouble=print", "--json", "--quiet")
+    assert json.loads(result.out)["status"] == "finished" and result.err == "printed by a plugin\n"

@@ -88,6 +88,10 @@ def test_no_sound_checkpoint(mlopt, config, here):
         path.write_bytes(b"mlopt checkpoint\n")
     result = mlopt("resume", "x")
     assert result.code == 1 and "none of the 1 checkpoints can be used" in result.err
+    for path in (here / "x" / "checkpoints").iterdir():  # as the message says
+        path.rename(here / path.name)
+    result = mlopt("resume", "x")
+    assert result.code == 0 and "started from the beginning" in result.err
 
 
 def test_killed_before_the_first_checkpoint(mlopt, config, here):

@@ -28,6 +28,11 @@ def note(message: str) -> None:
         silence(sys.stderr)
 
 
+def printing_aside() -> contextlib.AbstractContextManager[Any]:
+    """Within it, what plugins print goes to standard error: standard output is for the result."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def silence(stream: TextIO) -> None:
     """Lead a stream that cannot be written to any more to nowhere, with what Python has not written of it yet."""
     with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor

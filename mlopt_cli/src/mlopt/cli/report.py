@@ -40,15 +40,15 @@ _TOLD = (
 )
 
 
-def write_report(run_directory: Path) -> Path:
-    """Write ``report.html`` into a run directory and return its path.
+def write_report(run_directory: Path, out: Path | None = None) -> Path:
+    """Write ``report.html`` into a run directory, or the report to ``out``, and return its path.
 
     Raises:
         RunDirectoryError: the folder holds nothing of a run.
         MloptError: the page cannot be written.
     """
     folder = Path(run_directory)
-    path = folder / "report.html"
+    path = out or folder / "report.html"
     atomic.write_text(path, page(read_record(folder)))
     return path
 

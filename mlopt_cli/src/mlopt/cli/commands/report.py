@@ -7,11 +7,14 @@ import click
 
 @click.command()
 @click.argument("directory", metavar="DIR")
-def command(directory: str) -> None:
+@click.option("--out", metavar="FILE", help="Where to; the default is DIR/report.html.")
+def command(directory: str, out: str | None) -> None:
     """Write DIR/report.html anew: one file, which needs neither network nor other files."""
+    from pathlib import Path
+
     from mlopt.core.rundir import RunDirectory
 
     run = RunDirectory.open(directory)  # before the report, whose imports take a second
     from mlopt.cli.report import write_report
 
-    click.echo(write_report(run.root))
+    click.echo(write_report(run.root) if out is None else write_report(run.root, Path(out)))

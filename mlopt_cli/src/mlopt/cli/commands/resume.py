@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mlopt.cli.conduct import finish, options_of, run_options
+from mlopt.cli.output import printing_aside
 
 
 @click.command()
@@ -17,4 +18,6 @@ def command(directory: str, **options: object) -> int:
     """
     from mlopt.cli.runner import resume
 
-    return finish(resume(directory, options_of(options)), as_json=bool(options["as_json"]))
+    with printing_aside():
+        outcome = resume(directory, options_of(options))
+    return finish(outcome, as_json=bool(options["as_json"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mlopt.cli.conduct import finish, options_of, run_options
+from mlopt.cli.output import printing_aside
 
 
 @click.command()
@@ -30,5 +31,7 @@ def command(
         assignments = (*assignments, f"device={device}")
     source = sources.find(config, assignments)
     chosen = options_of(options)
-    outcome = start(source.experiment(), name=source.name, config_input=source.text, out=out, options=chosen)
+    with printing_aside():
+        experiment = source.experiment()
+        outcome = start(experiment, name=source.name, config_input=source.text, out=out, options=chosen)
     return finish(outcome, as_json=bool(options["as_json"]))
