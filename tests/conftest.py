@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,6 +45,30 @@ def _seeded() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def random_cells() -> Callable[..., list[tuple[Any, Any]]]:
+    """Cells (3, 3) with periodic directions (3,): turned, skewed down to 20 degrees, periodic along 0 to 3 vectors."""
+
+    def make(
+        number: int, seed: int = 0, shortest: float = 0.5, longest: float = 20.0
+    ) -> list[tuple[Any, Any]]:
+        import numpy as np
+
+        generator, made = np.random.default_rng(seed), []
+        while len(made) < number:
+            a, b, c = np.cos(np.deg2rad(generator.uniform(20.0, 160.0, 3)))
+            z = 1.0 - a * a - b * b - c * c + 2.0 * a * b * c  # the squared volume that unit vectors span
+            if z < 1e-4:
+                continue
+            gram = np.array([[1.0, c, b], [c, 1.0, a], [b, a, 1.0]])
+            lengths = np.exp(generator.uniform(np.log(shortest), np.log(longest), 3))
+            turn = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+            made.append((lengths[:, None] * np.linalg.cholesky(gram) @ turn, generator.random(3) < 0.7))
+        return made
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlopt.cli.record import Minimum
+from mlopt.core.minimum_image import shortest_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,11 +214,12 @@ def _rotation(axis: int, angle: float) -> Floats:
 def _distances(minimum: Minimum) -> Floats:
     """Return distances (n, n), of nearest images where periodic, with infinity on the diagonal."""
     import numpy as np
-    from ase.geometry import get_distances
 
-    cell = minimum.cell if any(minimum.periodic) else None
-    periodic = minimum.periodic if any(minimum.periodic) else None
-    distances = np.array(get_distances(minimum.positions, cell=cell, pbc=periodic)[1])
+    n = len(minimum.positions)
+    apart = (minimum.positions - minimum.positions[:, None]).reshape(-1, 3)
+    if any(minimum.periodic):
+        apart = shortest_vectors(apart, minimum.cell, np.array(minimum.periodic))
+    distances: Floats = np.linalg.norm(apart, axis=1).reshape(n, n)
     np.fill_diagonal(distances, np.inf)
     return distances
 

@@ -136,6 +136,8 @@ class AtomsLandscape(Landscape):
         """The chosen systems under the same potential."""
         part = object.__new__(AtomsLandscape)  # what was looked up for the whole holds for a part
         part.systems, part.potential = self.systems.select(problems), self.potential
+        if "manifold" in self.__dict__:
+            part.__dict__["manifold"] = self.manifold.select(problems, self.segments.select(problems)[1])
         part.segments, part.species = part.systems.segments, part.systems.z
         part.fixed = None if self.fixed is None else part.systems.fixed
         return part

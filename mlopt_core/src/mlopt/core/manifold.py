@@ -6,9 +6,12 @@ An optimizer calls these and never asks which space it is in. All functions act 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
+from mlopt.core.minimum_image import MinimumImage
 
 
 class Manifold(Protocol):
@@ -54,8 +57,9 @@ class Flat:
     pbc: (n_rows, 3) bool, needed with ``cell``.
 
     Points are not wrapped by a step: potentials see periodic images anyway, and an unwrapped trajectory keeps
-    differences between steps small. Only `difference` takes the nearest image, and that by rounding fractional
-    coordinates, which is exact for differences shorter than half the smallest cell height.
+    differences between steps small. Only `difference` takes the nearest image, which is exact in cells of any shape
+    and with any directions periodic, see `mlopt.core.minimum_image`. A vector of the cell along which there is no
+    periodicity makes no difference.
     """
 
     cell: torch.Tensor | None = None
@@ -74,11 +78,10 @@ class Flat:
         delta = y - x
         if self.cell is None or self.pbc is None:
             return delta
-        # a direction without periodicity may have a zero vector: give it unit length, it is never rounded
-        safe = torch.where(self.pbc[:, :, None], self.cell, torch.eye(3, dtype=x.dtype, device=x.device))
-        fractional = torch.linalg.solve(safe.mT, delta[:, :, None])[:, :, 0]
-        shift = torch.where(self.pbc, fractional.round(), torch.zeros_like(fractional))
-        return delta - (shift[:, None, :] @ safe)[:, 0]
+        images, of_row = self._images
+        if len(images) == 1:
+            return images.shortest(delta.T[:, None])[:, 0].T.contiguous()
+        return images.shortest(delta.T[..., None], of_row)[..., 0].T.contiguous()
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Length of the difference."""
@@ -90,14 +93,29 @@ class Flat:
         return tangent
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """None; periodic rows half a cell apart are left to rounding."""
+        """None; where two periodic images are equally near, either will do."""
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Flat:
-        """Keep the cells of the chosen rows."""
+        """Keep the cells of the chosen rows, which are not reduced again."""
         if self.cell is None or self.pbc is None:
             return self
-        return Flat(self.cell[rows], self.pbc[rows])
+        images, of_row = self._images
+        part = Flat(self.cell[rows], self.pbc[rows])
+        part.__dict__["_images"] = images, of_row[rows]
+        return part
+
+    @cached_property
+    def _images(self) -> tuple[MinimumImage, torch.Tensor]:
+        """The different cells, reduced, and which of them each row has (n_rows,)."""
+        cell, pbc = self.cell, self.pbc
+        if cell is None or pbc is None:
+            raise InputError("Flat: only periodic rows have images; give `cell` and `pbc`")
+        # rows of one problem stand together, so it is enough to look at the row before
+        other = ((cell[1:] != cell[:-1]).any(-1) | (pbc[1:] != pbc[:-1])).any(-1)
+        of_row = torch.cat([other.new_zeros(min(1, len(cell)), dtype=torch.int64), other.cumsum(0)])
+        first = torch.cat([other.new_ones(min(1, len(cell))), other]).nonzero().flatten()
+        return MinimumImage.of(cell[first], pbc[first]), of_row
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlopt.core.errors import InputError
+from mlopt.core.lattice import reduced_vectors
+from mlopt.core.minimum_image import shortest_vectors
 from mlopt.core.quoting import quoted
 
 Floats = NDArray[np.float64]
@@ -120,9 +122,7 @@ def sorted_distances(
     first, second = np.triu_indices(len(positions), 1)
     vectors = positions[second] - positions[first]
     if cell is not None and pbc is not None and np.any(pbc):
-        from ase.geometry import find_mic
-
-        vectors = find_mic(vectors, np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))[0]
+        vectors = shortest_vectors(vectors, np.asarray(cell, np.float64), np.asarray(pbc, bool))
     distances = np.linalg.norm(vectors, axis=1)
     low, high = np.minimum(numbers[first], numbers[second]), np.maximum(numbers[first], numbers[second])
     return np.asarray(distances[np.lexsort((distances, high, low))], dtype=np.float64)
@@ -187,10 +187,7 @@ def same_structure(a: Structure, b: Structure, energy_window: float, distance_to
 
 def _lattice_lengths(cell: Floats, pbc: NDArray[np.bool_]) -> Floats:
     """Return the shortest independent lattice vectors' lengths, sorted, and the k-th root of their volume."""
-    from ase.geometry import minkowski_reduce
-
-    reduced = np.asarray(minkowski_reduce(cell, pbc)[0])
-    reduced = reduced[np.asarray(pbc, dtype=bool)]
+    reduced = reduced_vectors(cell, pbc)
     volume = np.sqrt(max(np.linalg.det(reduced @ reduced.T), 0.0))
     return np.append(np.sort(np.linalg.norm(reduced, axis=1)), volume ** (1 / len(reduced)))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
+from mlopt.core.lattice import reduced_vectors
 from mlopt.core.lazy import torch
 from mlopt.core.random import derive, normal
 from mlopt.core.systems import Systems
@@ -55,7 +56,7 @@ def check_structures(
         where = f"{head}structure {index} (counted from 0)" if len(systems) > 1 else f"{head}the structure"
         own, cell, pbc = positions[start:stop], cells[index], periodic[index]
         _check_values(where, own, z[start:stop])
-        _check_cell(where, cell, pbc)
+        _check_cell(where, cell, pbc, least_distance)
         close = coincident_pairs(own, cell, pbc, least_distance)
         if close and not separate:
             first, second, distance = close[0]
@@ -210,7 +211,7 @@ def _check_values(where: str, positions: Array, z: list[int]) -> None:
         )
 
 
-def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_]) -> None:
+def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_], least_distance: float) -> None:
     import numpy as np
 
     if not np.isfinite(cell).all():
@@ -226,7 +227,13 @@ def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_]) -> None:
     if (lengths > 0).all():
         unit = vectors / lengths[:, None]
         if np.sqrt(max(0.0, np.linalg.det(unit @ unit.T))) > _FLAT:
-            return
+            shortest = float(np.linalg.norm(reduced_vectors(cell, pbc)[0]))
+            if shortest >= least_distance:
+                return
+            raise InputError(
+                f"{where} repeats every {shortest:.3g}, so each atom is less than {least_distance:g} from an image of "
+                f"itself. Correct the cell vectors {vectors.tolist()}, or check their units."
+            )
     directions = " ".join(name for name, on in zip("abc", pbc, strict=True) if on)
     raise InputError(
         f"{where} is periodic along {directions}, but its cell vectors {vectors.tolist()} are zero or not independent. "
@@ -237,23 +244,27 @@ def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_]) -> None:
 def _with_images(
     positions: Array, cell: Array, pbc: NDArray[np.bool_], margin: float
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Atoms wrapped into the cell, and copies of those within ``margin`` of a face behind the opposite one."""
+    """Atoms in the reduced cell, and copies of those within ``margin`` of a face behind the opposite one."""
     import numpy as np
     from ase.geometry import complete_cell
 
-    whole = complete_cell(cell * pbc[:, None])
+    # faces of a skewed cell can be nearer than the margin where those of the reduced one are not
+    reduced = np.zeros((3, 3))
+    reduced[pbc] = reduced_vectors(cell, pbc)
+    whole = complete_cell(reduced)
     inverse = np.linalg.inv(whole)
     fractional = positions @ inverse
     fractional -= np.floor(fractional) * pbc
     index = np.arange(len(positions))
     for direction in np.flatnonzero(pbc):
-        width = (
-            2.0 * margin * float(np.linalg.norm(inverse[:, direction]))
-        )  # of the margin in fractions of the cell
-        step = np.eye(3)[direction]
-        low, high = fractional[:, direction] < width, fractional[:, direction] > 1.0 - width
-        fractional = np.concatenate([fractional, fractional[low] + step, fractional[high] - step])
-        index = np.concatenate([index, index[low], index[high]])
+        # of the margin in fractions of the cell; it may be wider than the cell
+        width = 2.0 * margin * float(np.linalg.norm(inverse[:, direction]))
+        step, along = np.eye(3)[direction], fractional[:, direction]
+        parts = [(along > -np.inf, 0.0)]
+        for turns in range(1, int(np.ceil(width)) + 1):
+            parts += [(along < 1.0 + width - turns, turns), (along > turns - width, -turns)]
+        fractional = np.concatenate([fractional[chosen] + turns * step for chosen, turns in parts])
+        index = np.concatenate([index[chosen] for chosen, _ in parts])
     return fractional @ whole, index
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlopt.core.lazy import torch
+from mlopt.core.minimum_image import MinimumImage
 from mlopt.core.systems import Systems
 
 #: pairs treated at once: their tensors then stay in the processor's cache
@@ -17,7 +18,7 @@ def separate(
     """Gradient descent from ``pos (n_atoms, 3)`` on ``sum_{i<j} (1 - r/d_ij)^2 / 2`` over overlapping pairs.
 
     diameter: (n_atoms,); d_ij is the mean of both. step: in squared mean diameters of the system.
-    Periodic directions take the nearest image by rounding fractional coordinates; fixed atoms push but do not move.
+    Periodic directions take the nearest image; fixed atoms push but do not move.
     """
     segments, out = systems.segments, pos.clone()
     mean = segments.rows_of(segments.sum(diameter) / segments.counts.clamp(min=1))
@@ -56,11 +57,11 @@ def _relax(
     x = pos.movedim(-1, 0).contiguous()  # (3, p, size): component by component is what vectorises
     touch = (0.5 * (diameter[:, :, None] + diameter[:, None, :])).reciprocal_()
     free = (~fixed).to(x.dtype)
-    image = None if cell is None else _Image(cell, pbc)
+    image = None if cell is None else MinimumImage.of(cell, pbc).within(diameter.amax(-1))
     for count in range(steps):
         delta = x[..., :, None] - x[..., None, :]
         if image is not None:
-            delta = image.nearest(delta)
+            delta = image.shortest(delta.flatten(2)).view_as(delta)
         square = delta * delta
         r2 = square[0].add_(square[1]).add_(square[2])
         r2.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -72,27 +73,3 @@ def _relax(
         length = (force[0] * force[0] + force[1] * force[1] + force[2] * force[2]).sqrt_()
         x += force * (_MAX_STEP / length.clamp_(min=_MAX_STEP / step) * free)
     return x.movedim(0, -1)
-
-
-class _Image:
-    """Nearest images of differences (3, p, size, size) in cells (p, 3, 3), periodic in pbc (p, 3)."""
-
-    def __init__(self, cell: torch.Tensor, pbc: torch.Tensor) -> None:
-        safe = torch.where(pbc[:, :, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
-        # the reciprocal vectors, written out as cross products: bits must not depend on the batch
-        a, b, c = safe.unbind(1)
-        crosses = torch.stack(
-            [torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1
-        )
-        volume = a[:, 0] * crosses[:, 0, 0] + a[:, 1] * crosses[:, 0, 1] + a[:, 2] * crosses[:, 0, 2]
-        self.cell, self.dual = safe[..., None, None], (crosses / volume[:, None, None])[..., None, None]
-        self.pbc = pbc[..., None, None]
-
-    def nearest(self, delta: torch.Tensor) -> torch.Tensor:
-        out = delta
-        for k in range(3):
-            dual = self.dual[:, k]
-            turns = (delta[0] * dual[:, 0] + delta[1] * dual[:, 1] + delta[2] * dual[:, 2]).round_()
-            turns = turns * self.pbc[:, k]
-            out = out - turns * self.cell[:, k].movedim(1, 0)
-        return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from mlopt.core.lattice import complete
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.core.random import Draws
@@ -117,13 +118,16 @@ def _mean(systems: Systems, diameter: torch.Tensor) -> torch.Tensor:
 
 
 def _in_box(systems: Systems, edge: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Uniform in a cube of ``edge (n_systems,)`` about the origin, in the cell along periodic directions."""
+    """Uniform in a cube of ``edge (n_systems,)`` about the origin, in the cell along periodic directions.
+
+    Edges along directions without periodicity are at right angles to the others.
+    """
     share = draws.rows(3)
     rows = systems.segments.rows_of
     if not systems.periodic:
         return (share - 0.5) * rows(edge)[:, None]
-    cube = torch.eye(3, dtype=edge.dtype, device=edge.device) * edge[:, None, None]
-    box = rows(torch.where(systems.pbc[:, :, None], systems.cell.to(edge.dtype), cube))
+    whole = complete(systems.cell.to(edge.dtype), systems.pbc)
+    box = rows(torch.where(systems.pbc[:, :, None], whole, whole * edge[:, None, None]))
     share = torch.where(rows(systems.pbc), share, share - 0.5)
     # written out: a matrix product may sum in another order in another batch
     return share[:, 0:1] * box[:, 0] + share[:, 1:2] * box[:, 1] + share[:, 2:3] * box[:, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlopt.core.lattice import reciprocal
 from mlopt.core.lazy import torch
 from mlopt.core.neighbours import Neighbours, find_neighbours
 from mlopt.core.systems import Systems
@@ -22,7 +23,7 @@ def find_pairs(systems: Systems, cutoff: float) -> Neighbours:
     pos, cell = systems.pos.detach().double(), systems.cell.detach().double()
     counts, batch = systems.segments.counts, systems.batch
     whole = systems.pbc.all(-1)
-    dual = _dual(cell) if systems.periodic else torch.zeros_like(cell)
+    dual = reciprocal(cell) if systems.periodic else torch.zeros_like(cell)
     square = dual * dual
     images = torch.floor(cutoff * (square[..., 0] + square[..., 1] + square[..., 2]).sqrt() + (0.5 + 1e-9))
     images = images.masked_fill(~whole[:, None], 0.0)
@@ -108,19 +109,6 @@ def _square(d: torch.Tensor, steps: torch.Tensor, metric: torch.Tensor) -> torch
     if bool((metric[3:] != 0).any()):  # adding zeros would change no bit
         r2 += x * (g[3] * y + g[4] * z) + g[5] * (y * z)
     return r2
-
-
-def _dual(cell: torch.Tensor) -> torch.Tensor:
-    """Vectors (rows) whose products with the rows of ``cell (b, 3, 3)`` are 1 and 0; without matrix products."""
-    a, b, c = cell.unbind(1)
-    crosses = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1)
-    volume = a[:, 0] * crosses[:, 0, 0] + a[:, 1] * crosses[:, 0, 1] + a[:, 2] * crosses[:, 0, 2]
-    return crosses / volume[:, None, None]
-
-
-def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
-    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
 def _metric(cell: torch.Tensor) -> torch.Tensor:

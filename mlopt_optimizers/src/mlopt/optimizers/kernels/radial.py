@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.lanes import lane, lanes, sync
+from mlopt.core.lattice_kernel import complete
 from mlopt.optimizers.kernels.network import STRIDE
 
 #: kinds of neighbours that are told apart; 0 where all count alike
@@ -101,29 +102,12 @@ def add_pairs(
         out[7 * STRIDE + i] += g40 * g40 * smooth
 
 
-def inverse_cell(n: int, atoms: Any, at: int, scratch: Any) -> None:
-    """Write the cell at ``scratch[at:]``, unit vectors where it is not periodic, then the reciprocal of each vector."""
-    for a in range(3):
-        for b in range(3):
-            unit = 1.0 if a == b else 0.0
-            scratch[at + 3 * a + b] = atoms[4 * n + 3 * a + b] if atoms[4 * n + 9 + a] != 0.0 else unit
-    for a in range(3):
-        p, q = at + 3 * ((a + 1) % 3), at + 3 * ((a + 2) % 3)
-        u = scratch[p + 1] * scratch[q + 2] - scratch[p + 2] * scratch[q + 1]
-        v = scratch[p + 2] * scratch[q] - scratch[p] * scratch[q + 2]
-        w = scratch[p] * scratch[q + 1] - scratch[p + 1] * scratch[q]
-        volume = scratch[at + 3 * a] * u + scratch[at + 3 * a + 1] * v + scratch[at + 3 * a + 2] * w
-        scratch[at + 9 + 3 * a] = u / volume
-        scratch[at + 10 + 3 * a] = v / volume
-        scratch[at + 11 + 3 * a] = w / volume
-
-
 def stand(n: int, x: Any, atoms: Any, cell: int, standing: int, scratch: Any) -> None:
     """Copy positions to ``scratch[standing:]``, those of periodic systems into the cell."""
     periodic = atoms[4 * n + 9] + atoms[4 * n + 10] + atoms[4 * n + 11] != 0.0
     if periodic:
         if lane() == 0:
-            inverse_cell(n, atoms, cell, scratch)
+            complete(atoms[4 * n : 4 * n + 12], cell, scratch)
         sync()
     for i in range(lane(), n, lanes()):
         a, b, c = x[i], x[n + i], x[2 * n + i]

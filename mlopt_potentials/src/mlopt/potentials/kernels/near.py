@@ -28,6 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlopt.core.lanes import lane, lanes, sync, total
+from mlopt.core.lattice_kernel import complete
 
 #: candidates of a row; entries of a row in the buffer, a multiple of 32; arrays of the buffer; entries of a filling
 LIST, ROOM, FIELDS, MOST = 128, 96, 5, 1 << 30
@@ -40,8 +41,8 @@ ALIGN = 32
 #: positions so many cells (or lengths) away have no digits left that say where in the cell they are
 FARTHEST = 2.0**30
 
-# reals: the cell with vectors put in where it is not periodic (9), its dual (9), then 3 n each of positions at the last
-# rebuild and of those in units of the cell, shifts of the candidates (3 n LIST), and the buffer
+# reals: the cell with vectors put in where it is not periodic (9), its dual (9), both by `complete`; then 3 n each of
+# positions at the last rebuild and of those in units of the cell, shifts of the candidates (3 n LIST), and the buffer
 CELL, DUAL, HEAD = 0, 9, 18
 # integers: seen, lost, images along each vector (3), all images; then n each of how many candidates there are, how
 # far the search for them came, whether that is all, and where the row begins and ends in the buffer; 4 n of the
@@ -146,7 +147,7 @@ def refresh(n: int, x: Any, cell: Any, table: Any, reals: Any, integers: Any) ->
 def rebuild(n: int, x: Any, cell: Any, reach: float, reals: Any, integers: Any) -> None:
     """Forget the candidates of all rows; `fill` finds others, for positions as they are now."""
     if lane() == 0:
-        complete(cell, reals)
+        complete(cell, CELL, reals)
         tries = 1
         for a in range(3):
             integers[IMAGES + a] = 0
@@ -180,52 +181,6 @@ def rebuild(n: int, x: Any, cell: Any, reach: float, reals: Any, integers: Any) 
             integers[BASE + UPTO * n + i] = 0
             integers[BASE + WHOLE * n + i] = 0
     sync()
-
-
-def complete(cell: Any, reals: Any) -> None:
-    """The cell with vectors put in along which it is not periodic, at right angles to the others; and its dual."""
-    for k in range(9):
-        reals[CELL + k] = cell[k]
-    periodic = 0
-    for a in range(3):
-        if cell[9 + a] != 0.0:
-            periodic += 1
-    for a in range(3):
-        b, c = (a + 1) % 3, (a + 2) % 3
-        if periodic == 0:
-            for k in range(3):
-                reals[CELL + 3 * a + k] = 1.0 if k == a else 0.0
-        elif periodic == 1 and cell[9 + a] != 0.0:
-            # any vector not along the one there is; then two products
-            least = 0
-            for k in range(1, 3):
-                if abs(cell[3 * a + k]) < abs(cell[3 * a + least]):
-                    least = k
-            for k in range(3):
-                reals[CELL + 3 * c + k] = 1.0 if k == least else 0.0
-            cross(CELL + 3 * c, CELL + 3 * a, CELL + 3 * b, 1, reals)
-            cross(CELL + 3 * a, CELL + 3 * b, CELL + 3 * c, 1, reals)
-        elif periodic == 2 and cell[9 + a] == 0.0:
-            cross(CELL + 3 * b, CELL + 3 * c, CELL + 3 * a, 1, reals)
-    for a in range(3):
-        b, c = (a + 1) % 3, (a + 2) % 3
-        cross(CELL + 3 * b, CELL + 3 * c, DUAL + 3 * a, 0, reals)
-    volume = 0.0
-    for k in range(3):
-        volume += reals[CELL + k] * reals[DUAL + k]
-    for k in range(9):
-        reals[DUAL + k] = reals[DUAL + k] / volume
-
-
-def cross(a: int, b: int, to: int, unit: int, reals: Any) -> None:
-    """The product of the vectors at ``a`` and ``b`` in ``reals``, of length 1 where asked for."""
-    u = reals[a + 1] * reals[b + 2] - reals[a + 2] * reals[b + 1]
-    v = reals[a + 2] * reals[b] - reals[a] * reals[b + 2]
-    w = reals[a] * reals[b + 1] - reals[a + 1] * reals[b]
-    length = math.sqrt(u * u + v * v + w * w) if unit == 1 else 1.0
-    reals[to] = u / length
-    reals[to + 1] = v / length
-    reals[to + 2] = w / length
 
 
 def nearest(value: float) -> float:

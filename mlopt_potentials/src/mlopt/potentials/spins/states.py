@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
@@ -14,7 +15,9 @@ from pydantic import BeforeValidator, model_validator
 
 from mlopt.core import plugin
 from mlopt.core.errors import InputError
+from mlopt.core.lattice import reduced_vectors
 from mlopt.core.lazy import torch
+from mlopt.core.minimum_image import shortest_vectors
 from mlopt.core.plugin import Plugin, setting
 from mlopt.core.quoting import quoted
 from mlopt.core.random import Draws, problem_keys
@@ -136,24 +139,47 @@ class Skyrmion(SpinState):
 
     def _from_center(self, lattice: SpinLattice, center: Floats) -> Floats:
         """(n_spins, 2) shortest ways from the centre, around periodic edges too."""
-        found = lattice.positions[:, :2] - center
-        shifts = np.zeros((1, 2))
-        for direction, (number, periodic) in enumerate(zip(lattice.shape, lattice.pbc, strict=True)):
-            along = number * lattice.vectors[direction, :2]
+        found = lattice.positions - np.append(center, 0.0)
+        found[:, 2] = 0.0
+        cell, extra = np.zeros((3, 3)), []
+        periodic = np.zeros(3, dtype=bool)
+        for direction in np.flatnonzero(lattice.pbc):
+            along = lattice.shape[direction] * np.append(lattice.vectors[direction, :2], 0.0)
             length = float(np.linalg.norm(along))
-            if not periodic or length < 1e-9:
+            if length < 1e-9:
                 continue
-            if 2.0 * self.radius >= length:
-                raise InputError(
-                    f"skyrmion: a radius of {self.radius:g} does not fit into a lattice that repeats every {length:g}; "
-                    f"make the lattice larger or the skyrmion smaller"
-                )
-            # the centre may be given anywhere, and is first brought near
-            found = found - np.round(found @ along / length**2)[:, None] * along
-            shifts = np.concatenate([shifts - along, shifts, shifts + along])
-        near = found[:, None] + shifts
-        nearest: Floats = near[np.arange(len(near)), np.argmin((near * near).sum(-1), 1)]
+            area = np.linalg.norm(np.cross(cell[periodic], along), axis=1)
+            flat = area < 1e-9 * length * np.linalg.norm(cell[periodic], axis=1)
+            if periodic.sum() == 2 or flat.any():
+                extra.append(along)  # what is tilted against the plane, and repeats with a shift in it
+            else:
+                cell[direction], periodic[direction] = along, True
+        if not periodic.any():
+            plane: Floats = found[:, :2]
+            return plane
+        shifts = _steps(len(extra)) @ np.array(extra).reshape(-1, 3)
+        reduced = reduced_vectors(cell, periodic)
+        repeats = [*reduced, *shortest_vectors(shifts, cell, periodic)]
+        lengths = np.linalg.norm(repeats, axis=1)
+        shortest = float(lengths[lengths > 1e-9].min())
+        if 2.0 * self.radius >= shortest:
+            raise InputError(
+                f"skyrmion: a radius of {self.radius:g} does not fit into a lattice that repeats every {shortest:g}; "
+                f"make the lattice larger or the skyrmion smaller"
+            )
+        near = shortest_vectors((found[:, None] + shifts).reshape(-1, 3), cell, periodic)
+        near = (near[:, None] + _steps(len(reduced)) @ reduced).reshape(len(found), -1, 3)
+        square = (near * near).sum(-1)
+        # of several equally near, the same ones wherever the centre is
+        tied = square <= (1.0 + 1e-9) * square.min(1, keepdims=True)
+        chosen = np.argmin(np.where(tied, near @ np.array([1.0, 0.3137, 0.0]), np.inf), 1)
+        nearest: Floats = near[np.arange(len(near)), chosen, :2]
         return nearest
+
+
+def _steps(k: int) -> Floats:
+    """All (3^k, k) steps of -1, 0 or 1 along k vectors."""
+    return np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=k)))
 
 
 class RandomSpins(SpinState):
