@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ase.geometry import find_mic
+from ase.geometry.geometry import general_find_mic
 
 from mlopt.core.errors import InputError
 from mlopt.core.manifold import Flat
@@ -23,8 +23,11 @@ HEXAGONAL = np.array([[2.5, 0.0, 0.0], [1.25, 2.165, 0.0], [0.0, 0.0, 6.0]])
 
 
 def nearest(vectors: Any, cell: Any, pbc: Any) -> Any:
-    """ASE's; it mixes in vectors along which there is no periodicity, unless they are zero."""
-    return find_mic(vectors, cell * pbc[:, None], pbc)
+    """ASE's: what `find_mic` does unless it takes a short cut, which is wrong in a skewed cell with a short diagonal.
+
+    It mixes in vectors along which there is no periodicity, unless they are zero.
+    """
+    return general_find_mic(vectors, cell * pbc[:, None], pbc)
 
 
 def vectors_of(number: int, seed: int) -> Any:
