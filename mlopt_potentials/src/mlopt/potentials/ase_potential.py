@@ -76,7 +76,7 @@ class AsePotential(Potential):
         if self.calculator == "eam" and not self.parameters.get("potential"):
             raise PydanticCustomError(
                 "parameters",
-                "the calculator 'eam' reads its functions from a file: give `parameters: {{potential: FILE}}`, such as "
+                "the calculator 'eam' reads its functions from a file: give `parameters: {potential: FILE}`, such as "
                 "a file of LAMMPS or NIST named *.eam.alloy",
             )
         return self

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 #: calculators that know whole molecules of water only
 WATER = ("tip3p", "tip4p")
-#: root mean square displacement of a coordinate in the difference, angstrom: curvature moves the slope by some 1e-4 of
-#: itself, and energies that repeat to 1e-7 by less than what `_NOISE` allows
+#: root mean square displacement of a coordinate in the difference, angstrom: large enough for energies that repeat to
+#: 1e-7
 _STEP = 0.01
-#: share of the forces' norm, and of 1 + |energy|, by which slope and forces may differ
-_SHARE, _NOISE = 0.01, 1e-6
+#: by what slope and forces may differ: this share of the forces' norm; this share of 1 + |energy|, for noise, over the
+#: step; and what a third derivative does, if it is the second one over this length (angstrom), times the step squared
+_SHARE, _NOISE, _LENGTH = 0.01, 1e-6, 1.0
 #: atoms of a trial cluster at least, and how far they are off its grid, in units of their distance
 _SMALLEST, _DISORDER = 8, 0.04
 _APART = 3.0  # angstrom between molecules of water
@@ -57,7 +58,14 @@ def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[float, floa
             energies.append(math.nan)
     slope = (energies[0] - energies[1]) / (2.0 * _STEP)
     told = -float((answer.forces * way).sum())
-    allowed = _SHARE * float(np.linalg.norm(answer.forces)) + _NOISE * (1.0 + abs(answer.energy)) / _STEP
+    bend = abs(
+        energies[0] + energies[1] - 2.0 * answer.energy
+    )  # the second derivative times the step squared
+    allowed = (
+        _SHARE * float(np.linalg.norm(answer.forces))
+        + _NOISE * (1.0 + abs(answer.energy)) / _STEP
+        + bend / _LENGTH
+    )
     return (slope, told) if abs(slope - told) > allowed else None
 
 
