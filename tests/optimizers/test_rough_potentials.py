@@ -23,6 +23,7 @@ from mlopt.core.testing.recorder import Recorder
 from mlopt.optimizers import LBFGS, BasinHopping, Budget, MinimaSettings, Polish, Search
 from mlopt.optimizers.paths.network_search import Network
 from mlopt.optimizers.paths.path import Path as Band
+from mlopt.optimizers.paths.settings import Ends
 from mlopt.potentials import AsePotential, LennardJones
 from mlopt.potentials.atoms_model import AtomsModel
 
@@ -129,6 +130,7 @@ def test_a_path_ends(tmp_path: Path) -> None:
         model=AtomsModel(system=SystemSpec(file=str(tmp_path / "a.xyz")), potential=Rough()),
         initial={"file": str(tmp_path / "a.xyz")},
         final={"file": str(tmp_path / "b.xyz")},
+        ends=Ends(align="none"),
         evaluations=60,
         fmax=1e-2,
     ).run()
