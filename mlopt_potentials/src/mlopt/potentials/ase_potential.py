@@ -51,7 +51,7 @@ class AsePotential(Potential):
     _given: Any = PrivateAttr(default=None)
     _failures: Failures = PrivateAttr(default_factory=Failures)
     #: what was tried, byte for byte -> warnings
-    _tried: dict[bytes, list[str]] = PrivateAttr(default_factory=dict)
+    _tried: dict[bytes, tuple[int, list[str]]] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def wrap(cls, calculator: Any) -> AsePotential:
@@ -135,7 +135,8 @@ class AsePotential(Potential):
         """Try the calculator once for each set of elements and boundaries that occurs, and once only in a process.
 
         Systems with positions are tried as they are. Of a formula, whose start may not have been drawn yet, a small
-        cluster of its elements is tried. Two calculations more compare the forces with the slope of the energy.
+        cluster of its elements is tried. Two calculations more compare the forces with the slope of the energy, and
+        another two where they disagree.
 
         Raises:
             InputError: the calculator raises, or its result is not finite.
@@ -150,12 +151,13 @@ class AsePotential(Potential):
             identity = b"".join(part.tobytes() for part in whole)
             if identity not in self._tried:
                 self._tried[identity] = self._try(atoms)
-            calls += 3
-            warnings += self._tried[identity]
+            spent, told = self._tried[identity]
+            calls += spent
+            warnings += told
         return Trial(calls, tuple(warnings))
 
-    def _try(self, atoms: Atoms) -> list[str]:
-        """Try one structure; return what to warn of."""
+    def _try(self, atoms: Atoms) -> tuple[int, list[str]]:
+        """Try one structure; return the calls that took, and what to warn of."""
         import numpy as np
 
         from mlopt.potentials.ase_results import ask
@@ -178,16 +180,16 @@ class AsePotential(Potential):
                 f"the ASE calculator {quoted(self.calculator)} gives a non-finite energy or force for "
                 f"{what}. Check its parameters and the distances between the atoms."
             )
-        off = mismatch(calculator, trial, found)
+        calls, off = mismatch(calculator, trial, found)
         if off is None:
-            return []
+            return 1 + calls, []
         warning = (
             f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, "
             f"along a random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. "
             f"Minimisation may stick. A calculator that smears electrons should tell its `free_energy`"
         )
         log.warning("%s", warning)
-        return [warning]
+        return 1 + calls, [warning]
 
     def remarks(self) -> list[str]:
         """How often the calculator has failed since this process began, one line for each cause."""

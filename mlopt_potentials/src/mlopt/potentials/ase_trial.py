@@ -13,15 +13,16 @@ from mlopt.potentials.ase_results import Answer, ask
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from numpy.typing import NDArray
 
 #: calculators that know whole molecules of water only
 WATER = ("tip3p", "tip4p")
-#: root mean square displacement of a coordinate in the difference, angstrom: large enough for energies that repeat to
-#: 1e-7
-_STEP = 0.01
+#: root mean square displacements of a coordinate in the differences, angstrom: the first is large enough for energies
+#: that repeat to 1e-7, the second tells a strong curvature apart, whose error falls with the square
+_STEPS = (0.01, 0.0025)
 #: by what slope and forces may differ: this share of the forces' norm; this share of 1 + |energy|, for noise, over the
-#: step; and what a third derivative does, if it is the second one over this length (angstrom), times the step squared
-_SHARE, _NOISE, _LENGTH = 0.01, 1e-6, 1.0
+#: step; and the share of a first difference that has to be left at the second step
+_SHARE, _NOISE, _LEFT = 0.01, 1e-6, 0.5
 #: atoms of a trial cluster at least, and how far they are off its grid, in units of their distance
 _SMALLEST, _DISORDER = 8, 0.04
 _APART = 3.0  # angstrom between molecules of water
@@ -40,33 +41,39 @@ def trial_structure(atoms: Atoms, calculator: str) -> Atoms:
     return _clump(sorted(set(atoms.numbers.tolist())))
 
 
-def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[float, float] | None:
-    """The slope of the energy along one random direction by a central difference, and what the forces say of it.
+def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[int, tuple[float, float] | None]:
+    """Compare the slope of the energy along one random direction, by central differences, with the forces.
 
-    None where both agree to what noise and curvature allow, or where the difference cannot be had. Two calculations.
+    Returns the calculations made, which are two, or four where the first two disagree; and both slopes, or None where
+    they agree to what noise and curvature allow, or where a difference cannot be had.
     """
     way = np.random.default_rng(0).normal(size=answer.forces.shape)
     way /= math.sqrt(float(np.mean(way**2))) or 1.0
+    told = -float((answer.forces * way).sum())
+    before, calls = 0.0, 0
+    for step in _STEPS:
+        calls += 2
+        slope = _slope(calculator, atoms, step * way) / step
+        noise = _NOISE * (1.0 + abs(answer.energy)) / step
+        off = abs(slope - told)
+        if not off > max(_SHARE * float(np.linalg.norm(answer.forces)) + noise, _LEFT * before):
+            return calls, None
+        before = off
+    return calls, (slope, told)
+
+
+def _slope(calculator: Any, atoms: Atoms, shift: NDArray[np.float64]) -> float:
+    """Half the difference of the energies at ``shift (n, 3)`` and at its opposite; NaN where one cannot be had."""
     energies = []
     for sign in (1.0, -1.0):
         moved = atoms.copy()
         moved.set_constraint()
-        moved.positions += sign * _STEP * way
+        moved.positions += sign * shift
         try:
             energies.append(ask(calculator, moved).energy)
         except Exception:  # what it cannot do there says nothing about forces here
-            energies.append(math.nan)
-    slope = (energies[0] - energies[1]) / (2.0 * _STEP)
-    told = -float((answer.forces * way).sum())
-    bend = abs(
-        energies[0] + energies[1] - 2.0 * answer.energy
-    )  # the second derivative times the step squared
-    allowed = (
-        _SHARE * float(np.linalg.norm(answer.forces))
-        + _NOISE * (1.0 + abs(answer.energy)) / _STEP
-        + bend / _LENGTH
-    )
-    return (slope, told) if abs(slope - told) > allowed else None
+            return math.nan
+    return 0.5 * (energies[0] - energies[1])
 
 
 def _clump(numbers: list[int]) -> Atoms:
