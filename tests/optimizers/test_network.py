@@ -92,6 +92,12 @@ def test_lj7_is_complete() -> None:
     assert result.summary()["lowest_barrier"] == pytest.approx(1.060650, abs=1e-6)
 
 
+@pytest.mark.parametrize("searches", [1, 2])
+def test_a_round_may_have_fewer_searches_than_kinds_of_start(searches: int) -> None:
+    result = network("Ar4", starts=2, searches=searches, rounds=1).run()
+    assert result.found.searches == searches
+
+
 def same(a: NetworkResult, b: NetworkResult) -> None:
     """Bit for bit."""
     assert [p.energy for p in a.minima + a.saddles] == [p.energy for p in b.minima + b.saddles]

@@ -8,11 +8,9 @@ everything repeats, and measures at the very structures that are to be stored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mlopt.core.errors import InputError
 
@@ -70,7 +68,7 @@ class Check:
 def check_records(
     energies: Sequence[float],
     evaluate: Callable[[list[int]], list[Reading]],
-    force_tolerance: float = np.inf,
+    force_tolerance: float = math.inf,
     rounding: float = ROUNDING,
 ) -> Check:
     """Evaluate records again and compare their ``energies``.
@@ -90,9 +88,7 @@ def check_records(
             for index, reading in zip(batch, evaluate(batch), strict=True):
                 samples[index].append(reading)
         repeats = max(_spread([one.energy for one in all_]) for all_ in samples.values())
-        jitter = max(
-            float(np.ptp(_finite([one.max_force for one in all_]) or [0.0])) for all_ in samples.values()
-        )
+        jitter = max(_range([one.max_force for one in all_]) for all_ in samples.values())
         tolerance = max(rounding, _FACTOR * repeats)
     limit = force_tolerance + _FACTOR * jitter
     found = [_judge(energies[i], told[i], tolerance, limit) for i in range(n)]
@@ -121,16 +117,21 @@ def reading(energy: object, force: object, shape: tuple[int, ...]) -> Reading:
     Raises:
         InputError: the forces have another shape.
     """
-    array: NDArray[np.float64] = np.asarray(force, dtype=np.float64)
+    import numpy as np
+
+    array = np.asarray(force, dtype=np.float64)
     if array.shape != shape:
         raise InputError(f"verify(evaluate=...) must return forces of shape {shape}, got {array.shape}.")
     return Reading(float(energy), float(np.linalg.norm(array, axis=1).max()))  # type: ignore[arg-type]
 
 
 def _spread(energies: list[float]) -> float:
-    known = _finite(energies)
-    return float(np.ptp(known)) / (1.0 + abs(known[0])) if known else 0.0
+    """The range of energies, relative to 1 + |energy|."""
+    known = [energy for energy in energies if math.isfinite(energy)]
+    return _range(known) / (1.0 + abs(known[0])) if known else 0.0
 
 
-def _finite(values: list[float]) -> list[float]:
-    return [value for value in values if np.isfinite(value)]
+def _range(values: list[float]) -> float:
+    """The largest finite value less the smallest; 0 where there is none."""
+    known = [value for value in values if math.isfinite(value)]
+    return max(known) - min(known) if known else 0.0

@@ -26,7 +26,7 @@ def kicked(
     landscape: of one problem. keys: (k,) int64.
     """
     starts, keys = [], derive(keys, _KICK)
-    for key in torch.split(keys, 1):
+    for key in keys[:, None]:
         first = uniform(key, torch.zeros_like(key), 2)[0]
         x = points[int(first[0] * len(points))]
         noise = normal(key, torch.full_like(key, 2), x.numel()).reshape(x.shape).to(x)
@@ -43,7 +43,7 @@ def halfway(
     may be paired with itself, and meets those saddles that only exchange atoms.
     """
     starts, keys = [], derive(keys, _PAIR)
-    for key in torch.split(keys, 1):
+    for key in keys[:, None]:
         first = uniform(key, torch.zeros_like(key), 2)[0]
         a, b = (points[int(part * len(points))] for part in first.tolist())
         counter = torch.full_like(key, 2)
@@ -69,7 +69,7 @@ def downhill(
         modes = lowest_modes(landscape, x, min(x.numel(), 12))
         found.append(modes.vectors[: max(1, int(modes.count_negative()[0]))])
     starts, keys = [], derive(keys, _DOWN)
-    for key in torch.split(keys, 1):
+    for key in keys[:, None]:
         first = uniform(key, torch.zeros_like(key), 4)[0].tolist()
         which = int(first[0] * len(points))
         x, vectors = points[which], found[which]
