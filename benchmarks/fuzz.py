@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # children are forked, which threads of a p
 
 from mlopt.cli.fuzzing import command_lines, configurations, structure_files
 from mlopt.cli.output import table
-from mlopt.core.testing.fuzz import fuzz
+from mlopt.core.testing.fuzz import fuzz, try_inputs
 
 SUBJECTS = {
     "structures": (structure_files, 35_000),
@@ -64,6 +64,7 @@ def main() -> None:
                 for index in range(arguments.first, arguments.first + count):
                     attempt(index)
                 continue
+            try_inputs(attempt, range(20))  # what is imported here is not counted as memory of the inputs
             began = time.monotonic()
             told = fuzz(
                 attempt, count, processes=arguments.processes, limit=arguments.limit, first=arguments.first

@@ -221,3 +221,33 @@ def test_check_refuses(here, plugins, refuse):
     (here / "mine.yaml").write_text("experiment: sines\nforbidden: true\n")
     refuse(["run", "mine.yaml"], "switch it off")
     refuse(["validate", "mine.yaml", "--check"], "switch it off")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\x1b[2J\u2028\u202eb" * 50])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{}"],
+        ["run", "{}"],
+        ["run", "lj13", "-s", "{}"],
+        ["run", "lj13", "-s", "{}=1"],
+        ["run", "lj13", "-s", "optimizer={}"],
+        ["run", "lj13", "-s", "system.cluster={}"],
+        ["run", "lj13", "--{}"],
+        ["run", "lj13", "--out", "~{}/x"],
+        ["run", "lj13", "--threads", "{}"],
+        ["validate", "{}"],
+        ["init", "{}"],
+        ["info", "{}"],
+        ["list", "{}"],
+        ["resume", "{}"],
+        ["status", "{}"],
+        ["report", "{}"],
+    ],
+)
+def test_absurd_names_are_shortened_and_printable(mlopt, words: list[str], name: str) -> None:
+    result = mlopt(*[word.replace("{}", name) for word in words])
+    assert result.code == 2, result
+    lines = (result.out + result.err).split("\n")
+    assert all(len(line) < 1000 and line.isprintable() for line in lines), max(lines, key=len)
+    assert len(result.out + result.err) < 2500

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from mlopt.cli import sources
-from mlopt.core.testing.mutations import mutated, mutated_settings
+from mlopt.core.testing.mutations import NUMBERS, WORDS, mutated, mutated_settings
 
 
 def structure_files(seed: int, folder: Path) -> Callable[[int], None]:
@@ -56,8 +56,6 @@ def configurations(seed: int, folder: Path) -> Callable[[int], None]:
     names = sorted(texts)
     data = {name: text.encode() for name, text in texts.items()}
     settings = {name: yaml.safe_load(text) for name, text in texts.items()}
-    for name in sources.recipe_paths():  # plugins are imported here, not in every process
-        sources.find(name).experiment()
 
     def attempt(index: int) -> None:
         random = np.random.default_rng((seed, index))
@@ -81,10 +79,8 @@ def configurations(seed: int, folder: Path) -> Callable[[int], None]:
     return attempt
 
 
-def command_lines(seed: int, folder: Path) -> Callable[[int], None]:
-    """Tries assignments ``-s key=value`` on a recipe: paths and values that nobody expects."""
-    from mlopt.core.testing.mutations import NUMBERS, WORDS
-
+def command_lines(seed: int, folder: Path | None = None) -> Callable[[int], None]:
+    """Tries assignments ``-s key=value`` on a recipe: paths and values that nobody expects. Needs no folder."""
     known = [
         "starts",
         "budget.force_calls",

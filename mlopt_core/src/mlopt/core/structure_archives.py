@@ -7,6 +7,7 @@ format has no pickle, and the former one, which was one, is refused).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -42,7 +43,9 @@ def read_json(file: Path) -> list[Atoms]:
     ids = found.get("ids", []) if isinstance(found, dict) else []
     if isinstance(ids, dict) and "__ndarray__" in ids:
         ids = ids["__ndarray__"][2]  # a list, as has been checked
-    if isinstance(ids, list) and len({quoted(one) for one in ids}) != len(ids):
+    if isinstance(ids, list) and not all(isinstance(one, int | float) for one in ids):
+        raise InputError(f"{file}: malformed: `ids` should be whole numbers")
+    if isinstance(ids, list) and len(set(ids)) != len(ids):
         raise InputError(f"{file}: malformed: `ids` names a row more than once")
     images: list[Atoms] = guarded(str(file), lambda: read(io.StringIO(text), index=":", format="json"))
     return images
@@ -89,8 +92,11 @@ def _check(where: str, value: Any) -> None:
     todo = [value]
     while todo:
         one = todo.pop()
-        if isinstance(one, str) and one[:1] in ("{", "[") and "__" in one:
-            todo.append(guarded(where, lambda one=one: json.loads(one)))  # type: ignore[misc]
+        if isinstance(one, str) and one.lstrip()[:1] in ("{", "[", '"'):
+            with contextlib.suppress(
+                ValueError, RecursionError
+            ):  # text that is no JSON, which ASE cannot decode
+                todo.append(json.loads(one))
         elif isinstance(one, list):
             todo += one
         elif isinstance(one, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlopt.core.elements import SYMBOLS
 from mlopt.core.errors import InputError
@@ -27,6 +27,8 @@ COINCIDENT = 1e-3
 MOST_DISTANT = 1e9
 # volume that the periodic cell vectors span, relative to orthogonal ones, below which they count as dependent
 _FLAT = 1e-6
+# neighbours per atom, itself among them, beyond which the pairs are too many to list
+_CROWDED = 50
 # `separate` moves an atom by this many least distances, and tries so often
 _NUDGE, _NUDGES = 100.0, 10
 
@@ -171,7 +173,8 @@ def coincident_pairs(
 ) -> list[tuple[int, int, float]]:
     """Pairs ``(first, second, distance)`` of atoms, or images of them, closer than ``least_distance``, sorted.
 
-    positions: (n, 3) finite; cell: (3, 3), vectors as rows, independent where pbc (3,) is true.
+    positions: (n, 3) finite; cell: (3, 3), vectors as rows, independent where pbc (3,) is true. In heaps of very many
+    atoms each atom is paired with the first of its heap alone: all pairs would not fit into memory.
     """
     import numpy as np
     from scipy.spatial import cKDTree
@@ -180,13 +183,33 @@ def coincident_pairs(
     if pbc.any():
         positions, index = _with_images(positions, cell, pbc, least_distance)
     found: dict[tuple[int, int], float] = {}
-    for a, b in cKDTree(positions).query_pairs(least_distance, output_type="ndarray").tolist():
+    tree = cKDTree(positions)
+    crowded = tree.count_neighbors(tree, least_distance) > _CROWDED * len(positions)
+    near = (
+        _stars(tree, least_distance) if crowded else tree.query_pairs(least_distance, output_type="ndarray")
+    )
+    for a, b in near.tolist():
         first, second = sorted((int(index[a]), int(index[b])))
         if first != second:
             distance = float(np.linalg.norm(positions[a] - positions[b]))
             if distance < least_distance:
                 found[first, second] = min(distance, found.get((first, second), distance))
     return [(first, second, distance) for (first, second), distance in sorted(found.items())]
+
+
+def _stars(tree: Any, least_distance: float) -> NDArray[np.int64]:
+    """(n_pairs, 2) pairs of a point with each later one near it, for the points that are not near an earlier one."""
+    import numpy as np
+
+    later = np.ones(tree.n, dtype=bool)
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for first in range(tree.n):
+        if later[first]:
+            near = np.array(tree.query_ball_point(tree.data[first], least_distance), dtype=np.int64)
+            near = near[(near > first) & later[near]]
+            later[near] = False
+            pairs.append(np.stack([np.full_like(near, first), near], axis=1))
+    return np.concatenate(pairs)
 
 
 def _check_values(where: str, positions: Array, z: list[int]) -> None:
@@ -224,6 +247,12 @@ def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_], least_distance:
         return
     vectors = cell[pbc]
     lengths = np.linalg.norm(vectors, axis=1)
+    for name, length in zip(np.array(list("abc"))[pbc], lengths.tolist(), strict=True):
+        if 0.0 < length <= COINCIDENT:
+            raise InputError(
+                f"{where} is periodic along {name}, but this cell vector is {length:.3g} long, so that atoms meet "
+                f"their own images. Check the units"
+            )
     if (lengths > 0).all():
         unit = vectors / lengths[:, None]
         if np.sqrt(max(0.0, np.linalg.det(unit @ unit.T))) > _FLAT:

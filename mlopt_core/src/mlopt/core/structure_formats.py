@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core.elements import NUMBERS
+from mlopt.core.elements import ISOTOPES, NUMBERS
 from mlopt.core.errors import InputError
 from mlopt.core.files import lines_of, read_text
 from mlopt.core.quoting import one_line, quoted
@@ -210,14 +210,13 @@ def _of_block(where: str, block: Any) -> Atoms:
                 f"expand beyond {_MOST_SITES} sites. Write it in P1, or as extxyz"
             )
         if not identity:
-            return _without_tags(block.get_atoms())
+            sites = block.get_atoms()
+            sites.info.pop("occupancy", None)  # checked before
         sites.pbc = True
+    if sites.has("masses"):  # ASE takes that of the bare nucleus for deuterium
+        masses = sites.get_masses()
+        sites.set_masses(np.where(np.isclose(masses, 2.01355, atol=1e-9, rtol=0), ISOTOPES["D"], masses))
     return sites
-
-
-def _without_tags(atoms: Atoms) -> Atoms:
-    atoms.info.pop("occupancy", None)  # checked before
-    return atoms
 
 
 def read_extxyz(file: Path) -> list[Atoms]:

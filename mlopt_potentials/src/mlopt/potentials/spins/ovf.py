@@ -72,7 +72,7 @@ class _Reader:
         self.found: list[OvfSegment] = []
 
     def segments(self) -> list[OvfSegment]:
-        first = _FIRST.match((self._line() or "").strip())
+        first = _FIRST.match((self._line() or "").partition("##")[0].strip())
         if first is None:
             raise InputError(
                 f"{self.name}: not an OVF file: its first line should be '# OOMMF OVF 2.0'. Convert it, or "
