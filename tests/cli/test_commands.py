@@ -177,7 +177,7 @@ def test_info_of_a_recipe(mlopt):
 
 def test_info_refuses(plugins, refuse):
     refuse(["info", "sinus"], "Did you mean 'sines'?", "mlopt list")
-    refuse(["info", "broken"], "failed to import", "no such [library]")
+    refuse(["info", "experiment:broken"], "failed to import", "no such [library]")
     refuse(["info", "twice"], "Two distributions", "mlopt-test-rival")
     refuse(["info", "stranger"], "not an mlopt Plugin")
     refuse(["info", "nokind:sub"], "No kind of plugin is called 'nokind'")

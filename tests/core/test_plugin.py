@@ -152,3 +152,25 @@ def test_replace_does_not_validate_but_knows_its_keys():
 
 def test_unknown_key_without_a_near_one():
     assert unknown_key("zzz", ["a", "b"], "x") == "unknown key 'zzz' in x. Known: a, b."
+
+
+class Counted(Plugin):
+    one: int = setting(1, "a count", ge=1)
+    perhaps: int | None = setting(None, "a count or none")
+    many: list[int] = setting([], "counts")
+    pair: tuple[int, int] = setting((1, 2), "two counts")
+    real: float = setting(1.0, "a number")
+    mixed: tuple[int, float] = setting((1, 1.0), "a count and a number")
+
+
+def test_a_float_that_is_whole_is_an_integer() -> None:
+    """``1e4`` is a float in YAML."""
+    made = build(Counted, {"one": 1e4, "perhaps": 2e0, "many": [1e1, 3], "real": 1e4, "mixed": (2.0, 2.0)})
+    assert (made.one, made.perhaps, made.many, made.mixed) == (10_000, 2, [10, 3], (2, 2.0))
+    assert [type(one) for one in (made.one, made.perhaps, *made.many, *made.mixed)] == [int] * 5 + [float]
+    assert type(made.real) is float
+
+
+@pytest.mark.parametrize("value", [1.5, 1e-4, float("nan"), float("inf"), True, "10", -1e4])
+def test_no_other_value_becomes_an_integer(value: object) -> None:
+    assert problems(Counted, {"one": value})[0].startswith("one: ")

@@ -93,3 +93,22 @@ def test_bad_files(frames: Path, tmp_path: Path) -> None:
     for index in (3, -4):
         with pytest.raises(InputError, match=f"has 3 structures, so there is no number {index}"):
             SystemSpec(file=str(frames), index=index).load()
+
+
+def test_a_bare_word_is_a_formula_or_a_file(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(frames.parent)
+    taken = SystemSpec.model_validate
+    assert taken("Cu13").cluster == "Cu13" and taken("Cu13").file is None
+    assert taken("frames.extxyz").file == str(frames)
+    assert taken("absent/start").file == str(frames.parent / "absent" / "start")
+    assert taken("absent.cif").file == str(frames.parent / "absent.cif")
+    (frames.parent / "POSCAR").write_text("anything")
+    assert taken("POSCAR").file == str(frames.parent / "POSCAR")
+    (frames.parent / "Cu13").write_text("a file of that name changes nothing")
+    assert taken("Cu13").cluster == "Cu13"
+
+
+@pytest.mark.parametrize("word", ["", "cu13", "Cx13", "\0", "a" * 5000])
+def test_other_words_are_no_system(word: str) -> None:
+    with pytest.raises(ValueError, match="cluster"):
+        SystemSpec.model_validate(word)

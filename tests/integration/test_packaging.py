@@ -269,3 +269,11 @@ def test_wheels_work_without_the_others(parts, wheels, tmp_path):
     assert done.returncode == 0, done.stderr
     for part in parts:
         assert (target / "mlopt" / part / "py.typed").is_file()
+
+
+def test_module_mlopt_is_the_command():
+    """Of the command's distribution alone: the namespace has no code of its own."""
+    assert [path.parents[2].name for path in REPOSITORY.glob("*/src/mlopt/*.py")] == ["mlopt_cli"]
+    command = [sys.executable, "-m", "mlopt", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY / "docs")
+    assert done.stdout == f"mlopt {importlib.metadata.version('mlopt-cli')}\n"

@@ -5,7 +5,6 @@ Invariant: ``mlopt --help`` imports nothing but click. Exit codes: see `EXIT_COD
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import os
@@ -68,10 +67,11 @@ class LazyGroup(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             from mlopt.core.quoting import quoted
+            from mlopt.core.suggestions import hint
 
-            close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"No command is called {quoted(name)}.{hint} Commands: {', '.join(COMMANDS)}.")
+            ctx.fail(
+                f"No command is called {quoted(name)}.{hint(name, COMMANDS)} Commands: {', '.join(COMMANDS)}."
+            )
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> NoReturn:

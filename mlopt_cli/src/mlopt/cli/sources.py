@@ -5,7 +5,6 @@ Invariant: a recipe is found by comparing names, never by joining a name to a pa
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlopt.core.config import load_experiment, override, read_file, read_yaml
 from mlopt.core.errors import ConfigError, InputError
+from mlopt.core.files import is_there
 from mlopt.core.quoting import quoted
+from mlopt.core.suggestions import hint
 
 if TYPE_CHECKING:
     from mlopt.core.experiment import Experiment
@@ -59,7 +60,7 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
     """The configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
     path = Path(given)
     recipes = recipe_paths()
-    if _is_there(path) and not (given in recipes and path.is_dir()):  # a folder may be named like a recipe
+    if is_there(path) and not (given in recipes and path.is_dir()):  # a folder may be named like a recipe
         text, config = read_file(path)
         name, label = path.stem, given
     elif given in recipes:
@@ -79,16 +80,7 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
 
 def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
     """What to say of a name that is no recipe (nor a file), with the nearest one."""
-    close = difflib.get_close_matches(given, recipes, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{quoted(given)} {what}.{hint} Recipes: {', '.join(recipes)}."
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()  # a folder too: reading it then says what is wrong
-    except (OSError, ValueError):  # a name that is too long, a NUL
-        return False
+    return f"{quoted(given)} {what}.{hint(given, recipes)} Recipes: {', '.join(recipes)}."
 
 
 def _natural(path: Path) -> tuple[str, int, str]:

@@ -8,6 +8,14 @@ from pathlib import Path
 from mlopt.core.errors import InputError
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether a file or a folder has that name; a name that no file can have is not there."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that is too long, a NUL
+        return False
+
+
 def existing_file(path: str | Path) -> Path:
     """The path of a file that is there.
 

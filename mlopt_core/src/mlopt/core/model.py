@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from mlopt.core.errors import InputError
 from mlopt.core.input_file import Reads, absolute_entry
@@ -17,8 +17,16 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
 from mlopt.core.units import Units
 
+
+def _state_of(given: Any) -> Any:
+    """A state as a mapping; a bare word is the name of a file."""
+    return {"file": given} if isinstance(given, str) else given
+
+
 #: a state in a configuration: what `Model.state` takes; its entry ``file``, if it has one, names a file
-ModelState: TypeAlias = Annotated[dict[str, Any], AfterValidator(absolute_entry("file")), Reads(key="file")]
+ModelState: TypeAlias = Annotated[
+    dict[str, Any], AfterValidator(absolute_entry("file")), Reads(key="file"), BeforeValidator(_state_of)
+]
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ mapping with a ``name``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from mlopt.core import registry
 from mlopt.core.errors import ConfigError, PluginError
 from mlopt.core.input_file import Copy
 from mlopt.core.quoting import one_line, quoted
+from mlopt.core.suggestions import hint
 
 _REQUIRED: Any = ...
 
@@ -40,6 +41,18 @@ class Plugin(BaseModel):
     """Base of everything that can be named in a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, values: Any) -> Any:
+        """Take ``1e4``, which YAML reads as a float, for the integer that it is."""
+        if not isinstance(values, Mapping):
+            return values
+        fields = cls.model_fields
+        return {
+            name: _whole_numbers(value, fields[name].annotation) if name in fields else value
+            for name, value in values.items()
+        }
 
     def replace(self, **values: Any) -> Self:
         """A copy with some settings changed, *not* validated.
@@ -60,6 +73,30 @@ class Plugin(BaseModel):
     def config(self) -> dict[str, Any]:
         """The settings as plain data, nested plugins with their ``name``: what a resolved configuration shows."""
         return {name: _plain(getattr(self, name), field) for name, field in type(self).model_fields.items()}
+
+
+def _whole_numbers(value: Any, annotation: Any) -> Any:
+    """``value`` with floats that are exactly whole as integers, where an integer is wanted and a float would not do."""
+    kinds = _alternatives(annotation)
+    if isinstance(value, float):
+        return int(value) if int in kinds and float not in kinds and value.is_integer() else value
+    if isinstance(value, list | tuple):
+        inner = [get_args(kind) for kind in kinds if get_origin(kind) in (list, tuple) and get_args(kind)]
+        if len(inner) == 1:
+            of = [one for one in inner[0] if one is not Ellipsis]
+            items = [_whole_numbers(one, of[min(k, len(of) - 1)]) for k, one in enumerate(value)]
+            return type(value)(items)
+    return value
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types of a union, without what annotates them."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for one in get_args(annotation) for kind in _alternatives(one)]
+    return [annotation]
 
 
 def _plain(value: Any, field: Any = None) -> Any:
@@ -158,9 +195,9 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
 
 def unknown_key(key: str, known: list[str], where: str) -> str:
     """The message for a key that nobody knows, with the nearest known one."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown key {quoted(key)} in {one_line(where, 120)}.{hint} Known: {', '.join(known)}."
+    return (
+        f"unknown key {quoted(key)} in {one_line(where, 120)}.{hint(key, known)} Known: {', '.join(known)}."
+    )
 
 
 def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> list[str]:

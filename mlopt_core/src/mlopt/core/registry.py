@@ -7,13 +7,13 @@ plugin; a broken plugin is an error message when it is asked for and one line in
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.metadata
 import sys
 from dataclasses import dataclass
 
 from mlopt.core.errors import PluginError
 from mlopt.core.quoting import one_line, quoted
+from mlopt.core.suggestions import fold, hint, synonym
 
 #: kind of plugin -> entry-point group
 GROUPS = {
@@ -107,13 +107,28 @@ def find(kind: str, name: str) -> Entry:
             f"choose."
         )
     names = sorted({entry.name for entry in known})
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {quoted(close[0])}?" if close else ""
     listed = ", ".join(names) if names else "none"
+    meant = _hint(kind, name, names)
+    again = " If you have just installed it in editable mode, install it again: entry points are read at installation."
     raise PluginError(
-        f"No {kind} is called {quoted(name)}.{hint} Installed: {listed}. If you have just installed it in editable "
-        f"mode, install it again: entry points are read at installation."
+        f"No {kind} is called {quoted(name)}.{meant} Installed: {listed}.{again if not meant else ''}"
     )
+
+
+def _hint(kind: str, name: str, names: list[str]) -> str:
+    """What may have been meant, with a blank before it: another name, a word of the field, or another kind."""
+    given = fold(name[:100])
+    if given in {fold(one) for one in names}:
+        return hint(name, names)
+    advice = synonym(kind, name, names)
+    if advice:
+        return advice
+    for other in entries():
+        if fold(other.name) == given:
+            article = "an" if other.kind[0] in "aeiou" else "a"
+            about = f"`mlopt info {other.kind}:{other.name}`"
+            return f" {quoted(other.name)} is {article} {other.kind}, see {about}."
+    return hint(name, names)
 
 
 def load(kind: str, name: str) -> type:

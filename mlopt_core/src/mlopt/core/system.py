@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError
+from mlopt.core.files import is_there
 from mlopt.core.input_file import InputFile
 from mlopt.core.plugin import Plugin, setting
 from mlopt.core.systems import Systems
 
 
 class SystemSpec(Plugin):
-    """Either ``cluster`` or ``file``."""
+    """Either ``cluster`` or ``file``.
+
+    A bare word stands for one of them: ``Cu13`` is a formula; a name with an ending or a folder, such as
+    ``start.extxyz``, or that of a file that is there, such as ``POSCAR``, is a structure file.
+    """
 
     cluster: str | None = setting(None, "formula of a free cluster, such as Ar38 or Ag32Au6")
     file: InputFile | None = setting(
@@ -25,6 +30,20 @@ class SystemSpec(Plugin):
     )
     index: int = setting(-1, "which structure of the file; -1 is the last")
     separate: bool = setting(False, "nudge coincident atoms apart instead of refusing them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        """Take a bare word for what it is; what is a formula is one whatever lies in the folder."""
+        if not isinstance(value, str):
+            return value
+        try:
+            parse_formula(value)
+        except InputError:
+            file = Path(value)
+            named = bool(file.suffix) or len(file.parts) > 1
+            return {"file": value} if value and (named or is_there(value)) else {"cluster": value}
+        return {"cluster": value}
 
     @field_validator("cluster")
     @classmethod

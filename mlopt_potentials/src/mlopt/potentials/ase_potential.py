@@ -16,6 +16,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugin import setting
 from mlopt.core.potential import Potential, Trial
 from mlopt.core.quoting import quoted
+from mlopt.core.suggestions import hint
 from mlopt.core.systems import Systems
 from mlopt.potentials.ase_failures import Failures, cause
 
@@ -66,8 +67,8 @@ class AsePotential(Potential):
         if name not in CALCULATORS:
             # others start programs with a command line of the configuration's choice, or unpickle what they download
             raise ValueError(
-                f"no calculator {quoted(name)} for use in a configuration; there are {', '.join(CALCULATORS)}. Any "
-                f"other can be given in Python: AsePotential.wrap(calculator)"
+                f"no calculator {quoted(name)} for use in a configuration.{hint(name, CALCULATORS)} There are "
+                f"{', '.join(CALCULATORS)}. Any other can be given in Python: AsePotential.wrap(calculator)"
             )
         return name
 

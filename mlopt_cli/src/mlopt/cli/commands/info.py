@@ -74,11 +74,10 @@ def _owners(name: str) -> list[Entry]:
 
 def _find(name: str, kind: str | None) -> Entry:
     """The one plugin of that name; of all kinds together if none is given."""
-    from difflib import get_close_matches
-
     from mlopt.core import registry
     from mlopt.core.errors import InputError
     from mlopt.core.quoting import one_line, quoted
+    from mlopt.core.suggestions import fold, hint, synonym_of_any
 
     if kind is not None:
         return registry.find(kind, name)
@@ -88,9 +87,10 @@ def _find(name: str, kind: str | None) -> Entry:
         raise InputError(f"{quoted(name)} is the name of several things. Say which: {choices}.")
     if kinds:
         return registry.find(kinds[0], name)
-    close = get_close_matches(name, sorted({entry.name for entry in registry.entries()}), n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"no plugin and no recipe is called {quoted(name)}.{hint} `mlopt list` shows them all.")
+    names = sorted({entry.name for entry in registry.entries()})
+    alike = fold(name) in {fold(one) for one in names}
+    meant = hint(name, names) if alike else synonym_of_any(name, names) or hint(name, names)
+    raise InputError(f"no plugin and no recipe is called {quoted(name)}.{meant} `mlopt list` shows them all.")
 
 
 def _default(value: Any) -> str:

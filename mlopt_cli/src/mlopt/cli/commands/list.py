@@ -43,15 +43,12 @@ def command(kind: str | None, as_json: bool) -> None:
 
 def _kind(given: str, kinds: list[str]) -> str:
     """The kind that was meant: `optimizers` is `optimizer`, `query-strategies` is `query-strategy`."""
-    from difflib import get_close_matches
-
     from mlopt.core.errors import InputError
     from mlopt.core.quoting import quoted
+    from mlopt.core.suggestions import hint
 
     plural = {(f"{one[:-1]}ies" if one.endswith("y") else f"{one}s"): one for one in kinds}
     word = given.lower().replace("_", "-")
     if word in kinds or word in plural:
         return plural.get(word, word)
-    close = get_close_matches(word, kinds, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"no kind is called {quoted(given)}.{hint} Kinds: {', '.join(kinds)}.")
+    raise InputError(f"no kind is called {quoted(given)}.{hint(word, kinds)} Kinds: {', '.join(kinds)}.")

@@ -1,0 +1,146 @@
+"""What was probably meant by a name that nobody knows: another spelling, the nearest name, or a word of the field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+from mlopt.core.quoting import quoted
+
+#: kind of plugin -> word that people use -> name here. Words are folded, see `fold`.
+_NAMES = {
+    "potential": {
+        "lj": "lennard-jones",
+        "sw": "stillinger-weber",
+        "tbsma": "gupta",
+        "rgl": "gupta",
+        "hertzian": "soft-sphere",
+    },
+    "optimizer": {
+        "bh": "basin-hopping",
+        "gmin": "basin-hopping",
+        "montecarlo": "basin-hopping",
+        "mc": "basin-hopping",
+        "bfgs": "lbfgs",
+        "lbfgsb": "lbfgs",
+        "cg": "lbfgs",
+        "conjugategradient": "lbfgs",
+        "gd": "gradient-descent",
+        "sgd": "gradient-descent",
+        "steepestdescent": "gradient-descent",
+        "sa": "annealing",
+        "mh": "minima-hopping",
+        "vpo": "velocity-projection",
+        "quickmin": "velocity-projection",
+    },
+    "experiment": {
+        "neb": "path",
+        "cineb": "path",
+        "gneb": "path",
+        "band": "path",
+        "string": "path",
+        "barrier": "path",
+        "transition": "path",
+        "ts": "network",
+        "saddle": "network",
+        "dimer": "network",
+        "landscape": "network",
+        "global": "search",
+        "globaloptimization": "search",
+        "globalminimum": "search",
+        "minimahopping": "search",
+        "train": "meta-train",
+        "training": "meta-train",
+        "learn": "meta-train",
+        "benchmark": "contest",
+        "compare": "contest",
+    },
+    "start": {"random": "sphere", "ball": "sphere", "file": "given"},
+    "move": {"swap": "exchange", "rotation": "twist", "random": "displacement"},
+    "model": {"spins": "heisenberg", "system": "atoms", "mullerbrown": "muller-brown"},
+}
+_HOPPING = "It is an optimizer: write `experiment: search` with `optimizer: {name: basin-hopping}`."
+_RELAXATION = (
+    "A relaxation is `experiment: search` with `optimizer: {name: lbfgs}`, `fmax: 0.01` and `starts: 1`."
+)
+_DYNAMICS = (
+    "There is no molecular dynamics here; what comes nearest is `experiment: search` with "
+    "`optimizer: {name: annealing}`."
+)
+_IN_PYTHON = (
+    "A calculator of ASE that is none of those for configurations is given in Python: "
+    "`AsePotential.wrap(calculator)`."
+)
+#: kind -> word -> what to do, where that is more than another name
+_ADVICE = {
+    "potential": {
+        **{
+            name: f"It is a calculator of ASE: write `potential: {{name: ase, calculator: {name}}}`."
+            for name in ("emt", "tip3p", "tip4p")
+        },
+        "eam": "It is a calculator of ASE: write "
+        "`potential: {name: ase, calculator: eam, parameters: {potential: FILE}}`.",
+        **dict.fromkeys(
+            ("mace", "chgnet", "m3gnet", "nequip", "sevennet", "vasp", "gpaw", "xtb", "tblite"), _IN_PYTHON
+        ),
+        **dict.fromkeys(("espresso", "lammps", "orca", "cp2k", "dftb"), _IN_PYTHON),
+        "heisenberg": "Spins are a model of paths: `mlopt info model:heisenberg`.",
+    },
+    "optimizer": {
+        "neb": "A band is an experiment: `experiment: path`, see `mlopt info path`.",
+        "md": "There is no molecular dynamics here; what comes nearest is the optimizer `annealing`.",
+    },
+    "experiment": {
+        **dict.fromkeys(("bh", "basinhopping", "gmin"), _HOPPING),
+        **dict.fromkeys(
+            ("relax", "relaxation", "optimize", "optimise", "opt", "optimization", "geometry"), _RELAXATION
+        ),
+        **dict.fromkeys(("minimize", "minimise", "minimization", "lbfgs", "bfgs", "fire"), _RELAXATION),
+        **dict.fromkeys(("md", "dynamics", "moleculardynamics"), _DYNAMICS),
+    },
+}
+
+
+def fold(word: str) -> str:
+    """Letters and digits alone, in lower case: what ``L-BFGS``, ``l_bfgs`` and ``lbfgs`` have in common."""
+    return "".join(character for character in word.casefold() if character.isalnum())
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled most like ``word``, whatever its case and hyphens; None if none is near."""
+    folded: dict[str, str] = {}
+    for name in known:
+        folded.setdefault(fold(name), name)
+    given = fold(word[:100])
+    if given in folded:
+        return folded[given]
+    close = difflib.get_close_matches(given, folded, n=1, cutoff=0.5)
+    return folded[close[0]] if close else None
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """``Did you mean 'NAME'?`` with a blank before it, or nothing.
+
+    >>> hint("EMT", ["eam", "emt"])
+    " Did you mean 'emt'?"
+    """
+    close = nearest(word, known)
+    return f" Did you mean {quoted(close)}?" if close else ""
+
+
+def synonym(kind: str, word: str, known: Collection[str]) -> str:
+    """What to write instead of a word of the field that is no name of a plugin of that kind, or nothing.
+
+    >>> synonym("experiment", "NEB", ["path", "search"])
+    " Did you mean 'path'?"
+    """
+    given = fold(word[:100])
+    if given in _ADVICE.get(kind, {}):
+        return f" {_ADVICE[kind][given]}"
+    meant = _NAMES.get(kind, {}).get(given)
+    return f" Did you mean {quoted(meant)}?" if meant is not None and meant in known else ""
+
+
+def synonym_of_any(word: str, known: Collection[str]) -> str:
+    """As `synonym`, where the kind is not said."""
+    return next((found for kind in _NAMES if (found := synonym(kind, word, known))), "")
