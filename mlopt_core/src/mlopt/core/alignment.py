@@ -276,12 +276,12 @@ class _Free:
                 turned = frames[0] @ np.diag(signs) @ frames[1].T
                 yield turned if np.linalg.det(turned) * sign > 0 else -turned
             # a turn counts as tried within half a distance of neighbours, of which n stand around each other
-            turns = sign * even_rotations(int(np.clip(2e8 / n**2, 500, 60 * n + 500)))
+            turns = sign * even_rotations(int(np.clip(5e7 / n**2, 500, 60 * n + 500)))
         promise = np.empty(len(turns))
         step = max(1, _CHUNK // (n * n))
         for first in range(0, len(turns), step):
             promise[first : first + step] = self._promise(turns[first : first + step])
-        tried = int(np.clip(20_000 // n, 24, 400))
+        tried = int(np.clip(8_000 // n, 24, 400))
         yield from turns[np.argsort(np.round(promise / max(promise.max(), 1e-300), 9), kind="stable")[:tried]]
 
     def _promise(self, turns: Floats) -> Floats:

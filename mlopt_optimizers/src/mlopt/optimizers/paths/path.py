@@ -200,18 +200,16 @@ class Path(Experiment):
         Raises:
             InputError: the two ends are one minimum.
         """
-        mirror = self.ends.align == "mirror"
-        if self._aligns:
-            self._refuse_one_minimum(start, self.model.aligned(end, start, mirror=mirror), Same().distance)
-        else:  # whatever the order means, a turn is no path
+        mirror, keys = self.ends.align == "mirror", [self._state(one) for one in self.start.keys]
+        if not self._aligns:  # whatever the order means, a turn is no path
             self._refuse_one_minimum(start, self.model.aligned(end, start, exchange=False), _ONE_POINT)
-        keys = [self._state(one) for one in self.start.keys]
-        if not self._aligns:
             return _Route(keys, end)
+        direct = self.model.aligned(end, start, mirror=mirror)
+        self._refuse_one_minimum(start, direct, Same().distance)
         states, said = [start], []
         names = [*(f"key image {k}" for k in range(len(keys))), "final"]
         for name, state in zip(names, [*keys, end], strict=True):
-            found = self.model.aligned(state, states[-1].to(state), mirror=mirror)
+            found = self.model.aligned(state, states[-1], mirror=mirror) if keys else direct
             if found.words:
                 before, after = (self._length(states[-1], one) for one in (state, found.x))
                 said.append(f"{name}: {found.words} (a way of {after:.4g} instead of {before:.4g})")
