@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.build import add_adsorbate, fcc111
+from ase.constraints import FixAtoms
+from ase.io import read, write
 from click.testing import CliRunner
 
 from mlopt.cli.main import cli
@@ -72,3 +75,38 @@ def test_thirteen_atoms(
     monkeypatch.chdir(tmp_path)
     summary = path_between(formula, potential, starts=4, calls=600, fmax=fmax, images=5)
     assert 0.0 < summary["barrier_reverse"] < summary["barrier_forward"] < most
+
+
+@pytest.mark.slow
+def test_an_adatom_on_a_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copper on Cu(111), from the one hollow place to the other."""
+    monkeypatch.chdir(tmp_path)
+    slab = fcc111("Cu", size=(3, 3, 3))
+    add_adsorbate(slab, "Cu", 1.8, "fcc")
+    slab.center(axis=2, vacuum=5.0)
+    slab.pbc = [True, True, False]
+    slab.set_constraint(FixAtoms(mask=[atom.tag > 1 for atom in slab]))
+    slab.info.clear()
+    write("slab.extxyz", slab)
+    emt = "{name: ase, calculator: emt}"
+    search = SEARCH.replace("{{cluster: {formula}}}", "{{file: slab.extxyz}}")
+    search = search.replace(
+        "temperature: 0.8", "temperature: 0.1, moves: [{{name: displacement, step: 0.25}}]"
+    )
+    search += "start: {{name: given}}\n"
+    Path("search.yaml").write_text(search.format(potential=emt, starts=3, calls=300))
+    mlopt("run", "search.yaml", "--out", "found")
+    minima = Path("found/results/minima.extxyz")
+    found = read(minima, ":")
+    if not found[0].constraints:
+        for atoms in found:
+            atoms.set_constraint(slab.constraints)
+        write(minima, found)
+    between = PATH.format(potential=emt, fmax=0.01, images=3)
+    Path("between.yaml").write_text(
+        between.replace("found/results/minima.extxyz}, potential", "slab.extxyz}, potential")
+    )
+    mlopt("run", "between.yaml", "--out", "between")
+    summary = json.loads(Path("between/results/summary.json").read_text())
+    assert summary["converged"] and summary["negative_modes"] == 1 and summary["connects_the_ends"] is True
+    assert 0.03 < summary["barrier_reverse"] < summary["barrier_forward"] < 0.1

@@ -22,6 +22,7 @@ from mlopt.optimizers.paths.path import Path
 from mlopt.optimizers.paths.settings import BandSettings, Ends, PathStart, Saddle
 from mlopt.potentials import LennardJones, Morse
 from mlopt.potentials.atoms_model import AtomsModel
+from mlopt.potentials.surface_models import MullerBrown
 
 #: the pass between the two lowest minima of seven Lennard-Jones atoms, above the lower
 LJ7 = 1.0606504
@@ -241,6 +242,33 @@ def test_fixed_atoms_must_be_those_of_the_system(files: Files) -> None:
     plain = files.path(start, end, potential=PLATINUM)
     free = plain.replace(final=files(bare, ".cif"))  # a format that knows no constraints
     free.check()
+
+
+def test_a_slab_whose_atoms_come_in_another_order(files: Files) -> None:
+    """Kinds, fixed atoms and places are found again, whatever the order of the file."""
+    start, end = hop()
+    for atoms in (start, end):
+        atoms.symbols[[4, 12, 18]] = "Au"
+    shuffled = end[np.random.default_rng(0).permutation(len(end))]
+    gold = LennardJones(r0=2.9, cutoff=6.0)
+    path = files.path(start, shuffled, potential=gold)
+    a, b = path._ends()
+    route = path._route(a, b)
+    assert np.allclose(route.end, end.positions, atol=1e-7)
+    less = shuffled.copy()
+    less.set_constraint(FixAtoms(shuffled.constraints[0].index[1:]))
+    refused(
+        files.path(start, less, potential=gold),
+        r"extxyz: atoms of (Pt|Au) \(1\): free there and fixed in the system; a path needs the same fixed atoms",
+    )
+
+
+def test_mirror_images_of_what_is_fixed_or_periodic_are_no_states(files: Files) -> None:
+    start, end = hop()
+    mirror = files.path(start, end, potential=PLATINUM, ends=Ends(align="mirror"))
+    refused(mirror, "mirror images are as good only of free clusters")
+    other = Path(model=MullerBrown(), initial={"name": "A"}, final={"name": "B"}, ends=Ends(align="mirror"))
+    refused(other, "MullerBrown has no mirror images to align: take `align: auto`")
 
 
 def test_fixed_atoms_with_two_places(files: Files) -> None:

@@ -150,7 +150,7 @@ def _check_same_fixed(found: Systems, own: Systems, source: str, reference: str,
     else:
         held = [Counter(one.z[one.fixed].tolist()) for one in (found, own)]
         more = {z: held[0][z] - held[1][z] for z in sorted(held[0] | held[1])}
-        names = [f"{abs(d)} of {SYMBOLS[z]}" for z, d in more.items() if d]
+        names = [f"of {SYMBOLS[z]} ({abs(d)})" for z, d in more.items() if d]
         here, mixed = max(more.values(), default=0) > 0, min(more.values(), default=0) < 0
         mixed = mixed and here
     if not names:
