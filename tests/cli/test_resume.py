@@ -175,19 +175,60 @@ def test_changed_versions_are_told(mlopt, config, here):
     assert result.code == 0 and "warning: torch was 1.0 when the run began" in result.err
 
 
-def test_threads_are_those_of_the_start(mlopt, config, here):
+@pytest.fixture
+def threads(monkeypatch):
+    """Lets a test change the number of threads, on a machine with three cores."""
     import torch
 
     before = torch.get_num_threads()
-    try:
-        mlopt("run", config, "--out", "x", "--threads", "3", "-s", "trouble=signal")
-        torch.set_num_threads(1)
-        assert "threads" not in mlopt("resume", "x").err
-        assert torch.get_num_threads() == 3
-        mlopt("run", config, "--out", "y", "--threads", "3", "-s", "trouble=signal")
-        assert "the number of threads was 3" in mlopt("resume", "y", "--threads", "1").err
-    finally:
-        torch.set_num_threads(before)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_another_kind_of_cpu_is_told(mlopt, config, here):
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    path = here / "x" / "env.json"
+    recorded = json.loads(path.read_text())
+    assert recorded["cpu"]["name"] and {"numba", "llvmlite"} <= set(recorded["versions"])
+    features = recorded["cpu"]["features"]
+    recorded["cpu"] = {"name": "abacus", "features": [*features, "beads"]}
+    path.write_text(json.dumps(recorded))
+    said = "warning: the kind of CPU was abacus when the run began and is "
+    result = mlopt("resume", "x")
+    assert result.code == 0 and said in result.err and "now (beads): the result may differ" in result.err
+
+
+@pytest.mark.parametrize("kind", [None, 7, {"features": 3}, {"name": ["x"], "features": [[]]}])
+def test_a_kind_of_cpu_that_is_none(mlopt, config, here, kind):
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    path = here / "x" / "env.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cpu": kind}))
+    assert mlopt("resume", "x").code == 0
+
+
+def test_no_more_threads_than_cores(mlopt, config, here, threads):
+    import torch
+
+    said = "100000 threads were asked for, and there are 3 cores: computing with 3 threads"
+    result = mlopt("run", config, "--out", "x", "--threads", "100000", "-s", "trouble=signal")
+    assert result.code == 75 and said in result.err and torch.get_num_threads() == 3
+    path = here / "x" / "env.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"torch_threads": 100_000}))
+    result = mlopt("resume", "x")
+    assert result.code == 0 and said in result.err and torch.get_num_threads() == 3
+    assert "the number of threads was 100000 when the run began and is 3 now" in result.err
+
+
+def test_threads_are_those_of_the_start(mlopt, config, here, threads):
+    import torch
+
+    mlopt("run", config, "--out", "x", "--threads", "3", "-s", "trouble=signal")
+    torch.set_num_threads(1)
+    assert "threads" not in mlopt("resume", "x").err
+    assert torch.get_num_threads() == 3
+    mlopt("run", config, "--out", "y", "--threads", "3", "-s", "trouble=signal")
+    assert "the number of threads was 3" in mlopt("resume", "y", "--threads", "1").err
 
 
 def fork(args: list[str]) -> int:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -361,56 +358,3 @@ def test_auto_looks_at_the_work_alone() -> None:
 
 def test_an_energy_without_rows_is_enough_for_a_local_optimizer() -> None:
     assert Driver(free(Silent()), LBFGS(), Stop(10), engine="fused").engine is not None
-
-
-SCRIPT = """
-import torch
-from mlopt.core import AtomsLandscape, Stop, Driver, Systems
-from mlopt.core.random import problem_keys
-from mlopt.optimizers import GradientDescent
-from mlopt.potentials import LennardJones
-land = AtomsLandscape(Systems.cluster([18] * 3), LennardJones())
-driver = Driver(land, GradientDescent(), Stop(5), engine="fused", announce=print)
-x = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1.1, 0]], dtype=torch.float64)
-print("energy", float(driver.advance(driver.begin(x, problem_keys(0, torch.arange(1)))).outcome.tally.energy))
-"""
-
-
-def in_a_process(cache: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=os.environ | {"MLOPT_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_kernels_are_kept(tmp_path: Path) -> None:
-    first = in_a_process(tmp_path)
-    assert first.startswith("compiling the fused kernel") and "compiled in" in first
-    second = in_a_process(tmp_path)
-    assert second == first.splitlines(keepends=True)[-1], "nothing is announced"
-    (module,) = (tmp_path / "kernels").glob("rollout_*.py")
-    text = module.read_text()
-    module.write_bytes(b"\xff no Python")
-    assert in_a_process(tmp_path) == first or "compiling" in first
-    assert module.read_text() == text, "written anew"
-    (index,) = (tmp_path / "kernels" / "__pycache__").glob("*.nbi")
-    index.write_bytes(b"")
-    assert in_a_process(tmp_path).endswith(second)
-
-
-@pytest.mark.parametrize("kind", ["file", "read-only"])
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, kind: str) -> None:
-    cache = tmp_path / "cache"
-    if kind == "file":
-        cache.write_text("")
-    else:
-        cache.mkdir(mode=0o500)
-        if os.access(cache, os.W_OK):
-            pytest.skip("nothing is read-only for this user")
-    assert "energy" in in_a_process(cache)
-    assert kind == "read-only" or cache.read_text() == ""

@@ -58,7 +58,11 @@ class RunContext(Context):
 
     @property
     def stopping(self) -> bool:
-        return self._preemption.requested is not None or self.seconds_left <= 0.0
+        return self.interrupted or self.seconds_left <= 0.0
+
+    @property
+    def interrupted(self) -> bool:
+        return self._preemption.requested is not None
 
     @property
     def seconds_left(self) -> float:

@@ -7,17 +7,24 @@ import os
 import sys
 from typing import Any
 
+from mlopt.cli.output import note
 from mlopt.core.environment import environment
 from mlopt.core.errors import InputError
 from mlopt.core.rundir import RunDirectory
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with that many threads; None leaves the choice to torch."""
+    """Compute with that many threads, at most one for each core; None leaves the choice to torch."""
     if threads is None:
         return
     if threads < 1:
         raise InputError(f"--threads must be at least 1, got {threads}")
+    cores = os.cpu_count() or 1
+    if threads > cores:
+        note(
+            f"mlopt: {threads} threads were asked for, and there are {cores} cores: computing with {cores} threads"
+        )
+        threads = cores
     if "numba" not in sys.modules:  # numba reads it once, when it is imported
         os.environ["NUMBA_NUM_THREADS"] = str(threads)
     import torch
@@ -42,14 +49,33 @@ def differences(run: RunDirectory) -> list[str]:
     """What has changed since the run began that may change its last bits, one line each."""
     before, now = _recorded(run), environment()
     found = []
-    for name in ("torch", "numpy", "mlopt-core", "mlopt-potentials", "mlopt-optimizers"):
-        old, new = before.get("versions", {}).get(name), now["versions"].get(name)
-        if old != new:
+    for name in (
+        "torch",
+        "numpy",
+        "numba",
+        "llvmlite",
+        *("mlopt-core", "mlopt-potentials", "mlopt-optimizers"),
+    ):
+        versions = before.get("versions", {})
+        old, new = versions.get(name), now["versions"].get(name)
+        if old != new and (name in versions or name != "llvmlite"):  # which older runs did not record
             found.append(f"{name} was {old} when the run began and is {new} now")
     for key, words in (("torch_threads", "the number of threads"), ("python", "python")):
         if before.get(key) != now.get(key) and before.get(key) is not None:
             found.append(f"{words} was {before.get(key)} when the run began and is {now.get(key)} now")
+    then, here = before.get("cpu"), now["cpu"]
+    if isinstance(then, dict) and then != here:
+        lacking = _features(then) ^ _features(here)
+        which = f" ({', '.join(sorted(lacking)[:6])})" if lacking else ""
+        found.append(
+            f"the kind of CPU was {then.get('name')} when the run began and is {here['name']} now{which}"
+        )
     return [f"{line}: the result may differ in its last digits" for line in found]
+
+
+def _features(cpu: dict[str, Any]) -> set[str]:
+    found = cpu.get("features")
+    return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()
 
 
 def _recorded(run: RunDirectory) -> dict[str, Any]:

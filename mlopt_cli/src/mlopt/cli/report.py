@@ -144,8 +144,13 @@ def _tiles(record: Record, outcome: Outcome) -> str:
     wall = number(record.summary.get("wall_s"))
     if wall is not None:
         speed = f"{rounded(outcome.force_calls / wall)} calls/s" if outcome.force_calls and wall > 0 else ""
-        engine = record.summary.get("engine")
-        note = ", ".join(part for part in (speed, f"{engine} engine" if engine else "") if part)
+        engine, compiling = record.summary.get("engine"), number(record.summary.get("compile_s"))
+        parts = (
+            speed,
+            f"{engine} engine" if engine else "",
+            f"compiling: {_duration(compiling)} more" if compiling else "",
+        )
+        note = ", ".join(part for part in parts if part)
         tiles.append(("wall time", _duration(wall), note))
     if record.n_minima:
         tiles.append(("distinct minima", f"{record.n_minima:,}", ""))

@@ -91,6 +91,21 @@ class Driver:
             lowest=self.lowest,
         )
 
+    def prepare(self, progress: Progress, leave: Callable[[], bool] = lambda: False) -> float:
+        """Have the engine compile what it needs for ``progress``; returns the seconds that took, 0 where it is ready.
+
+        Without it `advance` compiles, but cannot be left meanwhile. leave: asked again and again; true gives it up.
+        """
+        if self.engine is None or progress.done or isinstance(self.optimizer, ExternalOptimizer):
+            return 0.0
+        landscape, optimizer = self._of_active(progress)
+        return self.engine.prepare(landscape, optimizer, progress, self.stop, leave, self.announce)
+
+    def _of_active(self, progress: Progress) -> tuple[Landscape, Optimizer]:
+        if progress.active.numel() == self.landscape.segments.n_problems:
+            return self.landscape, self.optimizer
+        return self.landscape.select(progress.active), self.optimizer.select(progress.active)
+
     def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
         """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps.
 
@@ -99,9 +114,7 @@ class Driver:
         Raises:
             PluginError: the landscape, or its potential, changed the point in place or returned what does not fit.
         """
-        landscape, optimizer = self.landscape, self.optimizer
-        if progress.active.numel() < landscape.segments.n_problems:
-            landscape, optimizer = landscape.select(progress.active), optimizer.select(progress.active)
+        landscape, optimizer = self._of_active(progress)
         with torch.no_grad():
             if isinstance(optimizer, ExternalOptimizer):
                 return optimizer.advance(landscape, progress, self.stop, pause)

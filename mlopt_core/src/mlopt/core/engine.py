@@ -26,6 +26,21 @@ class Engine(Plugin):
     def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
         """Why this engine cannot run this pair, in one sentence that names the part at fault, or None if it can."""
 
+    def prepare(
+        self,
+        landscape: Landscape,
+        optimizer: Optimizer,
+        progress: Progress,
+        stop: Stop,
+        leave: Callable[[], bool],
+        announce: Callable[[str], None],
+    ) -> float:
+        """Do what has to be done before `advance` can take steps, such as compiling; returns the seconds that took.
+
+        leave: asked again and again meanwhile; if true, give up at once.
+        """
+        return 0.0
+
     @abstractmethod
     def advance(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 from mlopt.core.atomic import JSON
 
 _MLOPT = ("mlopt-core", "mlopt-potentials", "mlopt-optimizers", "mlopt-cli")
-_DISTRIBUTIONS = (*_MLOPT, "torch", "numpy", "scipy", "ase", "vesin", "numba", "safetensors")
+_DISTRIBUTIONS = (*_MLOPT, "torch", "numpy", "scipy", "ase", "vesin", "numba", "llvmlite", "safetensors")
 _ENVIRONMENT_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _MASK = "***"
 _SECRET = re.compile(
@@ -43,11 +44,22 @@ def environment() -> dict[str, JSON]:
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
         "cpu_count": os.cpu_count(),
+        "cpu": _cpu(),
         "torch_threads": None if torch is None else torch.get_num_threads(),
         "argv": without_secrets(sys.argv),
         "environment": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
         "git_commit": _git_commit(),
     }
+
+
+def _cpu() -> dict[str, JSON]:
+    """The kind of processor and what it can do, as LLVM says: compiled kernels and torch make use of it."""
+    try:
+        binding = importlib.import_module("llvmlite.binding")
+        features = sorted(name for name, there in binding.get_host_cpu_features().items() if there)
+        return {"name": binding.get_host_cpu_name(), "features": features}
+    except (ImportError, OSError, RuntimeError):  # RuntimeError: LLVM does not know the host
+        return {"name": platform.processor() or platform.machine(), "features": []}
 
 
 def _git_commit() -> str | None:

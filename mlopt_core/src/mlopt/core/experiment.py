@@ -36,6 +36,11 @@ class Context:
         return False
 
     @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked to stop: leave at once what a resume can do over again."""
+        return False
+
+    @property
     def seconds_left(self) -> float:
         """Until `stopping` becomes true for lack of time; who can tell how long a step takes stops before."""
         return math.inf

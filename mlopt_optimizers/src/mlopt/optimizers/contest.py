@@ -301,6 +301,10 @@ class _Inner(Context):
         return self._outer.stopping
 
     @property
+    def interrupted(self) -> bool:
+        return self._outer.interrupted
+
+    @property
     def seconds_left(self) -> float:
         return self._outer.seconds_left
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from mlopt.core.stop import OnTarget, Reason, Stop
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.optimizers.polish import Polish
+from mlopt.optimizers.search_clock import SearchClock
 from mlopt.optimizers.starts import GivenStart, SphereStart
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Budget(Plugin):
 
     force_calls: int = setting(50_000, "force calls of each start", ge=1)
     minutes: float | None = setting(
-        None, "wall time of the whole run; where it ends is not reproducible", gt=0
+        None, "wall time of the whole run, compiling apart; where it ends is not reproducible", gt=0
     )
 
 
@@ -148,7 +148,6 @@ class Search(Experiment):
         from mlopt.optimizers.search_result import SearchResult  # numpy and SQLite are not needed to validate
 
         context = context or Context()
-        began = time.monotonic()
         system = self.system.load()
         systems = self._systems(system)
         ids = torch.arange(self.starts, device=systems.pos.device)
@@ -159,7 +158,7 @@ class Search(Experiment):
         key = problem_keys(self.seed, ids)
         progress = driver.begin(self._starts(systems, landscape.diameter, key), key)
         identity = digest(system)
-        spent = 0.0
+        clock = SearchClock()
         restored = context.restored()
         if restored is not None:
             if restored.meta.get("system") != identity:
@@ -168,28 +167,31 @@ class Search(Experiment):
                     "start a new run"
                 )
             progress.load_checkpoint(restored.tensors, restored.meta)
-            spent = float(restored.meta["seconds"])
-        else:  # at once, so that a resume always knows which structure it is about
+            clock = SearchClock.of(restored.meta)
+
+        def save() -> None:
             tensors, meta = progress.to_checkpoint()
-            context.save(0, Checkpoint(tensors, meta | {"system": identity, "seconds": 0.0}))
+            meta |= {"system": identity} | clock.meta
+            # where problems run one after the other only their total grows
+            context.save(progress.calls or progress.total_calls, Checkpoint(tensors, meta))
 
-        def elapsed() -> float:
-            return spent + time.monotonic() - began
-
-        watch = _Watch(self, context, progress, elapsed)
+        if restored is None:  # at once, so that a resume always knows which structure it is about
+            save()
+        clock.compile_s += driver.prepare(progress, lambda: context.interrupted)
+        if context.interrupted:
+            raise Preempted
+        clock.start()
+        watch = _Watch(self, context, progress, clock)
         while not progress.done:
             driver.advance(progress, watch.pause)
             if watch.out_of_time:
                 driver.end_all(progress, Reason.TIME)
-            # also when done: polishing can be long, and what is killed in it goes on from here
-            tensors, meta = progress.to_checkpoint()
-            meta |= {"system": identity, "seconds": elapsed()}
-            # where problems run one after the other only their total grows
-            context.save(progress.calls or progress.total_calls, Checkpoint(tensors, meta))
+            watch.record()
+            save()  # also when done: polishing can be long, and what is killed in it goes on from here
             if context.stopping:
                 raise Preempted
         watch.report(final=True)
-        return SearchResult.of(self, driver.result(progress), context, elapsed, driver.engine_name)
+        return SearchResult.of(self, driver.result(progress), context, clock, driver.engine_name)
 
     def _stop(self) -> Stop:
         if self.target is None:
@@ -243,18 +245,16 @@ def digest(system: Systems) -> str:
 class _Watch:
     """Looks at a search between its steps: metrics, progress, time, and whether to pause."""
 
-    def __init__(self, search: Search, context: Context, progress: Progress, elapsed: Any) -> None:
-        self.search, self.context, self.progress, self.elapsed = search, context, progress, elapsed
+    def __init__(self, search: Search, context: Context, progress: Progress, clock: SearchClock) -> None:
+        self.search, self.context, self.progress, self.clock = search, context, progress, clock
         self.recorded = len(progress.trace_calls)
         self.next_report = 0.0
         self.out_of_time = False
 
     def pause(self) -> bool:
-        """Called before every step."""
-        if len(self.progress.trace_calls) > self.recorded:
-            self.recorded = len(self.progress.trace_calls)
-            self.context.metric(self.progress.trace_calls[-1], **self._numbers())
-        now = self.elapsed()
+        """Called between steps."""
+        self.record()
+        now = self.clock.seconds
         if now >= self.next_report:
             self.next_report = now + _REPORT_EVERY
             self.report()
@@ -262,9 +262,18 @@ class _Watch:
         self.out_of_time = minutes is not None and now > 60.0 * minutes
         return self.out_of_time or self.context.pause()
 
+    def record(self) -> None:
+        """A row of metrics for each point that the trace has got: not when it was looked at, but what it says."""
+        calls = self.progress.trace_calls
+        for calls_then, energy in zip(
+            calls[self.recorded :], self.progress.trace_energy[self.recorded :], strict=True
+        ):
+            self.context.metric(calls_then, **self._numbers(calls_then, energy))
+        self.recorded = len(calls)
+
     def report(self, final: bool = False) -> None:
         """One line for people."""
-        numbers = self._numbers()
+        numbers = self._numbers(None, self.progress.snapshot().tally.energy)
         done = 1.0 if final else self.progress.calls / self.search.budget.force_calls
         best = numbers["best_energy"]
         parts = [f"{self.progress.total_calls:,} force calls"]
@@ -274,11 +283,16 @@ class _Watch:
             parts.append(f"{numbers['hits']} of {self.search.starts} starts at the target")
         self.context.progress(done, ", ".join(parts))
 
-    def _numbers(self) -> dict[str, Any]:
-        outcome = self.progress.snapshot().tally
-        best = float(torch.where(torch.isfinite(outcome.energy), outcome.energy, torch.inf).min())
+    def _numbers(self, calls: int | None, energy: torch.Tensor) -> dict[str, Any]:
+        """Of all starts after ``calls`` of each, or now; energy: theirs at that time."""
+        best = float(torch.where(torch.isfinite(energy), energy, torch.inf).min())
+        outcome = self.progress.snapshot()
+        hit, running = outcome.tally.first_hit >= 0, outcome.reason == 0
+        if calls is not None:
+            hit = hit & (outcome.tally.first_hit <= calls)
+            running = running | (outcome.calls > calls)
         return {
             "best_energy": best if best < float("inf") else None,
-            "hits": int((outcome.first_hit >= 0).sum()),
-            "running": self.progress.active.numel(),
+            "hits": int(hit.sum()),
+            "running": int(running.sum()),
         }

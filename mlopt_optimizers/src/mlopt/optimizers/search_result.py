@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from mlopt.core.systems import Systems
 from mlopt.core.units import Units
 from mlopt.core.verification import Check, Reading, check_records
 from mlopt.optimizers.polish import Polished, best_of_each, lowest_met, readings
+from mlopt.optimizers.search_clock import SearchClock
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -38,7 +38,7 @@ class SearchResult:
 
     result: of every start, as the search left it. polished: the best point of each start, relaxed and verified.
     minima: the unique minima, lowest first. check: how they did when they were evaluated again. wall_s: seconds, over
-    all sittings of a resumed run. engine: that searched.
+    all sittings of a resumed run. compile_s: those of compiling, which are not among them. engine: that searched.
     """
 
     search: Search
@@ -49,6 +49,7 @@ class SearchResult:
     force_calls: int
     wall_s: float
     engine: str = "eager"
+    compile_s: float = 0.0
 
     @classmethod
     def of(
@@ -56,7 +57,7 @@ class SearchResult:
         search: Search,
         result: Result,
         context: Context,
-        elapsed: Callable[[], float],
+        clock: SearchClock,
         engine: str = "eager",
     ) -> SearchResult:
         """Polish what a search left, store the minima, and write the files of a run."""
@@ -70,7 +71,7 @@ class SearchResult:
         minima, check = _store(search, [best, met], context)
         calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum()) + check.calls
         calls += search.potential.trial(search.system.load()).calls
-        found = cls(search, result, best, minima, check, calls, elapsed(), engine)
+        found = cls(search, result, best, minima, check, calls, clock.seconds, engine, clock.compile_s)
         for line in [*found.warnings, *search.potential.remarks()]:
             context.log(f"warning: {line}")
         folder = context.results()
@@ -161,6 +162,7 @@ class SearchResult:
             "mean_calls_to_hit": mean,
             "force_calls": self.force_calls,
             "wall_s": round(self.wall_s, 3),
+            "compile_s": round(self.compile_s, 3),
             "converged": converged,
             "failed_starts": int(self.result.failed.sum()),
             "unique_minima": len(self.minima),

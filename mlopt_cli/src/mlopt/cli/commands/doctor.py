@@ -128,14 +128,16 @@ def _cores() -> int:
 
 
 def _kernels() -> Iterator[Finding]:
-    from mlopt.optimizers.fused.compiled import cache_folder, is_kept
+    from mlopt.optimizers.fused.cache import cache_folder, fault, is_kept, kernels_in, wanted_folder
 
     folder, remedy = cache_folder(), ""
     if not is_kept(folder):
+        reason = fault(wanted_folder()) or "the folder for them cannot be used"
         remedy = (
-            "Kernels are compiled anew in each process: set MLOPT_CACHE to a folder that you may write to."
+            f"Kernels are compiled anew in each process, for {reason}. Mend that, or set MLOPT_CACHE to a folder that "
+            f"you alone may write to."
         )
-    yield Finding("compiled kernels", f"{len(list(folder.glob('*.compiled')))} in {folder}", remedy)
+    yield Finding("compiled kernels", f"{kernels_in(folder)} in {folder}", remedy)
 
 
 def _sqlite() -> Iterator[Finding]:

@@ -1,31 +1,35 @@
 """Compiled kernels, kept between runs.
 
-The module that `Writer` writes goes into a folder named after a digest of its text and of what it stands on; Numba puts
-the machine code beside it, for this kind of processor, and later runs load it.
+The module that `Writer` writes is named after a digest of its text and of all that its machine code follows from: the
+functions of the target, the versions of Numba and LLVM, and the kind of processor. Later runs load what the first one
+compiled.
+
+Invariant: code that was just compiled and code that is loaded are the same instructions. Numba lets functions that were
+not inlined be replaced by others of the same name: the process that compiles then calls the copies that it optimised
+one by one before, a process that loads those of the object, and the two take sums in another order. So targets inline
+every function into ``chunk``, and an object has no other function.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
-import importlib.util
 import inspect
-import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlopt.core.atomic import write_text
+from mlopt.core.errors import MloptError
+from mlopt.optimizers.fused import apart
+from mlopt.optimizers.fused.cache import Place, cache_folder
+from mlopt.optimizers.fused.imported import compiled
 from mlopt.optimizers.fused.rollout import rollout as loop
 
-_LOADED: dict[str, Any] = {}
-_TEMPORARY = "mlopt-kernels-"
+_LOADED: dict[str, Kernel] = {}
 
 #: arrays with one block for each system, by the names of `rollout`
 _BLOCKS = (
@@ -37,34 +41,6 @@ _SHARED = ("table", "conditions", "limits", "trace_calls", "weights")
 _OWN = ("scratch", "reals", "integers")
 #: the order of the arguments of ``chunk`` behind ``first, last, n, calls, steps``
 ARRAYS = (*_BLOCKS, *_SHARED, *_OWN)
-
-
-def cache_folder() -> Path:
-    """``$MLOPT_CACHE``, else the user's cache folder; a folder of this process where neither can be written."""
-    named = os.environ.get("MLOPT_CACHE")
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-        if named:
-            folder = Path(named).expanduser()
-        elif sys.platform == "darwin":
-            folder = Path.home() / "Library" / "Caches" / "mlopt"
-        else:
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlopt"
-        (folder / "kernels").mkdir(parents=True, exist_ok=True)
-        if os.access(folder / "kernels", os.W_OK | os.X_OK):
-            return folder / "kernels"
-    return _own_folder()
-
-
-def is_kept(folder: Path) -> bool:
-    """Whether what is in ``folder`` outlasts this process."""
-    return not folder.name.startswith(_TEMPORARY)
-
-
-@lru_cache(maxsize=1)
-def _own_folder() -> Path:
-    folder = tempfile.mkdtemp(prefix=_TEMPORARY)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
 
 
 def module_text(functions: str, rollout: str, columns: int, dtype: str, target: str) -> str:
@@ -103,55 +79,79 @@ def chunk(first, last, n, calls, steps, {", ".join(ARRAYS)}):
 '''
 
 
-def load(text: str, target: str, announce: Callable[[str], None]) -> Any:
-    """The function ``chunk`` of a module text, from memory, from the cache or compiled now on its first call."""
-    import numba
-
-    stands_on = [Path(__file__).with_name(name) for name in ("plain.py", f"{target}.py")]
-    parts = [text, numba.__version__, sys.version, *(path.read_text() for path in stands_on)]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+def load(text: str, target: str, announce: Callable[[str], None]) -> Kernel:
+    """The kernel with this module text; the same one for the same text, in this process."""
+    digest = hashlib.sha256("\0".join([text, *_stands_on(target)]).encode()).hexdigest()[:24]
     if digest not in _LOADED:
-        path = cache_folder() / f"rollout_{digest}.py"
-        if not path.exists() or path.read_bytes() != text.encode():
-            write_text(path, text)
-            path.with_suffix(".compiled").unlink(missing_ok=True)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        _LOADED[digest] = _Announced(module.chunk, path, announce)
+        _LOADED[digest] = Kernel(text, f"rollout_{digest}")
+    _LOADED[digest].announce = announce
     return _LOADED[digest]
 
 
-class _Announced:
-    """Says so when the first call has to compile."""
+class Kernel:
+    """The function ``chunk`` of a module: loaded, or compiled where that has not been done before.
 
-    def __init__(self, function: Any, path: Path, announce: Callable[[str], None]) -> None:
-        self.function, self.path, self.announce = function, path, announce
-        self.marker = path.with_suffix(".compiled")
-        self.ready = False
+    function: what Numba made of it, once `warm` was called. announce: is told when it has to be compiled.
+    """
 
-    def warm(self, call: Callable[[], None]) -> None:
-        """Compile, or load, by calling the function for no system."""
-        if self.ready:
+    def __init__(self, text: str, name: str) -> None:
+        self.text, self.name = text, name
+        self.function: Any = None
+        self.announce: Callable[[str], None] = lambda message: None
+
+    def prepare(self, arrays: Sequence[tuple[str, int]], leave: Callable[[], bool]) -> float:
+        """Compile in a process of its own where that has to be done; returns the seconds that took.
+
+        arrays: dtype and number of dimensions of each of `ARRAYS`. leave: asked meanwhile; if true all is given up.
+        """
+        place = Place(cache_folder(), self.name)
+        if self.function is not None or place.is_sound(self.text):
+            return 0.0
+        began = self._begin()
+        with place.being_made(self.text) as made:
+            whole = apart.compile_module(made.module, arrays, leave)
+            if whole:
+                place.take(made, self.text)
+        return self._end(began) if whole else time.monotonic() - began
+
+    def warm(self, call: Callable[[Any], None]) -> None:
+        """Load it, or compile it here, by ``call``, which calls the function that it is given for no system."""
+        if self.function is not None:
             return
-        fresh = not self.marker.exists()
-        if fresh:
-            self.announce("compiling the fused kernel for this potential and optimizer (once; it is kept)")
-        began = time.monotonic()
-        try:
-            call()
-        except Exception:  # machine code that is kept may be cut off, by a full disk: Numba reads it as it is
-            kept = list(self.path.with_name("__pycache__").glob(f"{self.path.stem}.*.nb[ci]"))
-            if not kept:
-                raise
-            for one in kept:
-                one.unlink(missing_ok=True)
-            call()
-        self.ready = True
-        if fresh:
-            self.announce(f"compiled in {time.monotonic() - began:.0f} s")
-            with contextlib.suppress(OSError):
-                self.marker.touch()
+        place = Place(cache_folder(), self.name)
+        if place.is_sound(self.text):
+            self.function = compiled(place.module, call)
+            return
+        began = self._begin()
+        with place.being_made(self.text) as made:
+            self.function = compiled(made.module, call)
+            with contextlib.suppress(MloptError, OSError):  # not kept, then
+                place.take(made, self.text)
+        self._end(began)
+
+    def _begin(self) -> float:
+        self.announce("compiling the fused kernel for this potential and optimizer (once; it is kept)")
+        return time.monotonic()
+
+    def _end(self, began: float) -> float:
+        took = time.monotonic() - began
+        self.announce(f"compiled in {took:.0f} s")
+        return took
+
+
+@lru_cache
+def _stands_on(target: str) -> tuple[str, ...]:
+    """All that machine code follows from besides the text of its module."""
+    import numba
+    from numba.core import config
+    from numba.core.registry import cpu_target
+
+    parts = [Path(__file__).with_name(name).read_text() for name in ("plain.py", f"{target}.py")]
+    parts += [sys.version, numba.__version__, version("llvmlite")]
+    parts.append(repr(cpu_target.target_context.codegen().magic_tuple()))  # the processor and what it can do
+    parts.append(repr([getattr(config, name) for name in ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")]))
+    if target == "cuda":
+        from numba import cuda
+
+        parts.append(repr((cuda.__file__, [device.compute_capability for device in cuda.gpus])))
+    return tuple(parts)

@@ -12,9 +12,10 @@ from mlopt.optimizers.fused import plain
 
 #: every function of a kernel; NaN and infinity keep their meaning, sums may be taken in another order
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
-view = jit = njit(fastmath=FAST, error_model="numpy", nogil=True)
+# inlined all: see the invariant of `mlopt.optimizers.fused.compiled`
+view = jit = njit(fastmath=FAST, error_model="numpy", nogil=True, forceinline=True)
 # the order of operations matters in range reductions
-_exact = njit(fastmath={"contract"}, error_model="numpy", nogil=True)
+_exact = njit(fastmath={"contract"}, error_model="numpy", nogil=True, forceinline=True)
 
 
 #: what Python calls

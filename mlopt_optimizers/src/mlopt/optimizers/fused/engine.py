@@ -65,6 +65,20 @@ class FusedEngine(Engine):
             return f"{name} gives no `row_energy`, which its kernel does: moves would not be the same."
         return None
 
+    def prepare(
+        self,
+        landscape: Landscape,
+        optimizer: Optimizer,
+        progress: Progress,
+        stop: Stop,
+        leave: Callable[[], bool],
+        announce: Callable[[str], None],
+    ) -> float:
+        """See `Engine.prepare`."""
+        if not isinstance(landscape, AtomsLandscape) or progress.done:
+            return 0.0
+        return _Program.of(landscape, optimizer, progress, stop, announce).prepare(progress, leave)
+
     def advance(
         self,
         landscape: Landscape,
@@ -258,9 +272,9 @@ class _Program:
         slices, seconds = [], 0.0
         for bucket in buckets_of(self.landscape.segments):
             slices.append(self._prepare(bucket, progress, len(schedule)))
-            seconds += self._compute(
-                slices[-1], progress, limit, schedule, limit if final else self.stop.force_calls
-            )
+            budget = limit if final else self.stop.force_calls
+            work = self._work(slices[-1], progress, limit, schedule, budget)
+            seconds += self.launcher.run(self.chunk, work)
         return _Batch(slices, schedule, seconds)
 
     def _prepare(self, bucket: Bucket, progress: Progress, traced: int) -> _Slice:
@@ -274,10 +288,13 @@ class _Program:
             progress.x.new_zeros(b, traced),
         )
 
-    def _compute(
-        self, one: _Slice, progress: Progress, limit: int, schedule: list[int], budget: int
-    ) -> float:
-        """Run the kernel; returns the seconds that took."""
+    def prepare(self, progress: Progress, leave: Callable[[], bool]) -> float:
+        """Compile the kernel if need be; returns the seconds that took."""
+        first = self._prepare(buckets_of(self.landscape.segments)[0], progress, 0)
+        return self.launcher.prepare(self.chunk, self._work(first, progress, progress.calls, [], 0), leave)
+
+    def _work(self, one: _Slice, progress: Progress, limit: int, schedule: list[int], budget: int) -> Work:
+        """What the kernel is given for the systems of a slice."""
         n, stop, like = one.bucket.n, self.stop, progress.x
         atoms = atoms_of(self.landscape, one.bucket, self.potential.species, like)
         target = math.nan if stop.target is None else stop.target + stop.target_tolerance
@@ -308,5 +325,4 @@ class _Program:
             "reals": (self.potential.reals(n), like.dtype),
             "integers": (1 + self.potential.integers(n), torch.int64),
         }
-        work = Work(n, len(one.x), progress.calls, limit - progress.calls, arrays, space)
-        return self.launcher.run(self.chunk, work)
+        return Work(n, len(one.x), progress.calls, limit - progress.calls, arrays, space)

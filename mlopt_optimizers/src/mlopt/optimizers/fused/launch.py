@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -47,6 +47,10 @@ class Launcher(ABC):
     def refusal(self) -> str | None:
         """Why nothing can be run, in one sentence, or None."""
 
+    def prepare(self, kernel: Any, work: Work, leave: Callable[[], bool]) -> float:
+        """Compile, where that can be done beforehand; see `Kernel.prepare`."""
+        return 0.0
+
     @abstractmethod
     def run(self, kernel: Any, work: Work) -> float:
         """Do it, in place; returns the seconds that took without compiling."""
@@ -61,21 +65,27 @@ class Threads(Launcher):
         """See `Launcher.refusal`."""
         return None
 
+    def prepare(self, kernel: Any, work: Work, leave: Callable[[], bool]) -> float:
+        """See `Launcher.prepare`."""
+        seconds: float = kernel.prepare([(str(one.dtype), one.ndim) for one in self.arguments(work)], leave)
+        return seconds
+
+    def arguments(self, work: Work) -> list[Any]:
+        """What a thread hands to a kernel, with space of its own."""
+        own = {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in work.space.items()}
+        return [(own[name] if name in own else work.arrays[name]).numpy() for name in ARRAYS]
+
     def run(self, kernel: Any, work: Work) -> float:
         """See `Launcher.run`."""
-
-        def arguments() -> list[Any]:
-            own = {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in work.space.items()}
-            return [(own[name] if name in own else work.arrays[name]).numpy() for name in ARRAYS]
 
         def take(first: int, last: int, given: list[Any]) -> None:
             kernel.function(first, last, work.n, work.calls, work.steps, *given)
 
-        kernel.warm(lambda: take(0, 0, arguments()))
+        kernel.warm(lambda function: function(0, 0, work.n, work.calls, work.steps, *self.arguments(work)))
         began = time.perf_counter()
         threads = min(torch.get_num_threads(), work.systems)
         if threads == 1:
-            take(0, work.systems, arguments())
+            take(0, work.systems, self.arguments(work))
         else:
             parts = 4 * threads  # systems need unlike times: whoever is done takes the next part
             bounds = sorted({work.systems * part // parts for part in range(parts + 1)})
@@ -84,7 +94,7 @@ class Threads(Launcher):
 
                 def job(first: int, last: int) -> None:
                     if not hasattr(local, "given"):
-                        local.given = arguments()
+                        local.given = self.arguments(work)
                     take(first, last, local.given)
 
                 for done in [pool.submit(job, first, last) for first, last in pairwise(bounds)]:
@@ -125,8 +135,9 @@ class Blocks(Launcher):
             given = [self.view(_wide(own[name] if name in own else work.arrays[name])) for name in ARRAYS]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that few systems leave most of the GPU idle
-                launch = kernel.function[blocks, self.lanes(work.n), 0, SHARED]
-            kernel.warm(lambda: launch(0, 0, work.n, work.calls, work.steps, *given))
+                shape = (blocks, self.lanes(work.n), 0, SHARED)
+                kernel.warm(lambda function: function[shape](0, 0, work.n, work.calls, work.steps, *given))
+                launch = kernel.function[shape]
             self.wait(like.device)
             began = time.perf_counter()
             launch(0, work.systems, work.n, work.calls, work.steps, *given)
