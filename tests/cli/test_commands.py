@@ -68,10 +68,20 @@ def test_init_never_overwrites(refuse, here):
 def test_validate(mlopt, here, plugins):
     (here / "good.yaml").write_text("experiment: sines\n")
     (here / "bad.yaml").write_text("experiment: sines\nsteps: 0\nstep: 1\n")
-    assert mlopt("validate", "good.yaml").out == "good.yaml: ok\n"
+    assert mlopt("validate", "good.yaml").out == "good.yaml: ok (settings, files, potential and device)\n"
+    assert mlopt("validate", "--quick", "good.yaml").out == "good.yaml: ok (settings alone)\n"
     result = mlopt("validate", "good.yaml", "bad.yaml")
-    assert result.code == 2 and result.out == "good.yaml: ok\n"
+    assert result.code == 2 and result.out.startswith("good.yaml: ok (")
     assert "bad.yaml: steps: " in result.err and "Did you mean 'steps'?" in result.err
+
+
+def test_validate_tries_what_a_run_would(mlopt, here, plugins):
+    (here / "odd.yaml").write_text("experiment: sines\nforbidden: true\n")
+    assert mlopt("validate", "--quick", "odd.yaml").code == 0
+    result = mlopt("validate", "odd.yaml")
+    assert result.code == 2 and "switch it off" in result.err and not result.out
+    told = json.loads(mlopt("validate", "odd.yaml", "--quick", "--json").out)
+    assert told["checked"] == "settings alone"
 
 
 def test_validate_with_overrides(mlopt, here, plugins):

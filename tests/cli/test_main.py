@@ -101,7 +101,9 @@ def test_reader_that_leaves(tmp_path):
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("args", [["--help"], ["list"], ["validate", "lj38"]], ids=lambda args: args[0])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["list"], ["validate", "--quick", "lj38"]], ids=lambda args: args[0]
+)
 def test_light_commands_are_light(args, search):
     code = (
         "import sys\n"

@@ -131,7 +131,7 @@ def test_bad_structure(config, here, refuse, case):
     if content is not None:
         (here / name).write_text(content)
     refuse(["run", config, "--out", "x", "-s", f"system={{file: {name}}}"], str(here / name), *words)
-    refuse(["validate", config, "--check", "-s", f"system={{file: {name}}}"], str(here / name), *words)
+    refuse(["validate", config, "-s", f"system={{file: {name}}}"], str(here / name), *words)
 
 
 def test_species_without_parameters(config, here, refuse):
@@ -220,7 +220,22 @@ def test_bad_plugins(here, plugins, refuse, name, words):
 def test_check_refuses(here, plugins, refuse):
     (here / "mine.yaml").write_text("experiment: sines\nforbidden: true\n")
     refuse(["run", "mine.yaml"], "switch it off")
-    refuse(["validate", "mine.yaml", "--check"], "switch it off")
+    refuse(["validate", "mine.yaml"], "switch it off")
+
+
+def test_validate_says_what_run_says(config, here, mlopt):
+    (here / "a.xyz").write_text(f"2\n{FREE}\nAr 0 0 0\nNe 0 0 3\n")
+    faults = [
+        "system={file: a.xyz}",
+        "system=absent.xyz",
+        "device=cuda:77",
+        "start={name: given}",
+        "starts=0",
+    ]
+    for fault in faults:
+        args = [config, "-s", "potential={name: ase, calculator: emt}", "-s", fault]
+        told = [mlopt(command, *args) for command in ("run", "validate")]
+        assert [one.code for one in told] == [2, 2] and told[0].err == told[1].err, fault
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\x1b[2J\u2028\u202eb" * 50])

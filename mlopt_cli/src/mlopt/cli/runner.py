@@ -60,10 +60,8 @@ def start(
 ) -> Outcome:
     """Check, make the run directory, and run. Whatever is wrong with the request leaves nothing behind."""
     clock = CheckpointClock(options.checkpoint_every)
-    resolved = _resolved(experiment)
     environment.use_threads(options.threads)
-    files = KeptFiles.of(experiment)
-    experiment.check()
+    resolved, files = examined(experiment)
     if workers.is_worker(experiment):
         return Outcome(ExitCode.OK, workers.work(experiment), {"message": "worker"})
     environment.load_torch()  # before env.json is written, which says with how many threads torch computes
@@ -85,6 +83,16 @@ def start(
             except InputError:
                 made.discard_if_idle()
                 raise
+
+
+def examined(experiment: Experiment) -> tuple[str, KeptFiles]:
+    """Refuse what could not run, as a run does before it writes: its settings, its files, its `check`.
+
+    Returns the resolved configuration and the files that it names.
+    """
+    resolved, files = _resolved(experiment), KeptFiles.of(experiment)
+    experiment.check()
+    return resolved, files
 
 
 def resume(path: str, options: Options) -> Outcome:
