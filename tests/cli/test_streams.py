@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from mlopt.cli.conduct import finish
+from mlopt.cli.runner import Outcome
+from mlopt.core.preemption import ExitCode
 from mlopt.core.rundir import RunDirectory
 
 MLOPT = f"{sys.executable} -m mlopt.cli"
@@ -62,3 +65,18 @@ def test_a_full_standard_output(shell):
 def test_a_reader_that_has_left(shell):
     done = shell("$MLOPT list | true; exit ${PIPESTATUS[0]}")
     assert done.stderr == "" and done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "as_json", "linked"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_a_terminal_is_told_last_what_to_open(here, monkeypatch, capsys, terminal, as_json, linked):
+    """As a link, on one line: terminals open it at a click."""
+    report = here / "a run" / "report.html"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    for code in (ExitCode.OK, ExitCode.NOT_CONVERGED):
+        assert finish(Outcome(code, "said", {"report": str(report), "total": 1}), as_json=as_json) == code
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert (last == f"open file://{here}/a%20run/report.html") == linked
+    finish(Outcome(ExitCode.OK, "", {"report": None}), as_json=as_json)
+    assert "file:" not in capsys.readouterr().out

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -72,7 +74,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
 
 
 def finish(outcome: Outcome, *, as_json: bool) -> int:
-    """Show how a run ended; return the exit code."""
+    """Show how a run ended, and last on a terminal what to open next; return the exit code."""
     if as_json:
         emit_json(outcome.summary)
     elif "message" not in outcome.summary:
@@ -83,4 +85,7 @@ def finish(outcome: Outcome, *, as_json: bool) -> int:
             click.echo("\n" + table(cells(one), indent=""))
     if outcome.message:
         note(f"mlopt: {outcome.message}")
+    report = outcome.summary.get("report")
+    if report and not as_json and sys.stdout.isatty():
+        click.echo(f"open {Path(str(report)).absolute().as_uri()}")
     return int(outcome.code)
