@@ -1,9 +1,11 @@
 """Kill runs at random instants, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kills.py [--kills 200] [--of search|training|contest|path]
+    python benchmarks/kills.py [--kills 200] [--of search|compiled|training|contest|path] [--cold-cache]
 
 Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to
-its end. Prints how many ended with other bytes in their results or metrics; exits 1 if any did.
+its end. --cold-cache: each run has a cache of kernels of its own, empty at first, as on a fresh machine; for runs
+in the fused engine, such as ``compiled``.
+Prints how many ended with other bytes in their results or metrics; exits 1 if any did.
 """
 
 from __future__ import annotations
@@ -28,13 +30,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--of", choices=list(KINDS), default="search", help="what is run")
+    parser.add_argument("--cold-cache", action="store_true", help="each run compiles its own kernels")
     arguments = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         told = check_kills(
-            small_run(arguments.of, folder), results(arguments.of), folder, kills=arguments.kills
+            small_run(arguments.of, folder, arguments.cold_cache),
+            results(arguments.of),
+            folder,
+            kills=arguments.kills,
         )
     print(
         f"{told['runs']} runs, {told['killed']} killed, {told['different']} different; {time.monotonic() - began:.0f} s"

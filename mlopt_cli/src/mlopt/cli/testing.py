@@ -22,6 +22,19 @@ minima: {keep: 5}
 """,
         ("metrics.jsonl", "results/starts.json", "results/trace.json", "results/minima.extxyz"),
     ),
+    "compiled": (
+        """
+experiment: search
+system: {cluster: Ar13}
+potential: lennard-jones
+optimizer: {name: fire}
+starts: 20
+budget: {force_calls: 20000}
+engine: fused
+minima: {keep: 5}
+""",
+        ("metrics.jsonl", "results/starts.json", "results/trace.json", "results/minima.extxyz"),
+    ),
     "training": (
         f"""
 experiment: meta-train
@@ -74,10 +87,10 @@ _IMPORTED = (
 )
 
 
-def small_run(kind: str, folder: Path) -> Callable[[Path], int]:
+def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Path], int]:
     """A function that starts a run of one of `KINDS` at a path, or resumes the one there, and returns its exit code.
 
-    Writes the configuration into ``folder``; for `check_kills`.
+    Writes the configuration into ``folder``; for `check_kills`. cold_cache: each run has a cache of kernels of its own.
     """
     for module in _IMPORTED:  # once here instead of in every child
         importlib.import_module(module)
@@ -87,6 +100,8 @@ def small_run(kind: str, folder: Path) -> Callable[[Path], int]:
     def start_or_resume(path: Path) -> int:
         from mlopt.cli.main import cli
 
+        if cold_cache:
+            os.environ["MLOPT_CACHE"] = f"{path}-cache"
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1)
         os.dup2(devnull, 2)
