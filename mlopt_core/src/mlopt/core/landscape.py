@@ -34,6 +34,8 @@ class Landscape(ABC):
     diameter: torch.Tensor | None = None
     #: (n_rows,) bool, rows that must not move; None where all are free
     fixed: torch.Tensor | None = None
+    #: (n_rows,) float64 masses, atomic mass units, for dynamics and rates; None where rows have none
+    masses: torch.Tensor | None = None
 
     @abstractmethod
     def evaluate(self, x: torch.Tensor) -> Evaluation:
@@ -100,6 +102,11 @@ class AtomsLandscape(Landscape):
     def diameter(self) -> torch.Tensor:  # type: ignore[override]
         """(n_rows,) the potential's typical nearest-neighbour distance of each atom."""
         return self.potential.diameter(self.systems.z)
+
+    @property
+    def masses(self) -> torch.Tensor:  # type: ignore[override]
+        """(n_rows,) masses of the atoms, atomic mass units."""
+        return self.systems.masses
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
         """The potential's energy and forces; fixed atoms feel none.

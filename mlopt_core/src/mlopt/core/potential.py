@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mlopt.core.elements import SYMBOLS
@@ -58,7 +58,7 @@ class Potential(Plugin):
                 symmetric = 0.5 * (strain + strain.mT)
                 deformed = pos + (pos[:, None, :] @ symmetric[systems.batch])[:, 0]
                 cell = systems.cell + systems.cell @ symmetric
-                moved = Systems(deformed, systems.z, systems.ptr, cell, systems.pbc, systems.fixed)
+                moved = replace(systems, pos=deformed, cell=cell)
             energy = self.energy(moved)
             wanted = [pos, strain] if stress else [pos]
             grads: tuple[torch.Tensor | None, ...]

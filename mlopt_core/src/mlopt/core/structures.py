@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,23 +14,27 @@ from mlopt.core.files import existing_file
 from mlopt.core.lazy import torch
 from mlopt.core.quoting import cause
 from mlopt.core.systems import Systems
+from mlopt.core.template import Template, make_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-_FORMAT, _VERSION = "mlopt-systems", "1"
+_FORMAT, _VERSIONS = "mlopt-systems", ("1", "2")
 _FIELDS = ("pos", "z", "ptr", "cell", "pbc", "fixed")
+#: since version 2, where there are any
+_OPTIONAL = ("given_masses", "template")
 
 
 def from_atoms(
     atoms: Atoms | Sequence[Atoms], dtype: torch.dtype | None = None, device: str | None = None
 ) -> Systems:
-    """From one ASE ``Atoms`` or several: positions, atomic numbers, cell, periodicity, and ``FixAtoms`` as ``fixed``.
+    """From one ASE ``Atoms`` or several: positions, elements, cell, periodicity, masses, ``FixAtoms`` as ``fixed``.
 
-    float64 unless ``dtype`` says otherwise, so that nothing is lost.
+    Tags, charges, magnetic moments, other arrays and ``info`` come along and are given back by `to_atoms`; velocities
+    and results do not, for they belong to the positions. float64 unless ``dtype`` says otherwise, to lose nothing.
 
     Raises:
-        InputError: there are none, or an atom is constrained in another way than fixed altogether.
+        InputError: there are none, an atom is constrained otherwise than fixed altogether, or has no positive mass.
     """
     import numpy as np
     from ase import Atoms as AseAtoms
@@ -43,6 +48,11 @@ def from_atoms(
     def joined(arrays: list[Any]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(device)
 
+    carried = [Template.of(one) for one in images]
+    templates = tuple(one for one in carried if one is not None)
+    numbers = iter(range(len(templates)))
+    template = [-1 if one is None else next(numbers) for one in carried]
+    masses = [_masses(one, index) for index, one in enumerate(images)]
     return Systems(
         joined([one.positions for one in images]).to(kind),
         joined([one.numbers.astype(np.int64) for one in images]),
@@ -50,7 +60,26 @@ def from_atoms(
         torch.from_numpy(np.stack([one.cell.array for one in images])).to(device, kind),
         torch.from_numpy(np.stack([one.pbc for one in images])).to(device),
         joined([_fixed(one, index) for index, one in enumerate(images)]),
+        joined(masses) if any(one.has("masses") for one in images) else None,
+        torch.tensor(template, device=device) if templates else None,
+        templates,
     )
+
+
+def _masses(atoms: Atoms, index: int) -> Any:
+    """(n_atoms,) float64 masses that the atoms say, NaN where they say none."""
+    import numpy as np
+
+    if not atoms.has("masses"):
+        return np.full(len(atoms), np.nan)
+    masses = atoms.get_array("masses").astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(wrong):
+        raise InputError(
+            f"structure {index}: atom {wrong[0]} has the mass {masses[wrong[0]]}; give positive masses in atomic mass "
+            f"units, or none for the standard ones"
+        )
+    return masses
 
 
 def _fixed(atoms: Atoms, index: int) -> Any:
@@ -72,25 +101,23 @@ def _fixed(atoms: Atoms, index: int) -> Any:
 
 def to_atoms(systems: Systems) -> list[Atoms]:
     """A list of ASE ``Atoms`` with what `from_atoms` takes over; gradients are cut."""
-    from ase import Atoms as AseAtoms
-    from ase.constraints import FixAtoms
-
     pos = systems.pos.detach().to("cpu", torch.float64).numpy()
     z, fixed = systems.z.cpu().numpy(), systems.fixed.cpu().numpy()
     cells = systems.cell.detach().to("cpu", torch.float64).numpy()
     pbc = systems.pbc.cpu().numpy()
-    ptr = systems.ptr.tolist()
+    masses = None if systems.given_masses is None else systems.given_masses.cpu().numpy()
+    template = [-1] * len(systems) if systems.template is None else systems.template.tolist()
     images = []
-    for index, (start, stop) in enumerate(pairwise(ptr)):
-        one = AseAtoms(z[start:stop], positions=pos[start:stop], cell=cells[index], pbc=pbc[index])
-        if fixed[start:stop].any():
-            one.set_constraint(FixAtoms(mask=fixed[start:stop]))
-        images.append(one)
+    for index, (start, stop) in enumerate(pairwise(systems.ptr.tolist())):
+        own = slice(start, stop)
+        worn = None if template[index] < 0 else systems.templates[template[index]]
+        mass = None if masses is None else masses[own]
+        images.append(make_atoms(z[own], pos[own], cells[index], pbc[index], fixed[own], mass, worn))
     return images
 
 
 def from_pyg(data: Any) -> Systems:
-    """From a PyG ``Data`` or ``Batch`` with ``pos``, ``z``, and ``cell``, ``pbc``, ``fixed`` where present.
+    """From a PyG ``Data`` or ``Batch`` with ``pos``, ``z``, and ``cell``, ``pbc``, ``fixed``, ``masses`` where present.
 
     ``cell`` is (3, 3), (1, 3, 3) or (n, 3, 3), ``pbc`` (3,) or (n, 3); a ``Batch`` has them one system after another.
 
@@ -117,11 +144,14 @@ def from_pyg(data: Any) -> Systems:
         extra["cell"] = extra["cell"].reshape(-1, 3, 3).to(data.pos)
     if "pbc" in extra:
         extra["pbc"] = extra["pbc"].reshape(-1, 3).to(torch.bool)
+    masses = getattr(data, "masses", None)
+    if masses is not None:
+        extra["given_masses"] = masses.to(torch.float64)
     return Systems(data.pos, data.z.to(torch.int64), ptr, **extra)
 
 
 def to_pyg(systems: Systems) -> Any:
-    """A PyG ``Batch`` of ``Data`` with ``pos``, ``z``, ``cell`` (1, 3, 3), ``pbc`` (1, 3) and ``fixed``.
+    """A PyG ``Batch`` of ``Data`` with ``pos``, ``z``, ``cell`` (1, 3, 3), ``pbc`` (1, 3), ``fixed`` and ``masses``.
 
     Raises:
         InputError: torch-geometric is not installed.
@@ -141,6 +171,7 @@ def to_pyg(systems: Systems) -> Any:
                 cell=systems.cell[index : index + 1],
                 pbc=systems.pbc[index : index + 1],
                 fixed=systems.fixed[start:stop],
+                masses=systems.masses[start:stop],
                 num_nodes=stop - start,
             )
             for index, (start, stop) in enumerate(pairwise(ptr))
@@ -149,15 +180,18 @@ def to_pyg(systems: Systems) -> Any:
 
 
 def save(systems: Systems, path: str | Path) -> None:
-    """Write every field, bit for bit, to a safetensors file.
+    """Write every field, bit for bit, to a safetensors file; objects in ``info`` that are no plain data are left out.
 
     Raises:
         MloptError: the file cannot be written; a former one is then intact.
     """
     from safetensors.torch import save as serialize
 
-    tensors = {name: getattr(systems, name).detach().cpu().contiguous() for name in _FIELDS}
-    atomic.write_bytes(path, serialize(tensors, metadata={"format": _FORMAT, "version": _VERSION}))
+    names = [*_FIELDS, *(name for name in _OPTIONAL if getattr(systems, name) is not None)]
+    tensors = {name: getattr(systems, name).detach().cpu().contiguous() for name in names}
+    templates = json.dumps([one.to_json() for one in systems.templates])
+    about = {"format": _FORMAT, "version": _VERSIONS[-1], "templates": templates}
+    atomic.write_bytes(path, serialize(tensors, metadata=about))
 
 
 def load(path: str | Path) -> Systems:
@@ -173,18 +207,22 @@ def load(path: str | Path) -> Systems:
         with safe_open(str(file), framework="pt") as opened:
             about = opened.metadata() or {}
             names = set(opened.keys())
-            known = (
-                about.get("format") == _FORMAT and about.get("version") == _VERSION and names == set(_FIELDS)
-            )
-            tensors = {name: opened.get_tensor(name) for name in _FIELDS} if known else {}
+            known = about.get("format") == _FORMAT and about.get("version") in _VERSIONS
+            known &= set(_FIELDS) <= names <= {*_FIELDS, *_OPTIONAL}
+            tensors = {name: opened.get_tensor(name) for name in names} if known else {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: not a safetensors file, or damaged: {cause(error)}") from error
     if about.get("format") != _FORMAT:
         raise InputError(f"{file}: a safetensors file, but not one that Systems.save wrote")
-    if about.get("version") != _VERSION:
+    if about.get("version") not in _VERSIONS:
         raise InputError(
-            f"{file}: version {about.get('version')} of the format; this mlopt reads {_VERSION}. Update mlopt."
+            f"{file}: version {about.get('version')} of the format; this mlopt reads up to {_VERSIONS[-1]}. "
+            f"Update mlopt."
         )
     if not tensors:
         raise InputError(f"{file}: has the fields {sorted(names)} instead of {sorted(_FIELDS)}")
-    return Systems(**tensors)
+    try:
+        templates = tuple(Template.from_json(one) for one in json.loads(about.get("templates", "[]")))
+    except (InputError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: damaged: {one_line(error)}") from error
+    return Systems(**tensors, templates=templates)

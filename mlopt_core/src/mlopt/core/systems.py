@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mlopt.core.elements import MASSES
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.segments import Segments
+from mlopt.core.template import Template
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +29,8 @@ class Systems:
     cell: (n_systems, 3, 3) lattice vectors as rows; zero where there is none.
     pbc: (n_systems, 3) bool.
     fixed: (n_atoms,) bool, atoms that must not move.
+    given_masses: (n_atoms,) float64, atomic mass units, as the structures say; NaN for the standard one. None: all so.
+    template: (n_systems,) int64, which of ``templates`` a system wears in other forms, -1 for none. None: all so.
     """
 
     pos: torch.Tensor
@@ -35,6 +39,9 @@ class Systems:
     cell: torch.Tensor = field(default=None)  # type: ignore[assignment]
     pbc: torch.Tensor = field(default=None)  # type: ignore[assignment]
     fixed: torch.Tensor = field(default=None)  # type: ignore[assignment]
+    given_masses: torch.Tensor | None = None
+    template: torch.Tensor | None = None
+    templates: tuple[Template, ...] = ()
 
     def __post_init__(self) -> None:
         n = self.ptr.numel() - 1
@@ -53,10 +60,21 @@ class Systems:
             "pbc": (n, 3),
             "fixed": (n_atoms,),
         }
+        expected |= {} if self.given_masses is None else {"given_masses": (n_atoms,)}
+        expected |= {} if self.template is None else {"template": (n,)}
         for name, shape in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != shape:
                 raise InputError(f"Systems: `{name}` must have shape {shape} to fit `ptr`, got {got}")
+        if self.template is not None:
+            worn = zip(self.segments.counts.tolist(), self.template.tolist(), strict=True)
+            for index, (count, number) in enumerate(worn):
+                if not -1 <= number < len(self.templates):
+                    raise InputError(
+                        f"Systems: there are {len(self.templates)} templates, and no number {number}"
+                    )
+                if number >= 0 and not self.templates[number].fits(count):
+                    raise InputError(f"Systems: the template of system {index} is not of its {count} atoms")
 
     @cached_property
     def segments(self) -> Segments:
@@ -87,6 +105,18 @@ class Systems:
         determinant: torch.Tensor = torch.linalg.det(self.cell)
         return determinant.abs()
 
+    @cached_property
+    def masses(self) -> torch.Tensor:
+        """(n_atoms,) float64, atomic mass units: what the structures say, else the standard ones."""
+        standard = torch.tensor(MASSES, dtype=torch.float64, device=self.z.device)[self.z]
+        given = self.given_masses
+        return standard if given is None else torch.where(given.isnan(), standard, given)
+
+    def template_of(self, index: int) -> Template | None:
+        """What system ``index`` carries besides what can be computed with."""
+        number = -1 if self.template is None else int(self.template[index])
+        return None if number < 0 else self.templates[number]
+
     def with_pos(self, pos: torch.Tensor) -> Systems:
         """The same systems at other positions; keeps what was derived from the rest."""
         moved = object.__new__(Systems)
@@ -99,6 +129,7 @@ class Systems:
         index = torch.as_tensor(systems, dtype=torch.int64, device=self.ptr.device)
         segments, rows = self.segments.select(index)
         part = object.__new__(Systems)  # a part of what was checked: searches take one at every hop
+        given, template = self.given_masses, self.template
         part.__dict__.update(
             pos=self.pos[rows],
             z=self.z[rows],
@@ -106,6 +137,9 @@ class Systems:
             cell=self.cell[index],
             pbc=self.pbc[index],
             fixed=self.fixed[rows],
+            given_masses=None if given is None else given[rows],
+            template=None if template is None else template[index],
+            templates=self.templates,
             segments=segments,
             periodic=self.periodic and bool(self.pbc[index].any()),
         )
@@ -123,10 +157,12 @@ class Systems:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Systems:
         """On another device, or with floating-point fields in another dtype."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            moved[one.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            if isinstance(value, torch.Tensor):
+                kind = dtype if one.name in ("pos", "cell") else None
+                moved[one.name] = value.to(device=device, dtype=kind)
         return replace(self, **moved)
 
     @staticmethod
@@ -136,11 +172,11 @@ class Systems:
             raise InputError("Systems.concatenate needs at least one batch")
         counts = torch.cat([batch.segments.counts for batch in batches])
         ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        joined = {
+        joined: dict[str, Any] = {
             name: torch.cat([getattr(batch, name) for batch in batches])
             for name in ("pos", "z", "cell", "pbc", "fixed")
         }
-        return Systems(ptr=ptr, **joined)
+        return Systems(ptr=ptr, **joined, **_joined_extras(batches))
 
     @staticmethod
     def cluster(numbers: Sequence[int], n_systems: int = 1, dtype: torch.dtype | None = None) -> Systems:
@@ -189,3 +225,33 @@ class Systems:
         from mlopt.core.structures import load
 
         return load(path)
+
+
+def _joined_extras(batches: Sequence[Systems]) -> dict[str, Any]:
+    """Masses and templates of a batch made of several; what is shared stays so."""
+    found: dict[str, Any] = {}
+    if any(batch.given_masses is not None for batch in batches):
+        found["given_masses"] = torch.cat(
+            [
+                batch.z.new_full(batch.z.shape, float("nan"), dtype=torch.float64)
+                if batch.given_masses is None
+                else batch.given_masses
+                for batch in batches
+            ]
+        )
+    if any(batch.template is not None for batch in batches):
+        places: dict[int, int] = {}  # by identity: templates are not compared
+        kept: list[Template] = []
+        numbers = []
+        for batch in batches:
+            if batch.template is None:
+                numbers.append(batch.ptr.new_full((len(batch),), -1))
+                continue
+            for one in batch.templates:
+                if id(one) not in places:
+                    places[id(one)] = len(kept)
+                    kept.append(one)
+            new = batch.ptr.new_tensor([*(places[id(one)] for one in batch.templates), -1])
+            numbers.append(new[batch.template])  # -1 is the last
+        found |= {"template": torch.cat(numbers), "templates": tuple(kept)}
+    return found

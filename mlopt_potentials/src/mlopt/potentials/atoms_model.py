@@ -106,9 +106,7 @@ class AtomsModel(Model):
         return file
 
     def masses(self) -> torch.Tensor | None:
-        from ase.data import atomic_masses
-
-        return torch.tensor([float(atomic_masses[int(z)]) for z in self.system.load().z], dtype=torch.float64)
+        return self.system.load().masses
 
     def rows(self, n_rows: int) -> list[str]:
         return [f"atom {row} ({SYMBOLS[int(z)]})" for row, z in enumerate(self.system.load().z)]
