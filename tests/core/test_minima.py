@@ -313,7 +313,7 @@ def test_newer_schema_other_tolerances_and_altered_blobs_are_explained(tmp_path:
     database.execute("PRAGMA user_version = 99")
     database.commit()
     database.close()
-    with pytest.raises(InputError, match=r"newer mlopt \(schema 99; this one reads up to 2\): upgrade"):
+    with pytest.raises(InputError, match=r"newer mlopt \(schema 99; this one reads up to 3\): upgrade"):
         MinimaStore(path)
 
 

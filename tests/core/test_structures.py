@@ -84,7 +84,7 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not one that Systems\.save wrote"):
         Systems.load(path)
     save_file({"a": torch.zeros(1)}, path, metadata={"format": "mlopt-systems", "version": "9"})
-    with pytest.raises(InputError, match=r"version 9 of the format; this mlopt reads 1\. Update mlopt"):
+    with pytest.raises(InputError, match=r"version 9 of the format; this mlopt reads up to 2\. Update mlopt"):
         Systems.load(path)
 
 

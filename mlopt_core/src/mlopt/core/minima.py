@@ -20,12 +20,10 @@ import contextlib
 import json
 import os
 import sqlite3
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -33,7 +31,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlopt.core.atomic import write_bytes, write_text
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.matching import same_structure
 from mlopt.core.minima_schema import ADDED, APPLICATION, SCHEMA, TABLES, refuse_other_formats
@@ -47,7 +44,9 @@ from mlopt.core.minimum import (
     with_point_group,
 )
 from mlopt.core.quoting import quoted
+from mlopt.core.structure_output import write_ase_db, write_extxyz
 from mlopt.core.symmetry import PointGroup
+from mlopt.core.template import Template
 from mlopt.core.verification import Verification
 
 if TYPE_CHECKING:
@@ -170,30 +169,13 @@ class MinimaStore:
 
     def to_extxyz(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
         """Write ``minima`` (default: all) in the given order; the format rounds coordinates to 8 decimals."""
-        from ase.io import write
-
-        images = self._images(minima)
-        for atoms in images:
-            if atoms.info["point_group"] == "T":  # a bare T is extxyz for True
-                atoms.info["point_group"] = '_JSON "T"'
-        text = StringIO()
-        if images:
-            write(text, images, format="extxyz")
-        write_text(path, text.getvalue())
+        write_extxyz(path, self._images(minima))
 
     def to_ase_db(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
-        """Write ``minima`` (default: all) as a new ASE database, replacing the file.
-
-        An export, never the store itself: a writer killed while it holds ASE's lock file hangs all others.
-        """
-        from ase.db import connect
-
-        with tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder) / "export.db"
-            with connect(temporary, use_lock_file=False) as database:
-                for atoms in self._images(minima):
-                    database.write(atoms, key_value_pairs=atoms.info)
-            write_bytes(path, temporary.read_bytes())
+        """Write ``minima`` (default: all) as a new ASE database, replacing the file; see `write_ase_db`."""
+        chosen = list(self if minima is None else minima)
+        facts = [minimum.facts(rank) for rank, minimum in enumerate(chosen, 1)]
+        write_ase_db(path, self._images(chosen), facts)
 
     def _images(self, minima: Iterable[Minimum] | None) -> list[Atoms]:
         return [minimum.to_atoms(rank) for rank, minimum in enumerate(self if minima is None else minima, 1)]
@@ -357,6 +339,9 @@ class MinimaStore:
             z=self._array(row, "z", "<i8", (n,)),
             cell=self._array(row, "cell", "<f8", (3, 3)),
             pbc=np.array([bool(row["pbc"] >> axis & 1) for axis in range(3)]),
+            fixed=None if row["fixed"] is None else self._array(row, "fixed", "u1", (n,)).astype(bool),
+            masses=None if row["masses"] is None else self._array(row, "masses", "<f8", (n,)),
+            template=None if row["template"] is None else Template.from_json(row["template"]),
             point_group=None if group is None else PointGroup(group, row["point_group_order"]),
             seed=None if row["seed"] is None else int(row["seed"]),
             notes=json.loads(row["notes"]) if row["notes"] else {},
@@ -365,7 +350,7 @@ class MinimaStore:
 
     def _array(self, row: sqlite3.Row, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
         raw = row[name]
-        expected = 8 * int(np.prod(shape))
+        expected = np.dtype(kind).itemsize * int(np.prod(shape))
         if len(raw) != expected:
             raise MloptError(
                 f"{self.path}: {name} of minimum {row['id']} has {len(raw)} bytes instead of {expected}: "

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from mlopt.core.elements import parse_formula
 from mlopt.core.errors import InputError
+from mlopt.core.lazy import torch
 from mlopt.core.matching import checked
 from mlopt.core.symmetry import PointGroup, point_group
+from mlopt.core.systems import Systems
+from mlopt.core.template import Template, make_atoms
 from mlopt.core.verification import Reading, Verification, check_records, reading
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ class Minimum:
     z: Ints  # (n,)
     cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))  # (3, 3), rows are lattice vectors
     pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))  # (3,)
+    fixed: Bools | None = None  # (n,) atoms that did not move; None for none
+    masses: Floats | None = None  # (n,) amu, NaN for the standard one; None: all so
+    template: Template | None = None  # what else the structure carries
     _: KW_ONLY
     max_force: float
     potential: str
@@ -71,6 +77,15 @@ class Minimum:
                     f"Minimum({name}=...) must be {'' if name == 'energy' else 'non-negative and '}finite, "
                     f"got {value!r}: a failed minimisation is not a minimum, do not add it."
                 )
+        for name, value in (("fixed", self.fixed), ("masses", self.masses)):
+            if value is not None:
+                kept: NDArray[Any] = np.array(value, dtype=bool if name == "fixed" else np.float64)
+                if kept.shape != z.shape:
+                    raise InputError(f"Minimum({name}=...) must have shape {z.shape}, got {kept.shape}.")
+                kept.setflags(write=False)
+                object.__setattr__(self, name, kept)
+        if self.template is not None and not self.template.fits(len(z)):
+            raise InputError(f"Minimum(template=...) is not of {len(z)} atoms.")
         for name, array in (("pos", pos.copy()), ("z", z), ("cell", cell), ("pbc", pbc)):
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -84,16 +99,49 @@ class Minimum:
         if (value := getattr(self, name)) is not None:
             object.__setattr__(self, name, kind(value))
 
+    @classmethod
+    def of(cls, systems: Systems, index: int, energy: float, **facts: Any) -> Minimum:
+        """System ``index`` of a batch, with what it carries; ``facts`` are the other fields."""
+        one = systems[index]
+        return cls(
+            energy,
+            one.pos.detach().cpu().numpy(),
+            one.z.cpu().numpy(),
+            one.cell[0].detach().cpu().numpy(),
+            one.pbc[0].cpu().numpy(),
+            one.fixed.cpu().numpy() if bool(one.fixed.any()) else None,
+            None if one.given_masses is None else one.given_masses.cpu().numpy(),
+            one.template_of(0),
+            **facts,
+        )
+
+    def system(self) -> Systems:
+        """The structure as a batch of one, on the CPU."""
+        return Systems(
+            torch.from_numpy(self.pos.copy()),
+            torch.from_numpy(self.z.copy()),
+            torch.tensor([0, len(self.z)]),
+            torch.from_numpy(self.cell.copy())[None],
+            torch.from_numpy(self.pbc.copy())[None],
+            None if self.fixed is None else torch.from_numpy(self.fixed.copy()),  # type: ignore[arg-type]
+            None if self.masses is None else torch.from_numpy(self.masses.copy()),
+            None if self.template is None else torch.zeros(1, dtype=torch.int64),
+            () if self.template is None else (self.template,),
+        )
+
+    def facts(self, rank: int) -> dict[str, Any]:
+        """What was found out about the structure, for files: numbers and words by name."""
+        group = self.point_group.symbol if self.point_group else "unknown"
+        known = {"start_index": self.start_index, "force_calls": self.force_calls}
+        found = {"point_group": group, "hits": self.hits, "rank": rank, "max_force": self.max_force}
+        return found | {key: value for key, value in known.items() if value is not None} | self.notes
+
     def to_atoms(self, rank: int) -> Atoms:
         """Return `ase.Atoms` with the energy as calculator result; ``info`` says the rest."""
-        from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
 
-        atoms = Atoms(numbers=self.z, positions=self.pos, cell=self.cell, pbc=self.pbc)
-        group = self.point_group.symbol if self.point_group else "unknown"
-        atoms.info.update(point_group=group, hits=self.hits, rank=rank, max_force=self.max_force)
-        known = {"start_index": self.start_index, "force_calls": self.force_calls}
-        atoms.info.update({key: value for key, value in known.items() if value is not None} | self.notes)
+        atoms = make_atoms(self.z, self.pos, self.cell, self.pbc, self.fixed, self.masses, self.template)
+        atoms.info.update(self.facts(rank))
         # Not in info as well: ASE's extxyz writer refuses an energy that it finds twice.
         atoms.calc = SinglePointCalculator(atoms, energy=self.energy)
         return atoms
@@ -137,6 +185,9 @@ def geometry(minimum: Minimum) -> dict[str, object]:
         "rms_force": minimum.rms_force,
         "point_group": group.symbol if group else None,
         "point_group_order": group.order if group else None,
+        "fixed": None if minimum.fixed is None else minimum.fixed.astype("u1").tobytes(),
+        "masses": None if minimum.masses is None else minimum.masses.astype("<f8").tobytes(),
+        "template": None if minimum.template is None else minimum.template.to_json(),
     }
 
 

@@ -224,5 +224,5 @@ def load(path: str | Path) -> Systems:
     try:
         templates = tuple(Template.from_json(one) for one in json.loads(about.get("templates", "[]")))
     except (InputError, ValueError, TypeError) as error:
-        raise InputError(f"{file}: damaged: {one_line(error)}") from error
+        raise InputError(f"{file}: damaged: {cause(error)}") from error
     return Systems(**tensors, templates=templates)

@@ -53,7 +53,7 @@ class Template:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arrays = {name: np.array(array) for name, array in self.arrays.items()}
+        arrays = {name: _words(np.array(array)) for name, array in self.arrays.items()}
         for array in arrays.values():
             array.setflags(write=False)
         object.__setattr__(self, "arrays", MappingProxyType(arrays))
@@ -83,7 +83,7 @@ class Template:
     def to_json(self) -> str:
         """Everything that is plain data, exactly; objects of other kinds in ``info`` are left out."""
         arrays = {name: _array(array) for name, array in self.arrays.items() if array.dtype.kind in "biufU"}
-        return json.dumps({"arrays": arrays, "info": _plain(dict(self.info))})
+        return json.dumps({"arrays": arrays, "info": plain(dict(self.info))})
 
     @classmethod
     def from_json(cls, text: str) -> Template:
@@ -104,23 +104,36 @@ class Template:
 _LEFT_OUT = object()
 
 
+def _words(array: NDArray[Any]) -> NDArray[Any]:
+    """ASE reads words as an array of objects, which no file of ours could hold."""
+    worded = array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat)
+    return array.astype(str) if worded else array
+
+
 def _array(array: NDArray[Any]) -> dict[str, Any]:
     return {"__array__": array.dtype.str, "shape": array.shape, "values": array.ravel().tolist()}
 
 
-def _plain(value: Any) -> Any:
-    """``value`` for JSON, arrays marked; `_LEFT_OUT` where it cannot be."""
+def plain(values: Mapping[str, Any], *, mark: bool = True) -> dict[str, Any]:
+    """Those of ``values`` that are plain data, for JSON. ``mark`` says what was an array, else these become lists."""
+    found = {name: _plain(one, mark) for name, one in values.items() if isinstance(name, str)}
+    return {name: one for name, one in found.items() if one is not _LEFT_OUT}
+
+
+def _plain(value: Any, mark: bool) -> Any:
+    """`_LEFT_OUT` where it cannot be."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray):
-        return _array(value) if value.dtype.kind in "biufU" else _LEFT_OUT
-    if isinstance(value, dict):
-        found = {name: _plain(one) for name, one in value.items() if isinstance(name, str)}
-        return {name: one for name, one in found.items() if one is not _LEFT_OUT}
+        if value.dtype.kind not in "biufU":
+            return _LEFT_OUT
+        return _array(value) if mark else value.tolist()
+    if isinstance(value, Mapping):
+        return plain(value, mark=mark)
     if isinstance(value, list | tuple):
-        parts = [_plain(one) for one in value]
+        parts = [_plain(one, mark) for one in value]
         return _LEFT_OUT if any(part is _LEFT_OUT for part in parts) else parts
     return _LEFT_OUT
 

@@ -238,8 +238,12 @@ def device_of(name: str) -> torch.device:
 
 def digest(system: Systems) -> str:
     """SHA-256 of a structure: what a checkpoint remembers of it."""
-    parts = (system.pos, system.z, system.cell, system.pbc, system.fixed)
-    return hashlib.sha256(repr([part.tolist() for part in parts]).encode()).hexdigest()
+    told: list[Any] = [one.tolist() for one in (system.pos, system.z, system.cell, system.pbc, system.fixed)]
+    if system.given_masses is not None:
+        told.append(system.masses.tolist())
+    carried = [system.template_of(index) for index in range(len(system))]
+    told += [one.to_json() for one in carried if one is not None]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 class _Watch:

@@ -16,6 +16,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.minima import MinimaStore, Minimum
 from mlopt.core.result import Result
 from mlopt.core.statistics import mean_calls_to_hit
+from mlopt.core.structure_output import write_extxyz
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
 from mlopt.core.verification import Check, Reading, check_records
@@ -188,7 +189,7 @@ class SearchResult:
         structures = self.polished.systems.to_atoms()
         for row, atoms in zip(self.table(), structures, strict=True):
             atoms.info.update({key: value for key, value in row.items() if value is not None})
-        _write_extxyz(folder / "starts.extxyz", structures)
+        write_extxyz(folder / "starts.extxyz", structures)
 
 
 def _store(search: Search, batches: list[Polished], context: Context) -> tuple[list[Minimum], Check]:
@@ -218,14 +219,11 @@ def _fill(
                     continue
                 if kind == "met" and abs(energy - float(best[start])) < settings.energy_window:
                     continue  # that start has been counted at this minimum
-                one = batch.systems[i]
                 store.add(
-                    Minimum(
+                    Minimum.of(
+                        batch.systems,
+                        i,
                         energy,
-                        one.pos.numpy(),
-                        one.z.numpy(),
-                        one.cell[0].numpy(),
-                        one.pbc[0].numpy(),
                         max_force=float(batch.fmax[i]),
                         potential=potential,
                         first_run=name,
@@ -249,24 +247,11 @@ def _verified(store: MinimaStore, search: Search, relaxed_to: float) -> tuple[li
     minima = list(store)
 
     def evaluate(indices: list[int]) -> list[Reading]:
-        chosen = [minima[index] for index in indices]
-        systems = Systems.concatenate(
-            [
-                Systems(
-                    torch.tensor(one.pos),
-                    torch.tensor(one.z),
-                    torch.tensor([0, len(one.z)]),
-                    torch.tensor(one.cell)[None],
-                    torch.tensor(one.pbc)[None],
-                )
-                for one in chosen
-            ]
-        )
+        # with what is fixed, and with the charges and moments that a calculator may ask for
+        systems = Systems.concatenate([minima[index].system() for index in indices])
         return readings(AtomsLandscape(systems, search.potential))
 
-    # a file may fix atoms, and the forces on those are not zero
-    force_tolerance = 1.01 * relaxed_to if search.system.file is None else math.inf
-    check = check_records([one.energy for one in minima], evaluate, force_tolerance)
+    check = check_records([one.energy for one in minima], evaluate, 1.01 * relaxed_to)
     for minimum, told in zip(minima, check.verifications, strict=True):
         notes: dict[str, float | bool] = {}
         if not told.ok:
@@ -289,11 +274,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return value
-
-
-def _write_extxyz(path: Path, structures: list[Atoms]) -> None:
-    from ase.io import write
-
-    temporary = path.with_name("." + path.name)
-    write(temporary, structures, format="extxyz")
-    temporary.replace(path)

@@ -15,6 +15,7 @@ from mlopt.core.model import Aligned, Model
 from mlopt.core.plugin import FromRegistry, build, setting
 from mlopt.core.potential import Potential
 from mlopt.core.structure_checks import check_same_atoms
+from mlopt.core.structure_output import write_extxyz
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
@@ -94,7 +95,6 @@ class AtomsModel(Model):
 
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
         from ase.calculators.singlepoint import SinglePointCalculator
-        from ase.io import write
 
         base, images = self.system.load(), []
         for point, energy in zip(points, energies, strict=True):
@@ -102,7 +102,7 @@ class AtomsModel(Model):
             atoms.calc = SinglePointCalculator(atoms, energy=energy)
             images.append(atoms)
         file = stem.with_suffix(".extxyz")
-        write(file, images)
+        write_extxyz(file, images)
         return file
 
     def masses(self) -> torch.Tensor | None:

@@ -21,6 +21,7 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.potential import Potential
 from mlopt.core.random import derive, problem_keys
+from mlopt.core.structure_output import write_extxyz
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
@@ -303,8 +304,6 @@ class NetworkResult:
 
     def write(self, folder: Path) -> None:
         """Write ``network.json``, ``minima.extxyz`` and ``saddles.extxyz``."""
-        from ase.io import write
-
         minima = [
             {"minimum": i, "energy": one.energy, "fmax": one.fmax, "lowest_eigenvalues": list(one.values)}
             | self._notes(i)
@@ -312,10 +311,7 @@ class NetworkResult:
         ]
         atomic.write_json(folder / "network.json", {"minima": minima, "saddles": self.table()})
         for name, images in zip(("minima", "saddles"), self.atoms(), strict=True):
-            path = folder / f"{name}.extxyz"
-            temporary = path.with_name("." + path.name)
-            write(temporary, images, format="extxyz")
-            temporary.replace(path)
+            write_extxyz(folder / f"{name}.extxyz", images)
 
 
 def _system(network: Network, points: list[Point]) -> Systems:
