@@ -14,12 +14,13 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 from mlopt.core.errors import InputError
-from mlopt.core.experiment import Preempted
+from mlopt.core.experiment import Context, Preempted
 from mlopt.core.system import SystemSpec
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.paths.connect import connect
 from mlopt.optimizers.paths.path import Path
 from mlopt.optimizers.paths.settings import BandSettings, Ends, PathStart, Saddle
+from mlopt.optimizers.paths.watch import PathWatch
 from mlopt.potentials import LennardJones, Morse
 from mlopt.potentials.atoms_model import AtomsModel
 from mlopt.potentials.surface_models import MullerBrown
@@ -58,7 +59,7 @@ class Files:
     def __init__(self, folder: FilePath) -> None:
         self.folder, self.count = folder, 0
 
-    def __call__(self, atoms: Atoms, suffix: str = ".extxyz") -> dict[str, Any]:
+    def __call__(self, atoms: Atoms | list[Atoms], suffix: str = ".extxyz") -> dict[str, Any]:
         self.count += 1
         file = self.folder / f"{self.count}{suffix}"
         write(file, atoms)
@@ -124,6 +125,16 @@ def test_one_minimum_is_no_two_ends(files: Files) -> None:
     shaken.rattle(0.1, seed=0)
     with pytest.raises(InputError, match="are the same minimum"):
         files.path(one, shaken).run()
+
+
+def test_a_file_with_both_ends_needs_an_index(files: Files) -> None:
+    both = files([bipyramid(), capped_octahedron()])
+    given = {"initial": both, "final": both}
+    refused(
+        files.path(bipyramid(), bipyramid(), **given),
+        r"several structures the last is taken: give `index: 0`",
+    )
+    files.path(bipyramid(), bipyramid(), **(given | {"initial": both | {"index": 0}})).check()
 
 
 def test_kinds_of_atoms_in_another_order(files: Files) -> None:
@@ -213,7 +224,7 @@ def test_two_ends_of_a_hop_are_told_apart(files: Files) -> None:
     """They are one structure, shifted: a saddle whose two ways down lead to one of them does not connect them."""
     start, end = hop()
     path = files.path(start, end, potential=PLATINUM, band=BandSettings(images=1, climb=0), fmax=0.02)
-    start, end, _ = path._relaxed_ends()
+    start, end, _ = path._relaxed_ends(PathWatch(Context(), "", images=1, evaluations=1, paths=1))
     landscape = path.landscape(1)
     mode = torch.zeros_like(start)
     mode[-1, 2] = 1.0

@@ -45,6 +45,11 @@ class Context:
         """Until `stopping` becomes true for lack of time; who can tell how long a step takes stops before."""
         return math.inf
 
+    @property
+    def calls_to_follow(self) -> int:
+        """Force calls, at most, of what comes after the part of a run that this surrounds, such as a contest's pair."""
+        return 0
+
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint, if there is a place for it."""
 

@@ -123,8 +123,8 @@ class AtomsLandscape(Landscape):
 
     @property
     def giver(self) -> str:
-        """The potential, by the name of its class."""
-        return f"the potential {type(self.potential).__name__}"
+        """The potential, by its name for messages."""
+        return self.potential.giver
 
     @property
     def hessian_calls(self) -> int:

@@ -120,6 +120,11 @@ class Potential(Plugin):
         """What `check` spends on these systems, and the warnings that it has; the same whenever it is asked."""
         return Trial()
 
+    @property
+    def giver(self) -> str:
+        """What it is called in messages; a bridge says what is behind it."""
+        return f"the potential {type(self).__name__}"
+
     def remarks(self) -> list[str]:
         """Lines for the log at the end of a run, such as how often a calculator has failed."""
         return []

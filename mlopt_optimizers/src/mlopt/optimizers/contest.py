@@ -113,7 +113,10 @@ class Contest(Experiment):
         for number in range(len(table.rows), len(pairs)):
             label, contestant, search = pairs[number]
             began = time.monotonic()
-            inner = _Inner(context, table, number, len(pairs), f"{contestant.label} on {label}", restored)
+            to_follow = (len(pairs) - number - 1) * self.starts * self.force_calls
+            inner = _Inner(
+                context, table, number, len(pairs), f"{contestant.label} on {label}", restored, to_follow
+            )
             table.add(label, contestant.label, search.run(inner))
             context.log(
                 f"{contestant.label} on {label}: {_line(table.rows[-1])}, {time.monotonic() - began:.0f} s"
@@ -281,8 +284,10 @@ class _Inner(Context):
         count: int,
         label: str,
         restored: Checkpoint | None,
+        to_follow: int,
     ) -> None:
         super().__init__()
+        self._to_follow = to_follow
         self._outer, self._table, self._number, self._count, self._label = outer, table, number, count, label
         self._last = table.step
         self._found: Checkpoint | None = None
@@ -307,6 +312,10 @@ class _Inner(Context):
     @property
     def seconds_left(self) -> float:
         return self._outer.seconds_left
+
+    @property
+    def calls_to_follow(self) -> int:
+        return self._to_follow
 
     def pause(self) -> bool:
         return self._outer.pause()

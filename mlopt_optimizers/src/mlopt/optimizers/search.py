@@ -16,6 +16,7 @@ from mlopt.core.input_file import AbsolutePath
 from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
+from mlopt.core.pace import Pace
 from mlopt.core.plugin import FromRegistry, Plugin, setting
 from mlopt.core.potential import Potential
 from mlopt.core.progress import Progress
@@ -181,7 +182,7 @@ class Search(Experiment):
         if context.interrupted:
             raise Preempted
         clock.start()
-        watch = _Watch(self, context, progress, clock)
+        watch = _Watch(self, context, progress, clock, Pace(context, landscape.giver))
         while not progress.done:
             driver.advance(progress, watch.pause)
             if watch.out_of_time:
@@ -249,8 +250,12 @@ def digest(system: Systems) -> str:
 class _Watch:
     """Looks at a search between its steps: metrics, progress, time, and whether to pause."""
 
-    def __init__(self, search: Search, context: Context, progress: Progress, clock: SearchClock) -> None:
+    def __init__(
+        self, search: Search, context: Context, progress: Progress, clock: SearchClock, pace: Pace
+    ) -> None:
         self.search, self.context, self.progress, self.clock = search, context, progress, clock
+        self.pace = pace
+        self._look()
         self.recorded = len(progress.trace_calls)
         self.next_report = 0.0
         self.out_of_time = False
@@ -261,6 +266,7 @@ class _Watch:
         now = self.clock.seconds
         if now >= self.next_report:
             self.next_report = now + _REPORT_EVERY
+            self._look()
             self.report()
         minutes = self.search.budget.minutes
         self.out_of_time = minutes is not None and now > 60.0 * minutes
@@ -285,7 +291,13 @@ class _Watch:
             parts.insert(0, f"best {best:.6f}")
         if self.search.target is not None:
             parts.append(f"{numbers['hits']} of {self.search.starts} starts at the target")
+        if self.pace.rest and not final:
+            parts.append(self.pace.rest)
         self.context.progress(done, ", ".join(parts))
+
+    def _look(self) -> None:
+        left = self.progress.active.numel() * (self.search.budget.force_calls - self.progress.calls)
+        self.pace.look(self.progress.total_calls, left)
 
     def _numbers(self, calls: int | None, energy: torch.Tensor) -> dict[str, Any]:
         """Of all starts after ``calls`` of each, or now; energy: theirs at that time."""

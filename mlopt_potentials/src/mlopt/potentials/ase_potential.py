@@ -192,6 +192,10 @@ class AsePotential(Potential):
         log.warning("%s", warning)
         return 1 + calls, [warning]
 
+    @property
+    def giver(self) -> str:
+        return f"the calculator {quoted(self.calculator)}"
+
     def remarks(self) -> list[str]:
         """How often the calculator has failed since this process began, one line for each cause."""
         return self._failures.lines(self.calculator)

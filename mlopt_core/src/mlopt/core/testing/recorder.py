@@ -19,6 +19,7 @@ class Recorder(Context):
         self.saved: list[bytes] = []
         self.metrics: list[tuple[int, dict[str, Any]]] = []
         self.lines: list[tuple[float, str]] = []
+        self.logged: list[str] = []
         self.questions = 0
 
     def pause(self) -> bool:
@@ -38,6 +39,9 @@ class Recorder(Context):
 
     def progress(self, done: float, message: str) -> None:
         self.lines.append((done, message))
+
+    def log(self, message: str) -> None:
+        self.logged.append(message)
 
     def results(self) -> Path | None:
         if self.folder is not None:

@@ -14,6 +14,7 @@ from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.input_file import InputFile
 from mlopt.core.lazy import torch
 from mlopt.core.meta import MetaState, MetaTrainer, Task
+from mlopt.core.pace import Pace
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.optimizers.meta import ranks
 from mlopt.optimizers.meta.meta_trained import MetaTrained, load_theta, save_theta
@@ -102,6 +103,7 @@ class _Training:
         self.best_loss = math.inf
         self.began, self.spent = time.monotonic(), 0.0
         self.judging = 0.0  # seconds that the last look at held-out problems took
+        self.pace = Pace(context, unit="epoch", bounded=False, after=0.0)
 
     def run(self) -> MetaTrained:
         """Go on from the checkpoint that there is, to the end or until told to stop."""
@@ -112,6 +114,7 @@ class _Training:
         state = state or MetaState(experiment.first_theta())
         if fresh:
             self._save(state)  # what `prepare` computed can be costly
+        self.pace.look(state.epoch, experiment.epochs - state.epoch)
         while state.epoch < experiment.epochs:
             began = time.monotonic()
             state, metrics = experiment.trainer.advance(self.task, state, experiment.seed)
@@ -176,7 +179,9 @@ class _Training:
                 )
         self.history.append(row)
         self.context.metric(state.epoch, **row)
-        self.context.progress(state.epoch / experiment.epochs, _line(row, experiment.epochs))
+        self.pace.look(state.epoch, experiment.epochs - state.epoch)
+        line = ", ".join(part for part in (_line(row, experiment.epochs), self.pace.rest) if part)
+        self.context.progress(state.epoch / experiment.epochs, line)
 
     def _choose(self, state: MetaState) -> None:
         """Put the parameters aside if they are the best so far."""

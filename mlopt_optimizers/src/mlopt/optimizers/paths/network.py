@@ -18,6 +18,7 @@ from mlopt.core.experiment import Preempted
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
+from mlopt.core.progress import Progress
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.stop import Stop
 from mlopt.optimizers.lbfgs import LBFGS
@@ -140,7 +141,7 @@ class Explorer:
     searches: begun in each round. kick: how far from a known point, see `mlopt.optimizers.paths.departures`.
     dimer: what leads to saddles. descent: what relaxes the first points. force_calls: of each search. fmax: largest row
     force at a stationary point. step_off: of the ways down, see `mlopt.optimizers.paths.connect.connect`.
-    same: when two points are one.
+    same: when two points are one. told: at every step, the force calls made before and the progress of the searches.
     """
 
     landscape: Landscape
@@ -153,6 +154,7 @@ class Explorer:
     step_off: float = 0.05
     same: Same = field(default_factory=lambda: Same(1e-5, 0.05))
     seed: int = 0
+    told: Callable[[int, Progress], None] = lambda calls, progress: None
 
     def __post_init__(self) -> None:
         if self.landscape.segments.n_problems != 1:
@@ -238,7 +240,14 @@ class Explorer:
         """Energy (k,), x (k * n, d) and largest force (k,) where the searches ended."""
         driver = Driver(many, optimizer, Stop(self.force_calls, self.fmax))
         keys = self._keys(stream, many.segments.n_problems)
-        progress = driver.advance(driver.begin(x, keys), pause)
+        progress = driver.begin(x, keys)
+
+        def paused() -> bool:
+            self.told(found.calls, progress)
+            return pause is not None and pause()
+
+        self.told(found.calls, progress)
+        driver.advance(progress, paused)
         if not progress.done:
             raise Preempted
         result = driver.result(progress)

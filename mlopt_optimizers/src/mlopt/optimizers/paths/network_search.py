@@ -18,8 +18,10 @@ from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.optimizer import Optimizer
+from mlopt.core.pace import Pace
 from mlopt.core.plugin import FromRegistry, setting
 from mlopt.core.potential import Potential
+from mlopt.core.progress import Progress
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.structure_output import write_extxyz
 from mlopt.core.system import SystemSpec
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 #: keeps the random numbers of starts apart from those of the searches
 _START_STREAM = 1
+#: seconds between two lines of progress
+_REPORT_EVERY = 1.0
 
 
 class Network(Experiment):
@@ -106,7 +110,7 @@ class Network(Experiment):
         system = self.system.load()
         self.potential.check(system)
         identity, found = digest(system), Found()
-        explorer = self._explorer(system)
+        explorer = self._explorer(system, context, found)
         restored = context.restored()
         if restored is not None:
             if restored.meta.get("system") != identity:
@@ -161,10 +165,24 @@ class Network(Experiment):
             f"{found.calls:,} force calls"
         )
 
-    def _explorer(self, system: Systems) -> Explorer:
-        system = system.to(device_of(self.device))
+    def _explorer(self, system: Systems, context: Context, found: Found) -> Explorer:
+        """The explorer; it tells ``context`` how far the searches of a round are."""
+        landscape = AtomsLandscape(system.to(device_of(self.device)), self.potential)
+        pace, shown = Pace(context, landscape.giver, scope=" in this round"), 0.0
+
+        def told(before: int, progress: Progress) -> None:
+            nonlocal shown
+            if progress.calls and time.monotonic() < shown:
+                return
+            shown = time.monotonic() + _REPORT_EVERY
+            calls, left = before + progress.total_calls, progress.active.numel()
+            pace.look(calls, left * (self.force_calls - progress.calls))
+            line = f"round {found.rounds + 1}: {left} searches go on, {calls:,} force calls"
+            rest = pace.rest
+            context.progress(found.rounds / self.rounds, f"{line}, {rest}" if rest else line)
+
         return Explorer(
-            AtomsLandscape(system, self.potential),
+            landscape,
             searches=self.searches,
             kick=self.kick * float(self.potential.diameter(system.z).mean()),
             dimer=self.dimer,
@@ -173,6 +191,7 @@ class Network(Experiment):
             fmax=self.fmax,
             same=Same(self.energy_window, self.distance_tolerance),
             seed=self.seed,
+            told=told,
         )
 
     def _starts(self, system: Systems) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import field_validator
 
 from mlopt.core.checkpoint import Checkpoint
-from mlopt.core.driver import Driver, minimize
+from mlopt.core.driver import Driver
 from mlopt.core.errors import InputError
 from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.external import ExternalOptimizer
@@ -31,10 +31,9 @@ from mlopt.optimizers.paths.idpp import idpp
 from mlopt.optimizers.paths.initial import perturb, through
 from mlopt.optimizers.paths.path_result import PathResult
 from mlopt.optimizers.paths.settings import BandSettings, Ends, PathStart, Saddle
+from mlopt.optimizers.paths.watch import PathWatch
 from mlopt.optimizers.search import device_of
 
-#: seconds between two lines of progress; evaluations of the band between two lines of metrics
-_REPORT_EVERY, _RECORD_EVERY = 1.0, 10
 #: ends whose order is meant are one minimum if no row is farther off than this
 _ONE_POINT = 1e-3
 #: atoms that meet are taken apart by a random displacement of this share of the path
@@ -104,10 +103,11 @@ class Path(Experiment):
         calls = torch.zeros(self.paths, dtype=torch.int64)
         restored = context.restored()
         landscape = self.landscape(self.paths)
+        watch = PathWatch(context, landscape.giver, self.band.images, self.evaluations, self.paths)
         alignment, route = "", None
         notes: tuple[str, ...] = ()
         if restored is None:
-            start, end, end_calls = self._relaxed_ends()
+            start, end, end_calls = self._relaxed_ends(watch)
             route = self._route(start, end)
             end, alignment = route.end, route.words
             if alignment:
@@ -131,7 +131,6 @@ class Path(Experiment):
                 context.log(note)
         else:
             x = plain.start.new_zeros(plain.segments.n_rows, plain.start.shape[1])
-        watch = _Watch(context, self.fmax, plain)
         while True:
             climbs = stage == 1 and self.band.climbing > 0
             band = plain.replace(climb=self.band.climbing) if climbs else plain
@@ -144,7 +143,7 @@ class Path(Experiment):
                 progress.load_checkpoint(restored.tensors, restored.meta["progress"])
                 restored = None
             while not progress.done:
-                driver.advance(progress, watch.of(progress, before))
+                driver.advance(progress, watch.of_bands(progress, calls, self.fmax))
                 tensors, meta = progress.to_checkpoint()
                 meta = {
                     "progress": meta,
@@ -227,10 +226,14 @@ class Path(Experiment):
             if self._aligns
             else ""
         )
+        advice = "Give another minimum (another `index` of a file with several)"
+        if self.initial == self.final and "file" in self.initial:
+            advice = (
+                "Of a file with several structures the last is taken: give `index: 0`, say, to one of the two"
+            )
         raise InputError(
             f"`initial` and `final` are the same minimum{after}: everything is within {max(far, 1e-6):.2g} of its "
-            f"place in the other, so no path leads from one to the other. Give another minimum (another `index` of a "
-            f"file with several).{ask}"
+            f"place in the other, so no path leads from one to the other. {advice}.{ask}"
         )
 
     def _apart(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -262,21 +265,17 @@ class Path(Experiment):
         """Largest force at an end that counts as a minimum."""
         return self.ends.fmax or 0.1 * self.fmax
 
-    def _relaxed_ends(self) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _relaxed_ends(self, watch: PathWatch) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Both ends, on the CPU, and the evaluations that they took."""
         start, end = self._ends()
         if not self.ends.relax:
             return start.cpu(), end.cpu(), 0
-        both = self.landscape(2)
-        quench = LBFGS()
-        found = minimize(
-            both,
-            quench,
-            torch.cat([start, end]),
-            fmax=self.end_fmax,
-            force_calls=self.ends.evaluations,
-            engine="eager",
+        driver = Driver(self.landscape(2), LBFGS(), Stop(self.ends.evaluations, self.end_fmax))
+        progress = driver.begin(
+            torch.cat([start, end]), problem_keys(0, torch.arange(2, device=start.device))
         )
+        driver.advance(progress, watch.of_ends(progress, self.ends.evaluations, self.end_fmax))
+        found = driver.result(progress)
         for k, name in enumerate(("initial", "final")):
             if not bool(found.converged[k]):
                 raise InputError(
@@ -357,33 +356,3 @@ class _Route:
     keys: list[torch.Tensor]
     end: torch.Tensor
     words: str = ""
-
-
-class _Watch:
-    """Looks at a run between its steps: whether to pause, and what to tell."""
-
-    def __init__(self, context: Context, fmax: float, band: Band) -> None:
-        self.context, self.fmax = context, fmax
-        self.images = int(band.layout.images.max())
-        self.told = 0.0
-
-    def of(self, progress: Any, before: int) -> Any:
-        """The `pause` of one stage."""
-
-        def pause() -> bool:
-            now, calls = time.monotonic(), before + progress.calls
-            recorded, shown = calls % _RECORD_EVERY == 0, now - self.told > _REPORT_EVERY
-            if recorded or shown:
-                tally = progress.tally
-                force = float(tally.force2.max().sqrt()) if len(tally.force2) else 0.0
-            if recorded:  # by evaluations, not by time: a run that was killed and resumed has the same lines
-                self.context.metric(calls, fmax=force, gradient_evaluations=calls * self.images)
-            if shown:
-                self.told = now
-                text = (
-                    f"{calls} evaluations of the band, largest force {force:.3g} (to reach: {self.fmax:.3g})"
-                )
-                self.context.progress(0.0, text)
-            return self.context.pause()
-
-        return pause
