@@ -19,9 +19,9 @@ experiment: path
 model: {name: atoms, system: {file: start.extxyz}, potential: lennard-jones}
 initial: {file: start.extxyz}
 final: {file: end.extxyz}
-start: {keys: [{file: middle.extxyz}]}
+start: {way: straight, keys: [{file: middle.extxyz}]}
 band: {images: 3}
-ends: {relax: false, fmax: 1.0e+3}
+ends: {align: none, relax: false, fmax: 1.0e+3}
 evaluations: 6
 saddle: {modes: 0, connect: false}
 """
@@ -124,7 +124,7 @@ def test_an_end_of_a_path_that_lost_its_fixed_atoms(mlopt, files):
     (files / "mine.yaml").write_text(PATH)
     mlopt("run", "mine.yaml", "--out", "whole")
     mlopt("run", "mine.yaml", "--out", "x", "--max-minutes", "1e-9")
-    for name in ("start", "end"):
+    for name in ("start", "middle", "end"):
         atoms = read(files / f"{name}.extxyz")
         atoms.set_constraint()
         write(files / f"{name}.extxyz", atoms)
