@@ -10,12 +10,10 @@ import pytest
 
 # cheap, and one that differed when functions of a kernel were not inlined
 FEW = r"^lennard-jones/lbfgs/float64$"
+MORE = r"^gupta/hopping surface/float64$|^stillinger-weber/lbfgs/|^morse periodic/gradient"
 
 
-@pytest.mark.parametrize(
-    "which",
-    [FEW, pytest.param("^gupta/hopping surface/float64$|^stillinger-weber/lbfgs/|^morse periodic/gradient", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("which", [FEW, pytest.param(MORE, marks=pytest.mark.slow)])
 def test_cold_and_warm(repository: Path, which: str) -> None:
     pytest.importorskip("numba")
     command = [sys.executable, str(repository / "benchmarks" / "same_bytes.py"), "--of", which]
