@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ase.io import read, write
 from pydantic import PrivateAttr
 
 from mlopt.core.evaluation import Evaluation
+from mlopt.core.kernel import NoKernelError, PotentialKernel
 from mlopt.core.lazy import torch
 from mlopt.core.minima import MinimaStore
 from mlopt.core.system import SystemSpec
@@ -172,3 +174,69 @@ def test_both_energies_of_a_smeared_calculator_are_told(tmp_path: Path) -> None:
     assert row["energy_zero_width"] == pytest.approx(row["polished_energy"] + 0.5)
     image = read(tmp_path / "results" / "minima.extxyz", 0)
     assert image.info["energy_zero_width"] == pytest.approx(image.get_potential_energy() + 0.5)
+
+
+class Unknown(Rough):
+    """One of which nothing says that it is exact. force_noise: absolute."""
+
+    force_noise: float = 0.0
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        found = super().evaluate(systems, stress=stress)
+        drawn = np.random.default_rng(self._calls).uniform(-1, 1, tuple(found.force.shape))
+        return replace(found, force=found.force + self.force_noise * torch.from_numpy(drawn))
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        raise NoKernelError("none")
+
+
+class Single(Unknown):
+    """One that computes in single precision, and gives that again and again."""
+
+    noise: float = 0.0
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        found = super().evaluate(systems.to(dtype=torch.float32), stress=stress)
+        return Evaluation(found.energy.double(), found.force.double())
+
+
+@pytest.mark.parametrize("noise", [1e-7, 1e-5])
+def test_the_polish_lets_pass_what_the_potential_does_not_repeat(noise: float) -> None:
+    """Else L-BFGS takes back steps that rose by nothing, again and again: 855 force calls instead of 281 at 1e-7."""
+    smooth, rough = (search(Unknown(noise=one), polish=Polish()) for one in (0.0, noise))
+    found, exact = rough.run(), smooth.run()
+    told = found.summary()
+    assert told["force_calls"] == rough.potential._calls < 1.1 * exact.force_calls  # type: ignore[attr-defined]
+    assert noise / 10 < told["repeats_to"] / (1 - told["best_energy"]) < 2 * noise
+    assert exact.summary()["repeats_to"] / (1 - told["best_energy"]) < 1e-10
+    assert float(found.polished.fmax.max()) < 1e-6 and all(one.notes == {} for one in found.minima)
+
+
+def test_what_is_known_to_be_exact_is_not_measured() -> None:
+    known, unknown = search(LennardJones()).run(), search(Unknown(noise=0.0)).run()
+    assert known.roughness is None and known.summary()["repeats_to"] is None
+    assert unknown.roughness is not None and unknown.force_calls == known.force_calls + 4
+    assert torch.equal(
+        unknown.polished.energy, known.polished.energy
+    )  # and a smooth one is polished as before
+
+
+def test_single_precision_inside_a_potential_is_seen() -> None:
+    """Its energies repeat to the last bit, and have steps all the same."""
+    rough = search(Single()).run().roughness
+    assert rough is not None and 1e-9 < rough.relative < 1e-6
+
+
+def test_the_best_of_a_start_that_cannot_be_relaxed_further_is_kept_and_marked(tmp_path: Path) -> None:
+    found = search(Unknown(force_noise=5e-3)).run(Recorder(tmp_path / "results"))
+    told = found.summary()
+    assert told["unique_minima"] == len(found.minima) > 0
+    assert all(one.max_force > 1e-3 and one.notes["relaxed"] is False for one in found.minima)
+    assert told["unverified_minima"] == 0  # their energies are right
+    (warning,) = told["warnings"]
+    assert warning.startswith(
+        f"{len(found.minima)} of {len(found.minima)} minima were not relaxed to a force of 0.001"
+    )
+    assert not read(tmp_path / "results" / "minima.extxyz", 0).info["relaxed"]
+    short = search(Unknown(noise=0.0), polish=Polish(force_calls=3)).run()
+    assert short.minima == []  # of a smooth potential it is no minimum: the polish was too short

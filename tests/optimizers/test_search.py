@@ -112,7 +112,7 @@ def test_in_memory() -> None:
             "unique_minima",
             "unverified_minima",
         ),
-        *("verified_within", "units", "engine"),
+        *("verified_within", "repeats_to", "units", "engine"),
     ]
     json.dumps(summary, allow_nan=False)
     assert summary["status"] == "finished" and summary["starts"] == 4 and summary["units"] == "reduced"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import uuid
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +66,11 @@ class Context:
 
     def log(self, message: str) -> None:
         """Write a line to the log."""
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Write warnings to the log, each once."""
+        for warning in dict.fromkeys(warnings):
+            self.log(f"warning: {warning}")
 
     @property
     def run_id(self) -> str:

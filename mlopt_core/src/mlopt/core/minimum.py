@@ -37,7 +37,8 @@ class Minimum:
     what was minimised (for instance its configuration as canonical JSON): minima of different potentials never merge.
     ``source`` names the discovery (run, start and rank); leave it None only where no re-adding can happen.
     ``notes`` are further numbers for people: ``verified`` where it is false, with ``energy_again``, the energy that
-    another evaluation gave; ``energy_zero_width``, see `mlopt.core.evaluation.Evaluation`.
+    another evaluation gave; ``relaxed`` where it is false, for the potential was too rough to reach a small force;
+    ``energy_zero_width``, see `mlopt.core.evaluation.Evaluation`.
     ``id`` and ``hits`` are filled in by the store and ignored by `MinimaStore.add`.
     """
 

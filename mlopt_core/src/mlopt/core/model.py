@@ -15,6 +15,7 @@ from mlopt.core.input_file import Reads, absolute_entry
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugin import Plugin
+from mlopt.core.potential import Trial
 from mlopt.core.units import Units
 
 
@@ -77,6 +78,14 @@ class Model(Plugin):
             InputError: as `state`.
         """
         return self.state(given)
+
+    def trial(self) -> Trial:
+        """What looking at its potential has cost, and the warnings that came of it; see `Potential.trial`."""
+        return Trial()
+
+    def remarks(self) -> list[str]:
+        """Lines for the log at the end of a run, see `Potential.remarks`."""
+        return []
 
     def aligned(
         self, x: torch.Tensor, to: torch.Tensor, *, exchange: bool = True, mirror: bool = False

@@ -170,6 +170,13 @@ class Optimizer(Plugin):
         made: Self = _cut_settings(self, problems)
         return made
 
+    def tolerating(self, rise: float) -> Optimizer:
+        """The same where a rise in energy below ``rise``, relative to 1 + |energy|, may be none.
+
+        For potentials that repeat an energy only to that. An optimizer that compares energies overrides it.
+        """
+        return self
+
     def kernel(self) -> OptimizerKernel:
         """The same optimizer for the fused engine.
 

@@ -122,7 +122,7 @@ class Contest(Experiment):
                 f"{contestant.label} on {label}: {_line(table.rows[-1])}, {time.monotonic() - began:.0f} s"
             )
             inner.save_table()
-        found = ContestResult(self, table.rows, table.energies)
+        found = ContestResult(self, table.rows, table.energies, table.warnings)
         folder = context.results()
         if folder is not None:
             found.write(folder)
@@ -151,11 +151,15 @@ class Contest(Experiment):
 
 @dataclass(frozen=True)
 class ContestResult:
-    """The table, one row a pair, and the energies of all starts after the polish, in the order of the rows."""
+    """The table, one row a pair, and the energies of all starts after the polish, in the order of the rows.
+
+    warnings: of the potentials and the minima, each once, with the system that it is about.
+    """
 
     experiment: Contest
     rows: list[dict[str, Any]]
     energies: list[list[float | None]]
+    warnings: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
         """One row a pair, ready for ``pandas.DataFrame``."""
@@ -177,7 +181,7 @@ class ContestResult:
             "force_calls": sum(row["force_calls"] for row in self.rows),
             "wall_s": round(sum(row["wall_s"] for row in self.rows), 3),
             "rows": self.rows,
-        }
+        } | ({"warnings": self.warnings} if self.warnings else {})
 
     def write(self, folder: Path) -> None:
         """Write ``contest.json`` and ``energies.svg``: how the starts of each pair are distributed."""
@@ -227,10 +231,12 @@ class _Table:
     rows: list[dict[str, Any]] = field(default_factory=list)
     energies: list[list[float | None]] = field(default_factory=list)
     step: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> _Table:
-        return cls(*(checkpoint.meta[name] for name in ("rows", "energies", "step")))
+        meta = checkpoint.meta
+        return cls(meta["rows"], meta["energies"], meta["step"], meta.get("warnings", []))
 
     def add(self, system: str, optimizer: str, found: SearchResult) -> None:
         energies = [one if math.isfinite(one) else None for one in found.polished.energy.tolist()]
@@ -262,6 +268,8 @@ class _Table:
         }
         self.rows.append(row)
         self.energies.append(energies)
+        told = [f"{system}: {warning}" for warning in found.warnings]
+        self.warnings = list(dict.fromkeys([*self.warnings, *told]))
 
 
 def _error(values: Sequence[float]) -> float | None:
@@ -334,7 +342,7 @@ class _Inner(Context):
         self._save(self._table.step, {}, {"number": self._number + 1})
 
     def _save(self, number: int, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
-        meta |= {"rows": self._table.rows, "energies": self._table.energies, "step": self._table.step}
+        meta |= {name: getattr(self._table, name) for name in ("rows", "energies", "step", "warnings")}
         self._outer.save(number, Checkpoint(tensors, meta))
 
     def metric(self, step: int, **values: float | int | str | None) -> None:

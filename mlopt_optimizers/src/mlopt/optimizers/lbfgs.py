@@ -70,6 +70,10 @@ class LBFGS(Optimizer):
     shrink: float = setting(0.2, "factor on a step that went uphill", gt=0, lt=1)
     rise: float = setting(1e-9, "rise in energy that is let pass, relative to 1 + |energy|", ge=0)
 
+    def tolerating(self, rise: float) -> LBFGS:
+        """The same with at least that `rise`."""
+        return self if rise <= self.rise else self.replace(rise=rise)
+
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LBFGSState:
         """No memory yet."""
         n, m = landscape.segments.n_problems, self.memory

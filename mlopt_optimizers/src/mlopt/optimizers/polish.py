@@ -49,6 +49,10 @@ class Polish(Plugin):
     def _local(cls, optimizer: Optimizer) -> Optimizer:
         return local_only(optimizer)
 
+    def tolerating(self, rise: float) -> Polish:
+        """The same for a potential that repeats its energies only to ``rise``, relative to 1 + |energy|."""
+        return self.replace(optimizer=self.optimizer.tolerating(rise))
+
 
 @dataclass(frozen=True)
 class Polished:
@@ -97,7 +101,7 @@ def best_of_each(
     result: Result, base: Systems, potential: Potential, settings: Polish, pause: Callable[[], bool]
 ) -> Polished:
     """Polish the best point of every start; ``base`` is the batch that the starts were drawn for, in float64."""
-    systems = _at(base, result.x)
+    systems = at(base, result.x)
     calls = result.calls
     if result.pool_energy.shape[1]:  # a search met its best when it first arrived at that minimum
         energy, slot = result.pool_energy.min(1)
@@ -133,11 +137,11 @@ def lowest_met(
     if picked:
         ptr = base.ptr
         points = [result.pool_x[int(ptr[start]) : int(ptr[start + 1]), slot] for start, slot in picked]
-        systems = _at(systems, torch.cat(points))
+        systems = at(systems, torch.cat(points))
     return _evaluated(potential, *polish(potential, systems, settings, pause), starts, calls)
 
 
-def _at(base: Systems, x: torch.Tensor) -> Systems:
+def at(base: Systems, x: torch.Tensor) -> Systems:
     """``base`` at ``x``; fixed atoms are where they were given, though a search in float32 has rounded them."""
     return base.with_pos(torch.where(base.fixed[:, None], base.pos, x.to(torch.float64)))
 

@@ -19,8 +19,9 @@ from mlopt.core.statistics import mean_calls_to_hit
 from mlopt.core.structure_output import write_extxyz
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
-from mlopt.core.verification import Check, Reading, check_records
-from mlopt.optimizers.polish import Polished, best_of_each, lowest_met, readings
+from mlopt.core.verification import ROUNDING, Check, Reading, check_records
+from mlopt.optimizers.polish import Polished, at, best_of_each, lowest_met, readings
+from mlopt.optimizers.roughness import Roughness, is_exact, measure
 from mlopt.optimizers.search_clock import SearchClock
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SearchResult:
     result: of every start, as the search left it. polished: the best point of each start, relaxed and verified.
     minima: the unique minima, lowest first. check: how they did when they were evaluated again. wall_s: seconds, over
     all sittings of a resumed run. compile_s: those of compiling, which are not among them. engine: that searched.
+    roughness: how well the potential repeats an energy, measured before the polish; None where it is known to be exact.
     """
 
     search: Search
@@ -51,6 +53,7 @@ class SearchResult:
     wall_s: float
     engine: str = "eager"
     compile_s: float = 0.0
+    roughness: Roughness | None = None
 
     @classmethod
     def of(
@@ -67,14 +70,15 @@ class SearchResult:
             return context.stopping
 
         base = search.system.load().repeat(len(result)).to(result.x.device)
-        best = best_of_each(result, base, search.potential, search.polish, pause)
-        met = lowest_met(result, base, search.potential, search.polish, search.minima.keep, pause)
-        minima, check = _store(search, [best, met], context)
+        rough = _roughness(search, result, base)
+        how = search.polish if rough is None else search.polish.tolerating(rough.rise)
+        best = best_of_each(result, base, search.potential, how, pause)
+        met = lowest_met(result, base, search.potential, how, search.minima.keep, pause)
+        minima, check = _store(search, [best, met], context, rough)
         calls = int(result.calls.sum()) + int(best.spent.sum()) + int(met.spent.sum()) + check.calls
-        calls += search.potential.trial(search.system.load()).calls
-        found = cls(search, result, best, minima, check, calls, clock.seconds, engine, clock.compile_s)
-        for line in [*found.warnings, *search.potential.remarks()]:
-            context.log(f"warning: {line}")
+        calls += search.potential.trial(search.system.load()).calls + (0 if rough is None else rough.calls)
+        found = cls(search, result, best, minima, check, calls, clock.seconds, engine, clock.compile_s, rough)
+        context.warn([*found.warnings, *search.potential.remarks()])
         folder = context.results()
         if folder is not None:
             found.write(folder)
@@ -102,6 +106,13 @@ class SearchResult:
                 f"{len(check.missed)} of {len(self.minima)} minima have another energy when they are evaluated again "
                 f"(id {ids}; the first: {check.verifications[check.missed[0]].reason}). They are kept, with "
                 f"`verified` false. A potential should give the same energy for the same coordinates"
+            )
+        slack = [one.max_force for one in self.minima if one.notes.get("relaxed") is False]
+        if slack:
+            lines.append(
+                f"{len(slack)} of {len(self.minima)} minima were not relaxed to a force of "
+                f"{relaxed_to(self.search):g}, for the potential is too rough (they have up to {max(slack):.2g}). They "
+                f"are kept, with `relaxed` false. Converge the potential more tightly, or raise `polish.fmax`"
             )
         if self.minima and check.within(self.minima[0].energy) > window:
             lines.append(
@@ -169,6 +180,7 @@ class SearchResult:
             "unique_minima": len(self.minima),
             "unverified_minima": len(self.check.missed),
             "verified_within": self.check.within(self.best.energy) if self.best else None,
+            "repeats_to": None if self.roughness is None or lowest is None else self.roughness.at(lowest),
             "units": str(Units.of(self.search.potential.units)),
             "engine": self.engine,
         }
@@ -192,30 +204,55 @@ class SearchResult:
         write_extxyz(folder / "starts.extxyz", structures)
 
 
-def _store(search: Search, batches: list[Polished], context: Context) -> tuple[list[Minimum], Check]:
+def relaxed_to(search: Search) -> float:
+    """Largest atomic force of what counts as a minimum."""
+    return max(_MINIMUM_FORCE, search.polish.fmax or 0.0)
+
+
+def _roughness(search: Search, result: Result, base: Systems) -> Roughness | None:
+    """How well the potential repeats the energy of the best start; None where there is nothing to measure.
+
+    There, and not at the first point: drawn at random, that has energies as no minimum has.
+    """
+    energy = torch.where(torch.isfinite(result.energy), result.energy, torch.inf)
+    if search.polish.force_calls == 0 or is_exact(search.potential, base) or bool(energy.isinf().all()):
+        return None
+    return measure(search.potential, at(base, result.x).select(energy.argmin()[None]))
+
+
+def _store(
+    search: Search, batches: list[Polished], context: Context, rough: Roughness | None
+) -> tuple[list[Minimum], Check]:
     """Put polished structures that are minima into the run's store (and a shared one), and return the unique ones."""
     folder = context.results()
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
-            return _fill(search, batches, Path(scratch), context.run_id, "")
+            return _fill(search, batches, Path(scratch), context.run_id, "", rough)
     for leftover in folder.glob("minima.db*"):  # a resumed run may find a store that it had half filled
         leftover.unlink()
-    return _fill(search, batches, folder, context.run_id, folder.parent.name)
+    return _fill(search, batches, folder, context.run_id, folder.parent.name, rough)
 
 
 def _fill(
-    search: Search, batches: list[Polished], folder: Path, run_id: str, name: str
+    search: Search, batches: list[Polished], folder: Path, run_id: str, name: str, rough: Roughness | None
 ) -> tuple[list[Minimum], Check]:
+    """Fill the run's store, and a shared one with it.
+
+    A point that was not relaxed far enough is left out, for it is no minimum. The best of a start stays where the
+    potential is too rough for better, and is marked: nothing else would tell of what was paid for.
+    """
     settings = search.minima
     potential = json.dumps(search.config()["potential"], sort_keys=True)
-    relaxed_to = max(_MINIMUM_FORCE, search.polish.fmax or 0.0)
+    enough = relaxed_to(search)
+    too_rough = rough is not None and rough.relative > ROUNDING
     best = batches[0].energy
     with MinimaStore(folder / "minima.db", settings.energy_window, settings.distance_tolerance) as store:
         for batch, kind in zip(batches, ("best", "met"), strict=True):
             order = torch.argsort(batch.calls, stable=True).tolist()  # who was first is told as the finder
             for i in order:
                 start, energy = int(batch.start[i]), float(batch.energy[i])
-                if not float(batch.fmax[i]) <= relaxed_to or not math.isfinite(energy):
+                limit = math.inf if kind == "best" and too_rough else enough
+                if not math.isfinite(energy) or not float(batch.fmax[i]) <= limit:
                     continue
                 if kind == "met" and abs(energy - float(best[start])) < settings.energy_window:
                     continue  # that start has been counted at this minimum
@@ -233,7 +270,7 @@ def _fill(
                         source=f"{run_id}/{kind}/{name}/{i}",
                     )
                 )
-        minima, check = _verified(store, search, relaxed_to)
+        minima, check = _verified(store, search)
         if settings.database is not None:
             with MinimaStore(
                 settings.database, settings.energy_window, settings.distance_tolerance
@@ -242,18 +279,21 @@ def _fill(
     return minima, check
 
 
-def _verified(store: MinimaStore, search: Search, relaxed_to: float) -> tuple[list[Minimum], Check]:
+def _verified(store: MinimaStore, search: Search) -> tuple[list[Minimum], Check]:
     """The minima as read back, each evaluated again from its stored coordinates; the store notes what came of it."""
-    minima = list(store)
+    minima, enough = list(store), relaxed_to(search)
 
     def evaluate(indices: list[int]) -> list[Reading]:
         # with what is fixed, and with the charges and moments that a calculator may ask for
         systems = Systems.concatenate([minima[index].system() for index in indices])
         return readings(AtomsLandscape(systems, search.potential))
 
-    check = check_records([one.energy for one in minima], evaluate, 1.01 * relaxed_to)
+    largest = max([enough, *(one.max_force for one in minima)])
+    check = check_records([one.energy for one in minima], evaluate, 1.01 * largest)
     for minimum, told in zip(minima, check.verifications, strict=True):
         notes: dict[str, float | bool] = {}
+        if minimum.max_force > enough:
+            notes["relaxed"] = False
         if not told.ok:
             notes["verified"] = False
             if math.isfinite(told.energy):

@@ -13,7 +13,7 @@ from mlopt.core.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.model import Aligned, Model
 from mlopt.core.plugin import FromRegistry, build, setting
-from mlopt.core.potential import Potential
+from mlopt.core.potential import Potential, Trial
 from mlopt.core.structure_checks import check_same_atoms
 from mlopt.core.structure_output import write_extxyz
 from mlopt.core.system import SystemSpec
@@ -52,6 +52,12 @@ class AtomsModel(Model):
         system = self.system.load()
         self.potential.check(system)
         return AtomsLandscape(system.repeat(n_problems).to(device, dtype or torch.float64), self.potential)
+
+    def trial(self) -> Trial:
+        return self.potential.trial(self.system.load())
+
+    def remarks(self) -> list[str]:
+        return self.potential.remarks()
 
     def state(self, given: Mapping[str, Any]) -> torch.Tensor:
         return self._state(given, any_order=False)

@@ -232,8 +232,7 @@ class NetworkResult:
         check = _verify(network, minima + saddles)
         found.calls += check.calls + network.potential.trial(network.system.load()).calls
         result = cls(network, minima, saddles, [(a, b) for a, b in ends], found, check, elapsed())
-        for line in [*result.warnings, *network.potential.remarks()]:
-            context.log(f"warning: {line}")
+        context.warn([*result.warnings, *network.potential.remarks()])
         folder = context.results()
         if folder is not None:
             result.write(folder)

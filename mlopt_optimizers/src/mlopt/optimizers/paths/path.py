@@ -163,16 +163,21 @@ class Path(Experiment):
             if last:
                 break
             stage = 1
-        found = PathResult.of(
-            self,
-            band,
-            result,
-            calls=calls,
-            end_calls=end_calls,
-            alignment=alignment,
-            notes=notes,
-            folder=context.results(),
-        )
+        trial = self.model.trial()
+        try:
+            found = PathResult.of(
+                self,
+                band,
+                result,
+                calls=calls,
+                end_calls=end_calls + trial.calls,
+                alignment=alignment,
+                notes=notes,
+                warnings=trial.warnings,
+                folder=context.results(),
+            )
+        finally:  # a potential that fails may be why there is no result
+            context.warn([*trial.warnings, *self.model.remarks()])
         return replace(found, wall_s=spent + time.monotonic() - began)
 
     def landscape(self, n_problems: int) -> Landscape:

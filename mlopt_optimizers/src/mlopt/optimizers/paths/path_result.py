@@ -94,6 +94,7 @@ class PathResult:
     path (images + 2, n_rows, d): the lowest of the paths that were relaxed, ends included. s, energy, slope: along it.
     saddle (n_rows, d), saddle_energy: the climbing image, or the summit of the profile. analysis: of the saddle.
     alignment: what was done to the final state so that it lies near the initial one; notes: on how the path began.
+    warnings: of the potential.
     gradient_evaluations: of the images, in relaxing all paths. other_evaluations: of the ends, and in the analysis.
     """
 
@@ -114,6 +115,7 @@ class PathResult:
     other_evaluations: int
     wall_s: float
     analysis: Analysis = Analysis()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -126,6 +128,7 @@ class PathResult:
         end_calls: int,
         alignment: str = "",
         notes: tuple[str, ...] = (),
+        warnings: tuple[str, ...] = (),
         folder: FilePath | None = None,
     ) -> PathResult:
         """Look at what the optimizer left, and write it to ``folder``: the band first, then what is found out about it.
@@ -183,6 +186,7 @@ class PathResult:
             # the ends of all bands, their profiles, and the look at climbing images
             end_calls + 2 * len(result) + 2 * int(band.layout.images.sum()),
             0.0,
+            warnings=warnings,
         )
         if folder is not None:
             found._write_band(folder)
@@ -277,7 +281,7 @@ class PathResult:
             "note": self.note or None,
             "wall_s": round(self.wall_s, 3),
             "units": str(Units.of(self.experiment.model.energy_units)),
-        }
+        } | ({"warnings": list(self.warnings)} if self.warnings else {})
 
     def _illustrated(self, folder: FilePath) -> PathResult:
         """Draw the pictures, some of which evaluate the model; the same, with a note where that fails."""
