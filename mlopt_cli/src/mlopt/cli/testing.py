@@ -75,7 +75,8 @@ fmax: 1.0e-6
         ("metrics.jsonl", "results/path.ovf", "results/profile.csv"),
     ),
 }
-_IMPORTED = (
+#: modules that every run needs: imported once, before processes are forked
+IMPORTED = (
     "torch",
     "ase.io",
     "ase.io.extxyz",
@@ -92,7 +93,7 @@ def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Pa
 
     Writes the configuration into ``folder``; for `check_kills`. cold_cache: each run has a cache of kernels of its own.
     """
-    for module in _IMPORTED:  # once here instead of in every child
+    for module in IMPORTED:  # once here instead of in every child
         importlib.import_module(module)
     config = folder / f"{kind}.yaml"
     config.write_text(KINDS[kind][0])
