@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mlopt.cli.damaged import Command
 from mlopt.core.rundir import RunDirectory
 
 CONFIG = "experiment: sines\nsteps: 40\n"
@@ -119,6 +120,34 @@ def test_torn_status(mlopt, config, here):
     (here / "x" / "STATUS.json").write_text('{"state": "fin')
     assert mlopt("resume", "x").code == 0
     assert RunDirectory.open(here / "x").read_status().state == "finished"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        (".mlopt-run", False),
+        ("config.resolved.yaml", False),
+        ("metrics.jsonl", False),
+        ("STATUS.json", True),
+        ("env.json", True),
+        ("log.txt", True),
+        ("lock", True),
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(mlopt, config, here, name, held):
+    mlopt("run", config, "--out", "whole")
+    mlopt("run", config, "--out", "x", "-s", "trouble=signal")
+    (here / "x" / name).unlink()
+    os.mkfifo(here / "x" / name)
+    ended = Command(["resume", "x", "--quiet"], here).wait(limit=30)
+    assert ended.code == int(not held) or (not held and ended.code == 2), ended
+    if held:
+        assert outcome(here / "x") == outcome(here / "whole")
+    else:
+        assert ended.messages == 1 and name in ended.err and "pipe" in ended.err
+    for command in ("status", "report"):
+        assert Command([command, "x"], here).wait(limit=30).code is not None
 
 
 def test_changed_configuration(mlopt, config, here, refuse):

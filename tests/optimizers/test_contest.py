@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 
 from mlopt.core.errors import ConfigError
+from mlopt.core.evaluation import Evaluation
 from mlopt.core.experiment import Preempted
+from mlopt.core.lazy import torch
 from mlopt.core.plugin import build
 from mlopt.core.statistics import mean_calls_to_hit
+from mlopt.core.system import SystemSpec
+from mlopt.core.systems import Systems
 from mlopt.core.testing.recorder import Recorder, Resumed
-from mlopt.optimizers.contest import Contest, ContestResult
+from mlopt.optimizers import FIRE
+from mlopt.optimizers.case import Case
+from mlopt.optimizers.contest import Contest, Contestant, ContestResult
 from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
+from mlopt.potentials import LennardJones
 
 LJ7 = -16.505384
 
@@ -139,3 +146,20 @@ def test_files(tmp_path: Path) -> None:
 def test_bad_input(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         contest(**changed)
+
+
+def test_a_contest_without_a_finite_energy_has_failed() -> None:
+    class Nowhere(LennardJones):
+        def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+            found = super().evaluate(systems, stress=stress)
+            return Evaluation(found.energy * torch.nan, found.force)
+
+    case = Case(system=SystemSpec(cluster="Ar3"), potential=Nowhere())
+    told = Contest(
+        systems=[case],
+        contestants=[Contestant(label="fire", optimizer=FIRE())],
+        starts=2,
+        force_calls=9,
+        engine="eager",
+    ).run()
+    assert told.summary()["status"] == "failed" and "every start" in told.summary()["failure"]

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from mlopt.cli.output import note
+from mlopt.core import atomic
 from mlopt.core.environment import environment
 from mlopt.core.errors import InputError
 from mlopt.core.rundir import RunDirectory
@@ -80,7 +81,7 @@ def _features(cpu: dict[str, Any]) -> set[str]:
 
 def _recorded(run: RunDirectory) -> dict[str, Any]:
     try:
-        value = json.loads(run.path("env.json").read_text(encoding="utf-8"))
+        value = json.loads(atomic.read_bytes(run.path("env.json")))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) and isinstance(value.get("versions", {}), dict) else {}

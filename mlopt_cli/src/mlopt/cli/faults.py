@@ -165,7 +165,7 @@ def _leftovers(bench: Bench, chance: random.Random, number: int) -> str:
     subject = _STOPPED[number % len(_STOPPED)]
     run = bench.stopped(subject)
     for place in (run, run / "checkpoints", run / "results"):
-        (place / ".file.0123.mlopt-tmp").write_bytes(chance.randbytes(100))
+        (place / ".file.9999999-01234567.mlopt-tmp").write_bytes(chance.randbytes(100))
     what = bench.resumed(subject, run)
     left = [str(one.relative_to(run)) for one in run.rglob(".*.mlopt-tmp")]
     return what or (f"left behind: {', '.join(left)}" if left else "")

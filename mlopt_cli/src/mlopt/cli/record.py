@@ -7,6 +7,7 @@ float or None, whatever the file holds.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core import registry
+from mlopt.core import atomic, registry
 from mlopt.core.errors import InputError, MloptError, RunDirectoryError
 from mlopt.core.plugin import build
 from mlopt.core.rundir import RunDirectory
@@ -234,7 +235,7 @@ def _numbers_named(value: Any, names: tuple[str, ...]) -> Iterator[float]:
 
 def _read(path: Path, notes: list[str]) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return atomic.read_bytes(path).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -328,7 +329,7 @@ def _minima(path: Path, notes: list[str]) -> tuple[tuple[Minimum, ...], int]:
     minima: list[Minimum] = []
     try:
         # An open file, for ASE reads an @ in a name as an index.
-        with path.open(encoding="utf-8") as lines:
+        with io.TextIOWrapper(atomic.open_regular(path), encoding="utf-8") as lines:
             for place, atoms in enumerate(
                 itertools.islice(iread(lines, index=":", format="extxyz"), MINIMA_SHOWN)
             ):
@@ -369,7 +370,7 @@ def _minimum(atoms: Any, place: int) -> Minimum:
 def _count_frames(path: Path) -> int:
     """Count frames by their sizes alone: a file may hold thousands."""
     frames = 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with io.TextIOWrapper(atomic.open_regular(path), encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.strip():
                 for _ in itertools.islice(lines, int(line) + 1):

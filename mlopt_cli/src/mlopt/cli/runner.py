@@ -107,7 +107,7 @@ def resume(path: str, options: Options) -> Outcome:
     with Preemption() as preemption, run.lock():
         source = str(run.path("config.resolved.yaml"))
         try:
-            text = Path(source).read_bytes().decode("utf-8")
+            text = atomic.read_bytes(source).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RunDirectoryError(
                 f"{source}: cannot be read ({error}). Delete it; mlopt restores it."
@@ -180,7 +180,7 @@ def reached_goal(summary: dict[str, Any]) -> bool:
 def read_summary(run: RunDirectory) -> dict[str, Any] | None:
     """The summary that a run has written, or None."""
     try:
-        value = json.loads(run.path("results", "summary.json").read_text(encoding="utf-8"))
+        value = json.loads(atomic.read_bytes(run.path("results", "summary.json")))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

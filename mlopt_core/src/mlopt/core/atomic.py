@@ -106,7 +106,7 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
         raise InputError(f"{path}: one line was to be appended, the text has several: {text[:80]!r}")
     data = text.encode("utf-8", errors="backslashreplace") + b"\n"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
         try:
             size = os.fstat(descriptor).st_size
@@ -124,7 +124,7 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
 def sync(path: str | os.PathLike[str]) -> None:
     """Force what was appended to ``path`` to the disk; a file that does not exist is nothing to force."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mlopt.core import atomic
 from mlopt.core.atomic import JSON
 from mlopt.core.errors import RunDirectoryError
 
@@ -31,7 +32,7 @@ _held_descriptors: set[int] = set()
 
 def holder(root: Path) -> dict[str, JSON] | None:
     """Read who holds the lock: {} if nobody signed it (yet), None if the file is not a lock of ours."""
-    with (root / NAME).open("rb") as file:
+    with atomic.open_regular(root / NAME) as file:
         text = file.read(4096)
     if not text:
         return {}
@@ -45,7 +46,7 @@ def holder(root: Path) -> dict[str, JSON] | None:
 def is_held(root: Path) -> bool:
     """Say whether any process holds the lock."""
     try:
-        descriptor = os.open(root / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(root / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -105,7 +105,7 @@ class RunDirectory:
             what = "is a file, not a run directory" if root.exists() else "no such run directory"
             raise RunDirectoryError(f"{root}: {what}. Start a run with `mlopt run CONFIG --out {path}`.")
         try:
-            marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
+            marker = json.loads(atomic.read_bytes(root / MARKER))
             version = int(marker["format"])
             # KeyError or TypeError unless all of these are texts
             "".join(marker[key] for key in ("run_id", "config_sha256", "config_resolved", "config_input"))
@@ -206,7 +206,7 @@ class RunDirectory:
         held = dirlock.is_held(self.root)
         path = self.root / "STATUS.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(atomic.read_bytes(path))
             status = Status(**{item.name: data[item.name] for item in fields(Status)})
             if status.state not in STATES or not isinstance(status.pid, int):
                 raise ValueError(f"unknown state {quoted(status.state)}")
@@ -239,7 +239,7 @@ class RunDirectory:
         """
         path = self.root / "metrics.jsonl"
         try:
-            data = path.read_bytes()
+            data = atomic.read_bytes(path)
         except FileNotFoundError:
             return 0
         except OSError as error:

@@ -172,10 +172,13 @@ class ContestResult:
             kept = ahead.get(row["system"])
             if kept is None or _rank(row) < _rank(kept):
                 ahead[row["system"]] = row
+        ended = {"status": "finished"}
+        if all(row["min"] is None for row in self.rows):
+            ended = {"status": "failed", "failure": "the run failed: every start of every search did"}
         told = (f"on {label} {row['optimizer']} ({_line(row)})" for label, row in ahead.items())
         return {
             "experiment": "contest",
-            "status": "finished",
+            **ended,
             "headline": "ahead: " + "; ".join(told),
             "starts": self.experiment.starts,
             "force_calls": sum(row["force_calls"] for row in self.rows),
