@@ -17,7 +17,7 @@ from mlopt.core.statistics import mean_calls_to_hit
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.core.testing.recorder import Recorder, Resumed
-from mlopt.optimizers import FIRE
+from mlopt.optimizers import Adam
 from mlopt.optimizers.case import Case
 from mlopt.optimizers.contest import Contest, Contestant, ContestResult
 from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
@@ -157,7 +157,7 @@ def test_a_contest_without_a_finite_energy_has_failed() -> None:
     case = Case(system=SystemSpec(cluster="Ar3"), potential=Nowhere())
     told = Contest(
         systems=[case],
-        contestants=[Contestant(label="fire", optimizer=FIRE())],
+        contestants=[Contestant(label="adam", optimizer=Adam())],
         starts=2,
         force_calls=9,
         engine="eager",
