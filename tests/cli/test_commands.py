@@ -288,3 +288,19 @@ def test_doctor_survives_a_broken_package(mlopt, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", fail)
     result = mlopt("doctor")
     assert result.code == 1 and "libtorch.so is gone" in result.out and "this folder" in result.out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "good.yml"], ["neither a file nor a recipe", "Did you mean 'good.yaml'?"]),
+        (["good.yaml"], ["No command", "Write `mlopt run good.yaml`"]),
+        (["lj13"], ["No command", "Write `mlopt run lj13`"]),
+        (["help"], ["No command", "Write `mlopt --help`"]),
+        (["run", "a.xyz"], ["is a structure file, not a configuration", "`system: a.xyz`", "`mlopt init`"]),
+    ],
+)
+def test_slips_of_a_newcomer(refuse, here, args, words):
+    (here / "good.yaml").write_text("experiment: search\n")
+    (here / "a.xyz").write_text("1\n\nAr 0 0 0\n")
+    refuse(args, *words)

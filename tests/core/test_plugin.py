@@ -174,3 +174,28 @@ def test_a_float_that_is_whole_is_an_integer() -> None:
 @pytest.mark.parametrize("value", [1.5, 1e-4, float("nan"), float("inf"), True, "10", -1e4])
 def test_no_other_value_becomes_an_integer(value: object) -> None:
     assert problems(Counted, {"one": value})[0].startswith("one: ")
+
+
+class Grouped(Plugin):
+    one: Budget | None = setting(None, "a group or none")
+    many: list[Budget] = setting([], "groups")
+    inner: Annotated[Local, FromRegistry("optimizer")] = setting(Local(), "inside")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"one": 5}, "one: should be `key: value` settings (calls), got 5"),
+        ({"many": [5]}, "many.0: should be `key: value` settings (calls), got 5"),
+        ({"calls": 5}, "calls: unknown key 'calls' in the top level. It belongs into `one`."),
+        ({"one": {"call": 5}}, "one.call: unknown key 'call' in one. Did you mean 'calls'? Known: calls."),
+        ({"many": [{"call": 5}]}, "many.0.call: unknown key 'call' in many.0. Did you mean 'calls'?"),
+        (
+            {"step": 5.0, "inner": "local"},
+            "step: unknown key 'step' in the top level. It belongs into `inner`.",
+        ),
+        ({"step": 5.0, "inner": "nothing"}, "step: unknown key 'step' in the top level."),
+    ],
+)
+def test_groups_are_told_from_values(settings: dict[str, Any], message: str) -> None:
+    assert any(one.startswith(message) for one in problems(Grouped, settings))

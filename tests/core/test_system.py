@@ -112,3 +112,15 @@ def test_a_bare_word_is_a_formula_or_a_file(frames: Path, monkeypatch: pytest.Mo
 def test_other_words_are_no_system(word: str) -> None:
     with pytest.raises(ValueError, match="cluster"):
         SystemSpec.model_validate(word)
+
+
+def test_a_word_takes_settings_beside_it(frames: Path) -> None:
+    """As ``-s system.index=0`` adds one to a configuration with a word."""
+    taken = SystemSpec.model_validate({"name": str(frames), "index": 0})
+    assert taken.file == str(frames) and taken.index == 0
+    assert SystemSpec.model_validate({"name": "Cu13"}).cluster == "Cu13"
+
+
+def test_lennard_jones_atoms_are_no_element() -> None:
+    with pytest.raises(ValueError, match="write Ar38"):
+        SystemSpec(cluster="LJ38")

@@ -66,12 +66,15 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            from mlopt.core.quoting import quoted
+            from mlopt.core.quoting import one_line, quoted
             from mlopt.core.suggestions import hint
 
-            ctx.fail(
-                f"No command is called {quoted(name)}.{hint(name, COMMANDS)} Commands: {', '.join(COMMANDS)}."
-            )
+            meant = hint(name, COMMANDS)
+            if name == "help":
+                meant = " Write `mlopt --help`."
+            elif not meant and _is_configuration(name):
+                meant = f" Write `mlopt run {one_line(name, 100)}`."
+            ctx.fail(f"No command is called {quoted(name)}.{meant} Commands: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> NoReturn:
@@ -115,6 +118,13 @@ class LazyGroup(click.Group):
             )
         except Exception as error:  # the last line of defence: a person sees a sentence, never a traceback
             return _unexpected(error, as_json)
+
+
+def _is_configuration(name: str) -> bool:
+    from mlopt.cli.sources import recipe_paths
+    from mlopt.core.files import is_there
+
+    return name in recipe_paths() or is_there(name)
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from mlopt.core.config import load_experiment, override, read_file, read_yaml
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.files import is_there
-from mlopt.core.quoting import quoted
+from mlopt.core.quoting import one_line, quoted
 from mlopt.core.suggestions import hint
 
 if TYPE_CHECKING:
     from mlopt.core.experiment import Experiment
 
 _FOLDER = Path(__file__).with_name("recipes")
+_STRUCTURES = (".xyz", ".extxyz", ".cif", ".vasp", ".poscar", ".traj", ".con", ".pdb")
 TEMPLATE = Path(__file__).with_name("template.yaml")
 
 
@@ -60,6 +61,11 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
     """The configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
     path = Path(given)
     recipes = recipe_paths()
+    if path.suffix.lower() in _STRUCTURES and path.is_file():
+        raise InputError(
+            f"{one_line(given, 200)}: is a structure file, not a configuration: name it in one, as "
+            f"`system: {one_line(given, 200)}`. `mlopt init` writes a template."
+        )
     if is_there(path) and not (given in recipes and path.is_dir()):  # a folder may be named like a recipe
         text, config = read_file(path)
         name, label = path.stem, given
@@ -80,7 +86,16 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
 
 def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
     """What to say of a name that is no recipe (nor a file), with the nearest one."""
-    return f"{quoted(given)} {what}.{hint(given, recipes)} Recipes: {', '.join(recipes)}."
+    meant = hint(given, {**recipes, **dict.fromkeys(_configurations(Path(given).parent))})
+    return f"{quoted(given)} {what}.{meant} Recipes: {', '.join(recipes)}."
+
+
+def _configurations(folder: Path) -> list[str]:
+    """The YAML files of a folder, as one would name them."""
+    try:
+        return [str(path) for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".yml")]
+    except (OSError, ValueError):
+        return []
 
 
 def _natural(path: Path) -> tuple[str, int, str]:

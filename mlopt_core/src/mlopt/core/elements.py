@@ -91,6 +91,8 @@ def parse_formula(formula: str) -> list[int]:
         if symbol not in NUMBERS or symbol == "X":
             close = difflib.get_close_matches(symbol, SYMBOLS[1:], n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
+            if formula.startswith("LJ"):
+                hint = f" Lennard-Jones atoms have no element of their own: write Ar{formula[2:]}"
             raise InputError(f"{quoted(formula)}: no element has the symbol {quoted(symbol)}.{hint}")
         repeat = int(count) if count else 1
         if len(numbers) + repeat > 1_000_000:

@@ -53,8 +53,10 @@ class Pace:
         seconds, count = now - self._since[0], done - self._since[1]
         if count <= 0:
             return
+        if seconds < self._after:  # the first steps load libraries, or make lists of neighbours
+            return
         self._seconds, self._left = seconds / count, left
-        if not self._told and seconds >= self._after and left > 0:
+        if not self._told and left > 0:
             self._told = True
             self._context.log(self._sentence())
 

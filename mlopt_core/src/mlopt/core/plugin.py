@@ -13,6 +13,7 @@ mapping with a ``name``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
@@ -180,9 +181,14 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
         path = one_line(".".join(location) or cls.__name__, 120)
         if item["type"] == "extra_forbidden":
             known = known_keys(cls, location[:-1], settings)
+            inner = _group_with(location[-1], location[:-1], known, cls, settings)
             lines.append(
-                f"{path}: " + unknown_key(location[-1], known, ".".join(location[:-1]) or "the top level")
+                f"{path}: "
+                + unknown_key(location[-1], known, ".".join(location[:-1]) or "the top level", inner)
             )
+        elif item["type"] == "model_type":
+            names = ", ".join(known_keys(cls, location, settings))
+            lines.append(f"{path}: should be `key: value` settings ({names}), got {quoted(item['input'])}")
         elif item["type"] == "missing":
             lines.append(f"{path}: this setting is required")
         else:
@@ -193,11 +199,32 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
     return lines
 
 
-def unknown_key(key: str, known: list[str], where: str) -> str:
-    """The message for a key that nobody knows, with the nearest known one."""
-    return (
-        f"unknown key {quoted(key)} in {one_line(where, 120)}.{hint(key, known)} Known: {', '.join(known)}."
-    )
+def unknown_key(key: str, known: list[str], where: str, inner: str = "") -> str:
+    """The message for a key that nobody knows, with the nearest known one, or the group ``inner`` that has it."""
+    meant = f" It belongs into `{inner}`." if inner else hint(key, known)
+    return f"unknown key {quoted(key)} in {one_line(where, 120)}.{meant} Known: {', '.join(known)}."
+
+
+def _group_with(
+    key: str, path: list[str], known: list[str], cls: type[Any], settings: Mapping[str, Any]
+) -> str:
+    """The group or plugin, beside a key that is wrong there, that has a setting of that name; or nothing."""
+    for name in known:
+        with contextlib.suppress(PluginError):  # a name there may be as wrong
+            if key in known_keys(cls, [*path, name], settings):
+                return name
+    return ""
+
+
+def _plugin_in(annotation: Any) -> type[Plugin] | None:
+    """The plugin class that an annotation is about, if it is about one, also as ``list[Group]`` or ``Group | None``."""
+    for kind in _alternatives(annotation):
+        if isinstance(kind, type) and issubclass(kind, Plugin):
+            return kind
+        for inner in get_args(kind):
+            if (found := _plugin_in(inner)) is not None:
+                return found
+    return None
 
 
 def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> list[str]:
@@ -212,9 +239,9 @@ def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> 
         if field is None:
             break
         marker = mark_of(field, FromRegistry)
-        name = settings.get("name") if isinstance(settings, Mapping) else None
+        name = settings.get("name") if isinstance(settings, Mapping) else settings
         if marker and isinstance(name, str):
             cls = registry.load(marker.kind, name)
-        elif isinstance(field.annotation, type):
-            cls = field.annotation
+        else:
+            cls = _plugin_in(field.annotation) or object
     return list(getattr(cls, "model_fields", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -35,15 +36,14 @@ class SystemSpec(Plugin):
     @classmethod
     def _from_word(cls, value: Any) -> Any:
         """Take a bare word for what it is; what is a formula is one whatever lies in the folder."""
-        if not isinstance(value, str):
-            return value
-        try:
-            parse_formula(value)
-        except InputError:
-            file = Path(value)
-            named = bool(file.suffix) or len(file.parts) > 1
-            return {"file": value} if value and (named or is_there(value)) else {"cluster": value}
-        return {"cluster": value}
+        if isinstance(value, str):
+            return {_kind_of(value): value}
+        if isinstance(value, Mapping) and isinstance(
+            value.get("name"), str
+        ):  # -s system.index=0 makes one of a word
+            rest = {key: one for key, one in value.items() if key != "name"}
+            return {_kind_of(value["name"]): value["name"]} | rest
+        return value
 
     @field_validator("cluster")
     @classmethod
@@ -80,3 +80,14 @@ class SystemSpec(Plugin):
         from mlopt.core.structure_files import read_structure
 
         return read_structure(Path(str(self.file)), self.index, separate=self.separate)
+
+
+def _kind_of(word: str) -> str:
+    """``cluster`` for a formula, ``file`` for what has an ending or a folder or is there, else ``cluster``."""
+    try:
+        parse_formula(word)
+    except InputError:
+        file = Path(word)
+        named = bool(file.suffix) or len(file.parts) > 1
+        return "file" if word and (named or is_there(word)) else "cluster"
+    return "cluster"
