@@ -279,3 +279,7 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(LBFGS, settings)
     assert message in str(caught.value)
+
+
+def test_what_it_tolerates_is_never_less_than_its_own() -> None:
+    assert LBFGS().tolerating(1e-12) == LBFGS() and LBFGS().tolerating(1e-6) == LBFGS(rise=1e-6)
