@@ -165,7 +165,7 @@ def test_stopped_and_resumed_at_every_step_ends_with_the_same_bits(optimizer: An
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"start": PathStart()}, r"have opposite directions at row 0 of problem 0.*give an `axis`"),
+    ({"start": PathStart()}, r"have opposite directions at site 0 \(cell 0, 0, 0\).*give an `axis`"),
     (
         {"final": {"kind": "ferromagnet", "direction": [1, 0, 0]}},
         "are the same minimum: everything is within 1e-06 of its place",

@@ -288,7 +288,8 @@ def test_fixed_atoms_with_two_places(files: Files) -> None:
     end.positions[3] += [0.0, 0.0, 0.1]
     refused(
         files.path(start, end, potential=PLATINUM),
-        r"atom 2 \(Pt\) is fixed, but its places in `initial` and `final` are 0\.5 apart \(1 more are off\)",
+        r"atom 2 \(Pt\) is fixed, but its places in `initial` \(1\.extxyz\) and `final` \(2\.extxyz\) "
+        r"are 0\.5 apart \(1 more are off\)",
     )
 
 
@@ -322,3 +323,17 @@ def test_no_contact_no_word(files: Files) -> None:
     plain = path.replace(start=PathStart(way="straight"))
     again, _ = plain._first(path.band.make(path.landscape(1), a, route.end), route, None)
     assert torch.equal(x, again)
+
+
+def test_messages_name_the_file_of_an_end(files: Files) -> None:
+    path = files.path(bipyramid(), capped_octahedron(), ends=Ends(relax=False))
+    refused(path, r"`initial` \(1\.extxyz\) is not a minimum: the force on atom \d \(Ar\)")
+    path = files.path(bipyramid(), capped_octahedron(), ends=Ends(evaluations=2))
+    with pytest.raises(InputError, match=r"`initial` \(\d\.extxyz\) did not relax to a force of"):
+        path.run()
+
+
+def test_two_frames_are_no_path(files: Files) -> None:
+    both = files([bipyramid(), capped_octahedron()])
+    path = files.path(bipyramid(), capped_octahedron(), start=PathStart(file=both["file"]))
+    refused(path, "has 2 images.*give a path with images between")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
+from mlopt.core.elements import SYMBOLS
 from mlopt.core.evaluation import Evaluation, check_evaluation, version
 from mlopt.core.hessian import difference_product, differentiated_product, rigid_motions
 from mlopt.core.lazy import torch
@@ -57,6 +58,21 @@ class Landscape(ABC):
     def giver(self) -> str:
         """Who evaluates, for messages."""
         return f"the landscape {type(self).__name__}"
+
+    def row_word(self, row: int) -> str:
+        """What a row is called in messages, apart from its problem: its place in that."""
+        return f"row {self._place(row)}"
+
+    def problem_word(self, problem: int) -> str:
+        """`` of problem 2``, with a blank before it, where there are several; else nothing."""
+        return f" of problem {problem}" if self.segments.n_problems > 1 else ""
+
+    def row_name(self, row: int) -> str:
+        """What a row is called in messages."""
+        return self.row_word(row) + self.problem_word(int(self.segments.batch[row]))
+
+    def _place(self, row: int) -> int:
+        return row - int(self.segments.ptr[self.segments.batch[row]])
 
     @property
     def hessian_calls(self) -> int:
@@ -120,6 +136,9 @@ class AtomsLandscape(Landscape):
         if self.fixed is None:
             return found
         return replace(found, force=found.force.masked_fill(self.fixed[:, None], 0.0))
+
+    def row_word(self, row: int) -> str:
+        return f"atom {self._place(row)} ({SYMBOLS[int(self.systems.z[row])]})"
 
     @property
     def giver(self) -> str:

@@ -111,7 +111,7 @@ class Band(Landscape):
             bad = torch.nonzero(~torch.isfinite(found.energy)).flatten().tolist()
             if bad:
                 raise InputError(
-                    f"the {name} of problem {bad[0]} has no finite energy; check its coordinates"
+                    f"the {name}{landscape.problem_word(bad[0])} has no finite energy; check its coordinates"
                 )
         self.tangent: Tangent = ImprovedTangent() if tangent is None else tangent
         if isinstance(spring, int | float):
@@ -316,7 +316,7 @@ class Band(Landscape):
             InputError: a wrong shape, numbers that are not finite, rows off the manifold, or neighbouring images that
                 are the same point.
         """
-        check_path(self.layout, self.inner.manifold, x, torch.cat([x, self.start, self.end]))
+        check_path(self.landscape, self.layout, self.inner.manifold, x, torch.cat([x, self.start, self.end]))
 
 
 def _positive(square: torch.Tensor) -> torch.Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mlopt.core import structure_checks
 from mlopt.core.errors import InputError
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.manifold import Manifold
-from mlopt.core.segments import Segments
 from mlopt.core.systems import Systems
 from mlopt.optimizers.paths.layout import Layout
 
@@ -33,10 +32,16 @@ def check_same_atoms(start: Systems, end: Systems) -> None:
         structure_checks.check_same_atoms(end[i], start[i], f"the end of path {i}", "its start")
 
 
-def check_fixed(landscape: Landscape, start: torch.Tensor, end: torch.Tensor, names: Sequence[str]) -> None:
+def check_fixed(
+    landscape: Landscape,
+    start: torch.Tensor,
+    end: torch.Tensor,
+    names: Sequence[str],
+    ends: tuple[str, str] = ("`initial`", "`final`"),
+) -> None:
     """Refuse ends of one problem, each (n_rows, d), in which a fixed row has two places.
 
-    names: what the rows are called.
+    names: what the rows are called. ends: what the ends are called.
 
     Raises:
         InputError: names the row that is farthest off, and by how much.
@@ -49,7 +54,7 @@ def check_fixed(landscape: Landscape, start: torch.Tensor, end: torch.Tensor, na
         worst = int(moved[row[moved].argmax()])
         more = f" ({len(moved) - 1} more are off)" if len(moved) > 1 else ""
         raise InputError(
-            f"{names[worst]} is fixed, but its places in `initial` and `final` are {float(row[worst]):.3g} apart"
+            f"{names[worst]} is fixed, but its places in {ends[0]} and {ends[1]} are {float(row[worst]):.3g} apart"
             f"{more}; give it the same place in both, or free it"
         )
 
@@ -67,7 +72,7 @@ def check_ends(landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> 
             raise InputError(
                 f"the {name} must have shape ({segments.n_rows}, d) to fit the landscape, got {tuple(x.shape)}"
             )
-        _sound(x, manifold, segments, [f"the {name} of problem {i}" for i in range(segments.n_problems)])
+        _sound(x, manifold, lambda row, name=name: _of_end(landscape, row, name))  # type: ignore[misc]
     if start.shape != end.shape:
         raise InputError(
             f"start and end must have one shape, got {tuple(start.shape)} and {tuple(end.shape)}"
@@ -84,20 +89,22 @@ def check_ends(landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> 
     same = torch.nonzero(apart <= 1e-8 * (1e-8 + size)).flatten()
     if len(same):
         raise InputError(
-            f"start and end of problem {int(same[0])} are the same point; a path needs two different ends"
+            f"start and end{landscape.problem_word(int(same[0]))} are the same point; a path needs two different ends"
         )
     if landscape.fixed is not None:
         moved = torch.nonzero(landscape.fixed & (row > _FIXED * segments.rows_of(apart))).flatten()
         if len(moved):
-            where = _row(segments, int(moved[0]))
+            where = landscape.row_name(int(moved[0]))
             raise InputError(
                 f"{where} is fixed but differs between start and end by {float(row[moved[0]]):.3g}; free it, or give "
                 f"it the same place in both"
             )
 
 
-def check_path(layout: Layout, manifold: Manifold, x: torch.Tensor, pool: torch.Tensor) -> None:
-    """Refuse the images ``x (n_rows, d)`` of a band; ``pool`` is ``cat(x, start, end)``.
+def check_path(
+    landscape: Landscape, layout: Layout, manifold: Manifold, x: torch.Tensor, pool: torch.Tensor
+) -> None:
+    """Refuse the images ``x (n_rows, d)`` of a band over ``landscape``; ``pool`` is ``cat(x, start, end)``.
 
     Raises:
         InputError: a wrong shape, numbers that are not finite, rows off the manifold, neighbouring images that are the
@@ -109,16 +116,20 @@ def check_path(layout: Layout, manifold: Manifold, x: torch.Tensor, pool: torch.
             f"the images must have shape ({frames.n_rows}, d) to fit the band, got {tuple(x.shape)}"
         )
     problems, places = layout.chain.batch.tolist(), layout.position.tolist()
-    names = [f"image {k} of problem {p}" for p, k in zip(problems, places, strict=True)]
-    _sound(x, manifold, frames, names)
+    names = [f"image {k}{landscape.problem_word(p)}" for p, k in zip(problems, places, strict=True)]
+
+    def called(row: int) -> str:
+        return f"{landscape.row_word(int(layout.source[row]))} of {names[int(frames.batch[row])]}"
+
+    _sound(x, manifold, called)
     for side, rows in zip((-1, 1), layout.neighbour_rows, strict=True):
         other = pool[rows]
         unclear = torch.nonzero(manifold.ambiguous(x, other)).flatten()
         if len(unclear):
             image = int(frames.batch[unclear[0]])
             raise InputError(
-                f"{_row(frames, int(unclear[0]), names)} is opposite to the same row of image "
-                f"{places[image] + side}; no single shortest path joins them, so put an image between them"
+                f"{called(int(unclear[0]))} is opposite to that of image {places[image] + side}; no single shortest "
+                f"path joins them, so put an image between them"
             )
         step = manifold.difference(x, other)
         gap = frames.dot(step, step).sqrt()
@@ -132,31 +143,28 @@ def check_path(layout: Layout, manifold: Manifold, x: torch.Tensor, pool: torch.
             )
 
 
-def _sound(x: torch.Tensor, manifold: Manifold, segments: Segments, names: list[str]) -> None:
-    """Refuse rows that are not finite or not on the manifold; ``names`` are those of the segments."""
+def _sound(x: torch.Tensor, manifold: Manifold, called: Callable[[int], str]) -> None:
+    """Refuse rows that are not finite or not on the manifold; ``called`` names a row."""
     bad = torch.nonzero(~torch.isfinite(x).all(-1)).flatten()
     if len(bad):
         raise InputError(
-            f"{_row(segments, int(bad[0]), names)} is not finite: {x[bad[0]].tolist()}; check where it came from"
+            f"{called(int(bad[0]))} is not finite: {x[bad[0]].tolist()}; check where it came from"
         )
     off = torch.linalg.vector_norm(manifold.retract(x, torch.zeros_like(x)) - x, dim=-1)
     left = torch.nonzero(off > _OFF).flatten()
     if len(left):
         length = float(torch.linalg.vector_norm(x[left[0]]))
         raise InputError(
-            f"{_row(segments, int(left[0]), names)} has left its manifold by {float(off[left[0]]):.3g} (its length is "
+            f"{called(int(left[0]))} has left its manifold by {float(off[left[0]]):.3g} (its length is "
             f"{length:.6g}); bring it back, for spins by dividing by the length"
         )
     # a zero vector on a sphere retracts to NaN, which no comparison finds
     lost = torch.nonzero(~torch.isfinite(off)).flatten()
     if len(lost):
-        raise InputError(
-            f"{_row(segments, int(lost[0]), names)} has length 0; a unit vector is expected there"
-        )
+        raise InputError(f"{called(int(lost[0]))} has length 0; a unit vector is expected there")
 
 
-def _row(segments: Segments, row: int, names: list[str] | None = None) -> str:
-    """How to call a row in a message."""
-    problem = int(segments.batch[row])
-    name = f"problem {problem}" if names is None else names[problem]
-    return f"row {row - int(segments.ptr[problem])} of {name}"
+def _of_end(landscape: Landscape, row: int, name: str) -> str:
+    """How to call a row of an end in a message."""
+    problem = int(landscape.segments.batch[row])
+    return f"{landscape.row_word(row)} of the {name}{landscape.problem_word(problem)}"

@@ -99,8 +99,8 @@ class PairDistances(Landscape):
         lost = torch.nonzero(unit <= 1e-9 * whole.max(nearest)).flatten()
         if len(lost):
             raise InputError(
-                f"problem {int(lost[0])} has two atoms at the same place in an end, or only fixed atoms, so that "
-                f"IDPP has no distances to go by"
+                f"an end{band.landscape.problem_word(int(lost[0]))} has two atoms at the same place, or only "
+                f"fixed atoms, so that IDPP has no distances to go by"
             )
         share = layout.position.to(x.dtype) / (layout.chain.rows_of(layout.images) + 1).to(x.dtype)
         part = pairs.rows_of(share)

@@ -12,7 +12,6 @@ from mlopt.core.errors import InputError
 from mlopt.core.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.random import Draws
-from mlopt.core.segments import Segments
 from mlopt.optimizers.paths.band import Band
 
 
@@ -82,13 +81,13 @@ def _leg(
     between: str,
 ) -> torch.Tensor:
     """The tangent vectors at ``a`` that lead to ``b``, turned about ``axis`` where nothing else says which way."""
-    manifold, segments = landscape.manifold, landscape.segments
+    manifold = landscape.manifold
     step = manifold.difference(a, b)
     unclear = manifold.ambiguous(a, b)
     rows = torch.nonzero(unclear).flatten()
     if not len(rows):
         return step
-    listed = _rows(segments, rows)
+    listed = _rows(landscape, rows)
     if axis is None:
         raise InputError(
             f"{between} have opposite directions at {listed}, so there is no shortest path; give an `axis` to turn "
@@ -106,18 +105,15 @@ def _leg(
     along = torch.nonzero(unclear & ~(length > 1e-6 * torch.linalg.vector_norm(turn, dim=-1))).flatten()
     if len(along):
         raise InputError(
-            f"`axis` points along {_rows(segments, along)} (or is zero), which does not turn about it; choose another"
+            f"`axis` points along {_rows(landscape, along)} (or is zero), which does not turn about it; choose another"
         )
     full = (manifold.distance(a, b) / length.clamp(min=torch.finfo(a.dtype).tiny))[:, None] * way
     return torch.where(unclear[:, None], full, step)
 
 
-def _rows(segments: Segments, rows: torch.Tensor) -> str:
+def _rows(landscape: Landscape, rows: torch.Tensor) -> str:
     """Some rows, for a message."""
-    names = [
-        f"row {int(r - segments.ptr[segments.batch[r]])} of problem {int(segments.batch[r])}"
-        for r in rows[:5]
-    ]
+    names = [landscape.row_name(row) for row in rows[:5].tolist()]
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return ", ".join(names) + more
 

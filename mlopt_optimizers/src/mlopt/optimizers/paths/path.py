@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from pydantic import field_validator
@@ -195,8 +196,19 @@ class Path(Experiment):
 
     def _ends(self) -> tuple[torch.Tensor, torch.Tensor]:
         start, end = self._state(self.initial), self._state(self.final)
-        check_fixed(self.landscape(1), start, end, self.model.rows(len(start)))
+        check_fixed(
+            self.landscape(1),
+            start,
+            end,
+            self.model.rows(len(start)),
+            (self._named("initial"), self._named("final")),
+        )
         return start, end
+
+    def _named(self, end: str) -> str:
+        """An end in messages, with its file if it has one."""
+        given = getattr(self, end)
+        return f"`{end}` ({FilePath(given['file']).name})" if "file" in given else f"`{end}`"
 
     def _route(self, start: torch.Tensor, end: torch.Tensor) -> _Route:
         """Key images and the final state, each as near to what comes before it as it can be brought.
@@ -284,9 +296,9 @@ class Path(Experiment):
         for k, name in enumerate(("initial", "final")):
             if not bool(found.converged[k]):
                 raise InputError(
-                    f"`{name}` did not relax to a force of {self.end_fmax:.3g} within {self.ends.evaluations} "
-                    f"evaluations (it has {float(found.fmax[k]):.3g}): raise `ends.evaluations` or `ends.fmax`, or "
-                    f"give a better state"
+                    f"{self._named(name)} did not relax to a force of {self.end_fmax:.3g} within "
+                    f"{self.ends.evaluations} evaluations (it has {float(found.fmax[k]):.3g}): raise "
+                    f"`ends.evaluations` or `ends.fmax`, or give a better state"
                 )
         start, end = found.x[: len(start)], found.x[len(start) :]
         return start.cpu(), end.cpu(), int(found.calls.sum())
@@ -298,7 +310,7 @@ class Path(Experiment):
             if float(size.max()) > self.end_fmax:
                 row = self.model.rows(len(x))[int(size.argmax())]
                 raise InputError(
-                    f"`{name}` is not a minimum: the force on {row} is {float(size.max()):.3g}, above "
+                    f"{self._named(name)} is not a minimum: the force on {row} is {float(size.max()):.3g}, above "
                     f"{self.end_fmax:.3g}. Leave out `ends: {{relax: false}}` to have both ends relaxed"
                 )
 
@@ -341,9 +353,14 @@ class Path(Experiment):
         """The path of a file."""
         path = self.model.path({"file": file}).to(band.start)
         if len(path) != self.band.images + 2:
+            advice = (
+                f"set `band.images` to {len(path) - 2}"
+                if len(path) > 2
+                else "give a path with images between"
+            )
             raise InputError(
                 f"{file} has {len(path)} images; {self.band.images} moving ones and two ends need "
-                f"{self.band.images + 2}: set `band.images` to {len(path) - 2}"
+                f"{self.band.images + 2}: {advice}"
             )
         return band.pack([path] * band.landscape.segments.n_problems)
 

@@ -66,6 +66,9 @@ class SpinLandscape(Landscape):
             label=self.label,
         )
 
+    def row_word(self, row: int) -> str:
+        return self.label(row % self.n_spins)
+
     def evaluate(self, x: torch.Tensor) -> Evaluation:
         """Energy, row energies, and minus the gradient projected on the spheres; pinned spins feel none.
 
