@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlopt.core.elements import MASSES
 from mlopt.core.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from numpy.typing import NDArray
 
 #: columns of ASE that Systems holds itself
 _OWN_ARRAYS = ("numbers", "positions", "masses", "move_mask")
@@ -53,6 +51,8 @@ class Template:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        import numpy as np  # commands that only list or validate come by here
+
         arrays = {name: _words(np.array(array)) for name, array in self.arrays.items()}
         for array in arrays.values():
             array.setflags(write=False)
@@ -122,6 +122,8 @@ def plain(values: Mapping[str, Any], *, mark: bool = True) -> dict[str, Any]:
 
 def _plain(value: Any, mark: bool) -> Any:
     """`_LEFT_OUT` where it cannot be."""
+    import numpy as np
+
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -139,6 +141,8 @@ def _plain(value: Any, mark: bool) -> Any:
 
 
 def _restored(value: Any) -> Any:
+    import numpy as np
+
     if isinstance(value, dict):
         if "__array__" in value:
             return np.array(value["values"], dtype=value["__array__"]).reshape(value["shape"])
@@ -159,6 +163,7 @@ def make_atoms(
 
     masses: (n,) amu, NaN for the standard one; written where one differs from that.
     """
+    import numpy as np
     from ase import Atoms as AseAtoms
     from ase.constraints import FixAtoms
 
