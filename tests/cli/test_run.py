@@ -100,7 +100,7 @@ def test_strict(mlopt, config, here, target, strict, code):
     )
     assert result.code == code
     assert status(here / "x") == ("not-converged" if code else "finished")
-    assert ("no start reached the target" in result.err) == bool(code)
+    assert ("the target was not reached" in result.err) == bool(code)
 
 
 def test_all_starts_failed(mlopt, config, here):

@@ -88,12 +88,46 @@ def legend(minima: Sequence[Minimum]) -> str:
 
 def picture(minimum: Minimum, label: str) -> str:
     """Return a structure as an SVG element; ``label`` is what a screen reader says."""
+    points, box = _projected(minimum)
+    low, high = _extent(points, box, _radii(minimum))
+    return _drawing(minimum, label, points, box, _radii(minimum), low, high)
+
+
+def pictures_alike(minima: Sequence[Minimum], labels: Sequence[str]) -> list[str]:
+    """Return structures as SVG elements, all turned and scaled as suits the first: stages of one motion."""
     import numpy as np
 
-    points, box = _projected(minimum)
-    radii = _radii(minimum)
+    turn = None
+    if not any(minima[0].periodic):
+        centred = minima[0].positions - minima[0].positions.mean(axis=0)
+        turn = _view(centred, minima[0])
+    seen = [_projected(one, turn) for one in minima]
+    # a ball keeps its size from one picture to the next where the atoms are the same
+    same = all(np.array_equal(one.numbers, minima[0].numbers) for one in minima)
+    radii = [_radii(minima[0] if same else one) for one in minima]
+    extents = [_extent(points, box, r) for (points, box), r in zip(seen, radii, strict=True)]
+    low = np.min([low for low, _ in extents], axis=0)
+    high = np.max([high for _, high in extents], axis=0)
+    return [
+        _drawing(one, label, points, box, r, low, high)
+        for one, label, (points, box), r in zip(minima, labels, seen, radii, strict=True)
+    ]
+
+
+def _extent(points: Floats, box: list[Floats], radii: Floats) -> tuple[Floats, Floats]:
+    """Return the lowest and the highest corner (2,) of what is drawn."""
+    import numpy as np
+
     everything = np.concatenate([points[:, :2] - radii[:, None], points[:, :2] + radii[:, None], *box])
-    low, high = everything.min(axis=0), everything.max(axis=0)
+    return everything.min(axis=0), everything.max(axis=0)
+
+
+def _drawing(
+    minimum: Minimum, label: str, points: Floats, box: list[Floats], radii: Floats, low: Floats, high: Floats
+) -> str:
+    """Return balls at ``points`` (n, 3) and the edges of the cell, within the frame from ``low`` to ``high``."""
+    import numpy as np
+
     scale = (SIZE - 2 * _MARGIN) / float((high - low).max())
     middle = (low + high) / 2
 
@@ -130,21 +164,27 @@ def _is_finite(minimum: Minimum) -> bool:
     return bool(np.isfinite(minimum.positions).all() and np.isfinite(minimum.cell).all())
 
 
-def _projected(minimum: Minimum) -> tuple[Floats, list[Floats]]:
-    """Return positions as seen (x right, y up, z to the viewer), and the 12 edges (2, 2) of a periodic cell."""
+def _projected(minimum: Minimum, turn: Floats | None = None) -> tuple[Floats, list[Floats]]:
+    """Return positions as seen (x right, y up, z to the viewer), and the 12 edges (2, 2) of a periodic cell.
+
+    ``turn`` (3, 3): the rotation to see a cluster by; its own best view if None.
+    """
     import numpy as np
 
     positions = np.asarray(minimum.positions, dtype=np.float64)
     if not any(minimum.periodic) or abs(np.linalg.det(minimum.cell)) < 1e-9:
         centred = positions - positions.mean(axis=0)
-        return centred @ _view(centred, minimum).T, []
+        return centred @ (_view(centred, minimum) if turn is None else turn).T, []
     from ase.geometry import wrap_positions
 
     wrapped = np.asarray(wrap_positions(positions, minimum.cell, minimum.periodic))
     # The usual view of a crystal: c up, a to the viewer, a little from the right and from above.
-    turn = _rotation(0, math.radians(14)) @ _rotation(1, math.radians(-24)) @ np.eye(3)[[1, 2, 0]]
+    crystal = _rotation(0, math.radians(14)) @ _rotation(1, math.radians(-24)) @ np.eye(3)[[1, 2, 0]]
     corners = {
-        (i, j, k): np.array([i, j, k]) @ minimum.cell @ turn.T for i in (0, 1) for j in (0, 1) for k in (0, 1)
+        (i, j, k): np.array([i, j, k]) @ minimum.cell @ crystal.T
+        for i in (0, 1)
+        for j in (0, 1)
+        for k in (0, 1)
     }
     farthest = min(corners, key=lambda corner: float(corners[corner][2]))
     edges = [
@@ -154,7 +194,7 @@ def _projected(minimum: Minimum) -> tuple[Floats, list[Floats]]:
         if first < second and sum(a != b for a, b in zip(first, second, strict=True)) == 1
     ]
     edges.sort(key=lambda edge: farthest in edge)
-    return wrapped @ turn.T, [np.stack([corners[a][:2], corners[b][:2]]) for a, b in edges]
+    return wrapped @ crystal.T, [np.stack([corners[a][:2], corners[b][:2]]) for a, b in edges]
 
 
 def _view(centred: Floats, minimum: Minimum) -> Floats:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlopt.cli.exhibits import Exhibits, Image, drawn, read_exhibits
 from mlopt.core import atomic, registry
 from mlopt.core.errors import InputError, MloptError, RunDirectoryError
 from mlopt.core.plugin import build
@@ -73,10 +74,6 @@ class Minimum:
     periodic: tuple[bool, bool, bool]
 
 
-#: bytes of a picture that the report still shows
-MOST_PICTURE = 4 * 2**20
-
-
 @dataclass(frozen=True)
 class Record:
     """Content of a run directory. ``trace_energy[t][i]`` is the energy so far of start i at ``trace_calls[t]``."""
@@ -93,8 +90,9 @@ class Record:
     minima: tuple[Minimum, ...] = ()
     n_minima: int = 0
     notes: tuple[str, ...] = ()
-    #: names and contents of SVG files that the experiment drew
-    pictures: tuple[tuple[str, bytes], ...] = ()
+    #: what the run wants to be shown; None where it did not say, and then every SVG that it drew is
+    exhibits: Exhibits | None = None
+    drawn: tuple[Image, ...] = ()
 
     @property
     def state(self) -> str:
@@ -185,10 +183,10 @@ def read_record(folder: Path) -> Record:
             f"{folder}: not a run directory (no config.resolved.yaml, STATUS.json or results in it)."
             " Give the folder that `mlopt run` made."
         )
-    drawn = sorted((folder / "results").glob("*.svg"))
-    pictures = tuple((file.stem, file.read_bytes()) for file in drawn if file.stat().st_size < MOST_PICTURE)
+    exhibits = read_exhibits(folder / "results", _json(folder / "results" / "page.json", notes), notes)
     changes: dict[str, Any] = {
-        "pictures": pictures,
+        "exhibits": exhibits,
+        "drawn": drawn(folder / "results", notes) if exhibits is None else (),
         "trace_calls": calls,
         "trace_energy": energies,
         "minima": minima,
@@ -333,7 +331,7 @@ def _minima(path: Path, notes: list[str]) -> tuple[tuple[Minimum, ...], int]:
             for place, atoms in enumerate(
                 itertools.islice(iread(lines, index=":", format="extxyz"), MINIMA_SHOWN)
             ):
-                minima.append(_minimum(atoms, place))
+                minima.append(minimum_of(atoms, place))
         total = _count_frames(path)
     # ASE raises whatever its parser meets in a torn or foreign file; the report goes on with what was read.
     except Exception as error:
@@ -343,7 +341,8 @@ def _minima(path: Path, notes: list[str]) -> tuple[tuple[Minimum, ...], int]:
     return tuple(ranked), max(total, len(minima))
 
 
-def _minimum(atoms: Any, place: int) -> Minimum:
+def minimum_of(atoms: Any, place: int) -> Minimum:
+    """Read a structure with what its file says of it; the first has place 0."""
     info = dict(atoms.info)
     if atoms.calc is not None:
         info = {**atoms.calc.results, **info}

@@ -8,14 +8,12 @@ Invariant: every text that comes from a file passes through ``html.escape``.
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from mlopt.cli import figures, pictures
+from mlopt.cli import figures, pictures, presented
+from mlopt.cli.markup import details, duration, pairs, table, tiles
 from mlopt.cli.outcome import Outcome, energy, plain, rounded
 from mlopt.cli.output import cells, is_table
 from mlopt.cli.record import MINIMA_SHOWN, Record, number, read_record
@@ -58,19 +56,18 @@ def page(record: Record) -> str:
     outcome = Outcome.of(record)
     sections = [
         _head(record, outcome),
-        _tiles(record, outcome),
-        _rows(record),
-        _drawn(record),
+        _cards(record, outcome),
+        _exhibits(record),
         _figure("Energy against force calls", figures.energy_figure(record), _ENERGY),
         _figure("Distribution of minima", figures.distribution_figure(record), _DISTRIBUTION),
         _success(outcome),
         _minima(record),
         _starts(record),
-        _details("Configuration", f"<pre>{escape(record.config_text)}</pre>" if record.config_text else ""),
-        _details("Environment", _pairs(record.environment)),
-        _details(
+        details("Configuration", f"<pre>{escape(record.config_text)}</pre>" if record.config_text else ""),
+        details("Environment", pairs(record.environment)),
+        details(
             "All numbers of the run",
-            _pairs({k: v for k, v in record.summary.items() if k not in _TOLD and not is_table(v)}),
+            pairs({k: v for k, v in record.summary.items() if k not in _TOLD and not is_table(v)}),
         ),
         _reproduce(record),
     ]
@@ -114,23 +111,46 @@ def _head(record: Record, outcome: Outcome) -> str:
     return "".join(parts)
 
 
-def _tiles(record: Record, outcome: Outcome) -> str:
-    tiles: list[tuple[str, str, str]] = []
+def _cards(record: Record, outcome: Outcome) -> str:
+    """What the run wants to be seen first, else what its starts tell; and the time."""
+    time = _time(record, outcome)
+    if record.exhibits is not None and record.exhibits.cards:
+        return presented.cards(record.exhibits, time)
+    return tiles(_cards_of_starts(record, outcome) + time)
+
+
+def _time(record: Record, outcome: Outcome) -> list[tuple[str, str, str]]:
+    wall = number(record.summary.get("wall_s"))
+    if wall is None:
+        return []
+    speed = f"{rounded(outcome.force_calls / wall)} calls/s" if outcome.force_calls and wall > 0 else ""
+    engine, compiling = record.summary.get("engine"), number(record.summary.get("compile_s"))
+    parts = (
+        speed,
+        f"{engine} engine" if engine else "",
+        f"compiling: {duration(compiling)} more" if compiling else "",
+    )
+    note = ", ".join(part for part in parts if part)
+    return [("wall time", duration(wall), note)]
+
+
+def _cards_of_starts(record: Record, outcome: Outcome) -> list[tuple[str, str, str]]:
+    cards: list[tuple[str, str, str]] = []
     if outcome.best is not None:
         off = None if record.target is None else outcome.best - record.target
         gap = "" if off is None else "the target" if abs(off) < 5e-7 else f"{off:+.6f} from the target"
-        tiles.append((f"lowest energy ({record.units})", energy(outcome.best), gap))
+        cards.append((f"lowest energy ({record.units})", energy(outcome.best), gap))
     if outcome.n_starts:
         failed = f"{outcome.n_failed} failed (not finite)" if outcome.n_failed else ""
-        tiles.append(("starts", f"{outcome.n_starts:,}", failed))
+        cards.append(("starts", f"{outcome.n_starts:,}", failed))
     if outcome.rate is not None:
         rate = outcome.rate
         interval = f"{100 * rate.mean:.3g} % [{100 * rate.low:.2g}–{100 * rate.high:.3g}]"
-        tiles.append(("reached the target", f"{outcome.n_hits} of {outcome.n_starts}", interval))
+        cards.append(("reached the target", f"{outcome.n_hits} of {outcome.n_starts}", interval))
     if outcome.mean is not None:
         mean = outcome.mean
         if math.isfinite(mean.mean):
-            tiles.append(
+            cards.append(
                 (
                     "mean calls to first hit",
                     rounded(mean.mean),
@@ -138,27 +158,12 @@ def _tiles(record: Record, outcome: Outcome) -> str:
                 )
             )
         else:
-            tiles.append(("mean calls to first hit", f"> {rounded(mean.low)}", "95 %, one-sided"))
+            cards.append(("mean calls to first hit", f"> {rounded(mean.low)}", "95 %, one-sided"))
     if outcome.force_calls is not None:
-        tiles.append(("force calls in all", rounded(outcome.force_calls), ""))
-    wall = number(record.summary.get("wall_s"))
-    if wall is not None:
-        speed = f"{rounded(outcome.force_calls / wall)} calls/s" if outcome.force_calls and wall > 0 else ""
-        engine, compiling = record.summary.get("engine"), number(record.summary.get("compile_s"))
-        parts = (
-            speed,
-            f"{engine} engine" if engine else "",
-            f"compiling: {_duration(compiling)} more" if compiling else "",
-        )
-        note = ", ".join(part for part in parts if part)
-        tiles.append(("wall time", _duration(wall), note))
+        cards.append(("force calls in all", rounded(outcome.force_calls), ""))
     if record.n_minima:
-        tiles.append(("distinct minima", f"{record.n_minima:,}", ""))
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f'<small>{escape(note)}</small>' if note else ''}</dd></div>"
-        for name, value, note in tiles
-    )
-    return f'<dl class="tiles">{items}</dl>' if items else ""
+        cards.append(("distinct minima", f"{record.n_minima:,}", ""))
+    return cards
 
 
 def _figure(title: str, figure: figures.Figure | None, caption: str, name: str = "") -> str:
@@ -172,26 +177,21 @@ def _figure(title: str, figure: figures.Figure | None, caption: str, name: str =
     )
 
 
+def _exhibits(record: Record) -> str:
+    """Figures and tables that the run wants to be shown, else all that it has."""
+    if record.exhibits is None:
+        return _rows(record) + presented.figures(record.drawn)
+    listed = presented.tables(record.exhibits) if record.exhibits.tables else _rows(record)
+    return presented.figures(record.exhibits.figures) + listed
+
+
 def _rows(record: Record) -> str:
     """Tables of the summary."""
     parts = []
     for value in record.summary.values():
         if is_table(value):
             heads, *rows = cells(value)
-            parts.append(f'<div class="scroll">{_table(heads, rows, left=0)}</div>')
-    return "".join(parts)
-
-
-def _drawn(record: Record) -> str:
-    """The pictures of the experiment, as images: whatever is in a file, it is not part of the page."""
-    parts = []
-    for name, content in record.pictures:
-        title = name.replace("_", " ").replace("-", " ")
-        data = base64.b64encode(content).decode("ascii")
-        parts.append(
-            f'<h2>{escape(title.capitalize())}</h2><figure><img alt="{escape(title)}" '
-            f'src="data:image/svg+xml;base64,{data}"></figure>'
-        )
+            parts.append(table(heads, rows, left=0))
     return "".join(parts)
 
 
@@ -214,7 +214,7 @@ def _success(outcome: Outcome) -> str:
                 rounded(law) if math.isfinite(law) else "–",
             ]
         )
-    table = _table(
+    quantiles = table(
         ["starts that hit", "calls needed, observed", "if equally likely at every call"], rows, left=0
     )
     mean = outcome.mean
@@ -227,7 +227,7 @@ def _success(outcome: Outcome) -> str:
         else f"No start reached the target. Had the mean been below {rounded(mean.low)} calls, a hit would have been"
         " seen with 95 % probability."
     )
-    return f"{chart}<p>{escape(text)}</p>{table if outcome.n_hits else ''}"
+    return f"{chart}<p>{escape(text)}</p>{quantiles if outcome.n_hits else ''}"
 
 
 def _minima(record: Record) -> str:
@@ -274,12 +274,12 @@ def _minima(record: Record) -> str:
     # Not every run says who found a minimum, and how well it is converged: no columns of dashes.
     told = [i for i in range(7) if any(row[i] != "–" for row in rows)]
     heads = [[*heads, "largest force"][i] for i in told]
-    table = _table(heads, [[row[i] for i in told] for row in rows], left=told.index(5) if 5 in told else -1)
+    listed = table(heads, [[row[i] for i in told] for row in rows], left=told.index(5) if 5 in told else -1)
     rest = (
         f" The {MINIMA_SHOWN} lowest of {record.n_minima:,} are shown." if record.n_minima > len(rows) else ""
     )
     return (
-        f"<h2>Unique minima</h2>{gallery}{table}"
+        f"<h2>Unique minima</h2>{gallery}{listed}"
         f'<p class="caption">Structures that are equal up to motion, reflection and exchange of like atoms count as'
         f' one.{rest} All are in <a href="results/minima.extxyz">results/minima.extxyz</a>.</p>'
     )
@@ -317,7 +317,7 @@ def _starts(record: Record) -> str:
         '<p class="caption">First hit: force calls when the target was first reached. Quenches: local minimisations'
         " that arrived. Energies are those after polishing, where that was done.</p>"
     )
-    return _details(f"Starts ({len(rows)})", _table(heads, rows, left=6, marked=marked) + note)
+    return details(f"Starts ({len(rows)})", table(heads, rows, left=6, marked=marked) + note)
 
 
 def _reproduce(record: Record) -> str:
@@ -330,53 +330,9 @@ def _reproduce(record: Record) -> str:
     )
 
 
-def _details(title: str, inside: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{inside}</details>" if inside else ""
-
-
-def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], left: int, marked: set[int] | None = None
-) -> str:
-    """Return a table; column ``left`` holds text, rows ``marked`` get a bar."""
-    align = [' class="left"' if i == left else "" for i in range(len(heads))]
-    top = "".join(f"<th{a}>{escape(head)}</th>" for a, head in zip(align, heads, strict=True))
-    body = "".join(
-        ('<tr class="reached">' if marked and i in marked else "<tr>")
-        + "".join(f"<td{a}>{escape(cell)}</td>" for a, cell in zip(align, row, strict=True))
-        + "</tr>"
-        for i, row in enumerate(rows)
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><td class="left">{escape(key)}</td><td class="left wrap">{escape(text)}</td></tr>'
-        for key, text in _flat(values, "")
-    )
-    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>' if rows else ""
-
-
-def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        return [
-            pair
-            for key, inner in value.items()
-            for pair in _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    return [(prefix, "–" if value is None else str(value))]
-
-
 def _group(symbol: str) -> str:
     return "" if symbol in ("", "unknown", "None") else symbol
 
 
 def _times(hits: float | None) -> str:
     return "" if hits is None else f"found {hits:,.0f}×"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -19,6 +19,7 @@ from typing import Any
 
 from mlopt.cli import birth, display, environment, workers
 from mlopt.cli.context import RunContext
+from mlopt.cli.exhibits import goal
 from mlopt.cli.output import not_numbers, plain
 from mlopt.core import atomic, checkpoint, config
 from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
@@ -28,6 +29,7 @@ from mlopt.core.kept_files import FOLDER, KeptFiles
 from mlopt.core.preemption import CheckpointClock, ExitCode, Preemption
 from mlopt.core.quoting import one_line, quoted
 from mlopt.core.rundir import RunDirectory
+from mlopt.core.summary import Summary
 from mlopt.optimizers.meta import ranks
 
 _DONE = ("finished", "not-converged")
@@ -168,22 +170,17 @@ def checkpoint_step(path: Path) -> int:
     return int("".join(character for character in path.stem if character.isdigit()))
 
 
-def reached_goal(summary: dict[str, Any]) -> bool:
-    """Whether a finished run found what it was after: its target if it has one, else any converged start."""
-    if summary.get("target_energy") is not None:
-        return bool(summary.get("hits"))
-    if summary.get("converged") is not None:
-        return bool(summary["converged"])
-    return summary.get("status") != "not-converged"
+def read_summary(run: RunDirectory) -> Summary | None:
+    """The summary that a run has written, with the page that belongs to it, or None."""
+    value = _read_json(run, "summary.json")
+    return goal(_read_json(run, "page.json"), value) if isinstance(value, dict) else None
 
 
-def read_summary(run: RunDirectory) -> dict[str, Any] | None:
-    """The summary that a run has written, or None."""
+def _read_json(run: RunDirectory, name: str) -> Any:
     try:
-        value = json.loads(atomic.read_bytes(run.path("results", "summary.json")))
+        return json.loads(atomic.read_bytes(run.path("results", name)))
     except (OSError, ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _resolved(experiment: Experiment) -> str:
@@ -205,7 +202,7 @@ def _resolved(experiment: Experiment) -> str:
     return text
 
 
-def _finished(run: RunDirectory) -> dict[str, Any] | None:
+def _finished(run: RunDirectory) -> Summary | None:
     try:
         done = run.read_status().state in _DONE
     except RunDirectoryError:  # a damaged STATUS.json is written anew by going on
@@ -222,13 +219,14 @@ def _conduct(
     try:
         context.status("running")
         summary = _judged(experiment.run(context).summary())
+        atomic.write_json(run.path("results", "page.json"), plain(summary.page()))
         atomic.write_json(run.path("results", "summary.json"), summary)
         context.close()
         _report(context)
         state = "finished"
         if summary.get("status") == "failed":
             state = "failed"
-        elif options.strict and not reached_goal(summary):
+        elif options.strict and summary.reached is False:
             state = "not-converged"
         message = str(summary.get("failure") or "")
         context.status(state, message)
@@ -262,10 +260,10 @@ def _conduct(
     return _outcome(run, summary, options, "")
 
 
-def _judged(told: Mapping[str, Any]) -> dict[str, Any]:
+def _judged(told: Mapping[str, Any]) -> Summary:
     """A summary as JSON data. One with a NaN or an infinity is that of a failed run, whatever it says of itself."""
     wrong = not_numbers(told)
-    summary: dict[str, Any] = plain(told)
+    summary = Summary.with_page(plain(told), Summary.of(told).page())
     if wrong:
         listed = ", ".join(f"{name} is {value}" for name, value in wrong[:_NAMED])
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
@@ -308,17 +306,12 @@ def _report(context: RunContext) -> None:
         context.log(f"warning: no report was written ({type(error).__name__}: {error}). Try again: {again}")
 
 
-def _outcome(run: RunDirectory, summary: dict[str, Any], options: Options, message: str) -> Outcome:
+def _outcome(run: RunDirectory, summary: Summary, options: Options, message: str) -> Outcome:
     report = run.path("report.html")
-    summary = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
+    told = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
     if summary.get("status") == "failed":
         why = summary.get("failure") or "the run failed"
-        return Outcome(ExitCode.FAILED, f"{why}; what it found is in {run.path('results')}", summary)
-    if options.strict and not reached_goal(summary):
-        goal = (
-            "no start reached the target"
-            if summary.get("target_energy") is not None
-            else "no start converged"
-        )
-        return Outcome(ExitCode.NOT_CONVERGED, f"not converged: {goal}", summary)
-    return Outcome(ExitCode.OK, message, summary)
+        return Outcome(ExitCode.FAILED, f"{why}; what it found is in {run.path('results')}", told)
+    if options.strict and summary.reached is False:
+        return Outcome(ExitCode.NOT_CONVERGED, f"not converged: {summary.missed}", told)
+    return Outcome(ExitCode.OK, message, told)
