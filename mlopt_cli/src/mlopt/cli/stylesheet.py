@@ -24,6 +24,9 @@ dl.tiles dt { color: var(--soft); font-size: .8125rem; }
 dl.tiles dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; line-height: 1.35; }
 dl.tiles dd small { display: block; font-size: .8125rem; font-weight: 400; color: var(--soft); line-height: 1.35; }
 figure { margin: .4rem 0 0; container-type: inline-size; }
+figure.drawn { overflow-x: auto; }
+figure.drawn img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 8px; }
+figure.drawn.wide img { min-width: min(44rem, 200%); }
 svg.figure { display: block; width: 100%; height: auto; }
 svg.figure text { font-size: 11.5px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 @container (max-width: 36rem) { svg.figure text { font-size: 20px; } }

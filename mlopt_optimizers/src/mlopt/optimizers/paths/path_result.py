@@ -11,8 +11,9 @@ from mlopt.core import atomic
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.lazy import torch
 from mlopt.core.result import Result
+from mlopt.core.summary import Summary
 from mlopt.core.units import Units
-from mlopt.optimizers.paths import pictures
+from mlopt.optimizers.paths import path_page, pictures
 from mlopt.optimizers.paths.band import Band
 from mlopt.optimizers.paths.connect import Connection, connect
 from mlopt.optimizers.paths.modes import Modes, lowest_modes
@@ -253,8 +254,11 @@ class PathResult:
             f"barrier {units.say(self.barrier_forward)}, back {units.say(self.barrier_reverse)}{kind}{short}"
         )
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers that ``mlopt run --json`` prints."""
+    def summary(self) -> Summary:
+        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        return path_page.summarise(self, self._numbers())
+
+    def _numbers(self) -> dict[str, Any]:
         joins = None if self.connection is None else _joins(self.connection)
         temperature = self.experiment.saddle.temperature
         lifetime = None if self.rate is None or temperature is None else self.rate.lifetime(temperature)
