@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -19,6 +20,8 @@ from mlopt.core.summary import Card, Column, Table, Value
 _NO_UNIT = ("", "reduced", "reduced units")
 #: pictures of structures in one row, at most
 _MOST = 12
+#: points; a wider picture is not made as narrow as a phone
+_WIDE = 560.0
 
 
 def cards(shown: Exhibits, more: Sequence[tuple[str, str, str]]) -> str:
@@ -108,7 +111,7 @@ def _image(shown: Image) -> str:
     data = base64.b64encode(shown.content).decode("ascii")
     caption = f"<figcaption>{escape(shown.caption)}</figcaption>" if shown.caption else ""
     return (
-        f'<h2>{escape(shown.title)}</h2><figure class="drawn"><img alt="{escape(shown.title)}" '
+        f'<h2>{escape(shown.title)}</h2><figure class="drawn{_wide(shown)}"><img alt="{escape(shown.title)}" '
         f'src="data:{shown.kind};base64,{data}">{caption}</figure>'
     )
 
@@ -131,3 +134,9 @@ def _structures(shown: Structures, minima: Sequence[Minimum]) -> str:
     return (
         f'<h2>{escape(shown.title)}</h2><div class="gallery">{inside}</div>{pictures.legend(minima)}{caption}'
     )
+
+
+def _wide(shown: Image) -> str:
+    """Return the class of a picture that a phone has to scroll, by the width that it gives itself."""
+    found = re.search(rb'<svg[^>]*\swidth="([\d.]+)(?:pt)?"', shown.content[:4096])
+    return " wide" if found and float(found[1]) > _WIDE else ""

@@ -18,7 +18,8 @@ p { margin: .4rem 0; }
 .soft, figcaption, .caption { color: var(--soft); font-size: .875rem; }
 .warn { background: var(--warn); color: var(--warn-ink); padding: .6rem .9rem; border-radius: 6px; margin: .9rem 0; }
 .warn ul { margin: .2rem 0; padding-left: 1.2rem; }
-dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .6rem; margin: 1.4rem 0; }
+dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(11.5rem, 47%), 1fr)); gap: .6rem;
+  margin: 1.4rem 0; }
 dl.tiles > div { background: var(--card); border-radius: 8px; padding: .7rem .9rem; }
 dl.tiles dt { color: var(--soft); font-size: .8125rem; }
 dl.tiles dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; line-height: 1.35; }

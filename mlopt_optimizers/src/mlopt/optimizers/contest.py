@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from mlopt.core import atomic, drawing
+from mlopt.core import atomic
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.engine import EngineName
 from mlopt.core.experiment import Context, Experiment
@@ -20,6 +20,8 @@ from mlopt.core.optimizer import Optimizer
 from mlopt.core.plugin import FromRegistry, Plugin, setting
 from mlopt.core.quoting import quoted
 from mlopt.core.statistics import mean_calls_to_hit, wilson
+from mlopt.core.summary import Summary
+from mlopt.optimizers import contest_page
 from mlopt.optimizers.case import Case, labels_of
 from mlopt.optimizers.polish import Polish
 from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
@@ -165,8 +167,11 @@ class ContestResult:
         """One row a pair, ready for ``pandas.DataFrame``."""
         return self.rows
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers that ``mlopt run --json`` prints."""
+    def summary(self) -> Summary:
+        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        return contest_page.summarise(self.rows, self.experiment.starts, self._numbers())
+
+    def _numbers(self) -> dict[str, Any]:
         ahead: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             kept = ahead.get(row["system"])
@@ -189,42 +194,7 @@ class ContestResult:
     def write(self, folder: Path) -> None:
         """Write ``contest.json`` and ``energies.svg``: how the starts of each pair are distributed."""
         atomic.write_json(folder / "contest.json", {"rows": self.rows, "energies": self.energies})
-        draw_energies(self.rows, self.energies, folder / "energies.svg")
-
-
-def draw_energies(
-    rows: Sequence[dict[str, Any]], energies: Sequence[Sequence[float | None]], file: Path
-) -> None:
-    """Histograms of the final energies, a column for each system, a line of axes for each optimizer (paper: Fig. 5)."""
-    plt = drawing.pyplot()
-    systems = list(dict.fromkeys(row["system"] for row in rows))
-    optimizers = list(dict.fromkeys(row["optimizer"] for row in rows))
-    size = (max(4.2, 3.6 * len(systems)), 0.5 + 1.1 * len(optimizers))
-    figure, axes = plt.subplots(
-        len(optimizers), len(systems), figsize=size, squeeze=False, sharex="col", layout="constrained"
-    )
-    spans: dict[str, list[float]] = {}
-    for row, found in zip(rows, energies, strict=True):
-        spans.setdefault(row["system"], []).extend(one for one in found if one is not None)
-    drawn = set()
-    for row, found in zip(rows, energies, strict=True):
-        i, j = optimizers.index(row["optimizer"]), systems.index(row["system"])
-        drawn.add((i, j))
-        axis, span = axes[i, j], spans[row["system"]]
-        kept = [one for one in found if one is not None]
-        if kept:
-            axis.hist(kept, bins=60, range=(min(span), max(span) + 1e-9), color="#3b6ea5")
-        hits = "" if row["hits"] is None else f", {row['hits']} hits"
-        mean = "no finite energy" if row["mean"] is None else f"mean {row['mean']:.2f}{hits}"
-        axis.set_title(f"{row['optimizer']} on {row['system']}: {mean}", loc="left", fontsize=7, pad=2.0)
-        axis.set_yticks([])
-        axis.tick_params(labelsize=7)
-        axis.locator_params(axis="x", nbins=5)
-    for i, j in ((i, j) for i in range(len(optimizers)) for j in range(len(systems)) if (i, j) not in drawn):
-        axes[i, j].set_axis_off()
-    for axis in axes[-1]:
-        axis.set_xlabel("energy", fontsize=8)
-    drawing.save(figure, file)
+        contest_page.draw_energies(self.rows, self.energies, folder / "energies.svg")
 
 
 @dataclass

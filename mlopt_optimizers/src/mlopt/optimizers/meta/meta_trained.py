@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core import atomic, drawing
+from mlopt.core import atomic
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.meta import Learnable
+from mlopt.core.summary import Summary
+from mlopt.optimizers.meta import training_page
 
 if TYPE_CHECKING:
     from mlopt.optimizers.meta.meta_train import MetaTrain
@@ -36,8 +38,11 @@ class MetaTrained:
         """What theta stands for, by name."""
         return self.experiment.task.named(self.theta)
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers that ``mlopt run --json`` prints."""
+    def summary(self) -> Summary:
+        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        return training_page.summarise(self, self._numbers())
+
+    def _numbers(self) -> dict[str, Any]:
         told = ("held_out", ".mean", ".hits", ".calls_to_hit")
         judged = {name: one for name, one in self.held_out.items() if name.endswith(told)}
         named = judged or self.parameters or self.held_out
@@ -65,7 +70,7 @@ class MetaTrained:
         learnable = getattr(self.experiment.task, "learnable", None)
         if isinstance(learnable, Learnable):
             learnable.write_weights(self.theta, folder / "weights.safetensors", self.training())
-        _draw(self, folder / "training.svg")
+        training_page.draw(self, folder / "training.svg")
 
     def training(self) -> dict[str, Any]:
         """What a card of weights tells of how they came about."""
@@ -123,23 +128,3 @@ def load_theta(path: Path, size: int) -> torch.Tensor:
     if not bool(torch.isfinite(theta).all()):
         raise InputError(f"{path}: holds NaN or infinity; take an older file")
     return theta
-
-
-def _draw(found: MetaTrained, file: Path) -> None:
-    """Loss and parameters against epochs, and the loss on held-out problems where the task tells it."""
-    plt = drawing.pyplot()
-    names, rows = list(found.parameters), found.history
-    figure, axes = plt.subplots(1, 2 if names else 1, figsize=(9.0, 3.6), layout="constrained", squeeze=False)
-    epochs = [row["epoch"] for row in rows]
-    axes[0, 0].plot(epochs, [row["loss"] for row in rows], color="#3b6ea5", label="training")
-    judged = [(row["epoch"], row["held_out"]) for row in rows if "held_out" in row]
-    if judged:
-        axes[0, 0].plot(*zip(*judged, strict=True), "o-", color="#b5532a", label="held out")
-        axes[0, 0].legend(frameon=False)
-    axes[0, 0].set(xlabel="epoch", ylabel="loss")
-    for name in names:
-        axes[0, 1].semilogy(epochs, [row[name] for row in rows], label=name)
-    if names:
-        axes[0, 1].set(xlabel="epoch")
-        axes[0, 1].legend(frameon=False)
-    drawing.save(figure, file)

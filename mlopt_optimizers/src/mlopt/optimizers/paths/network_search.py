@@ -24,12 +24,14 @@ from mlopt.core.potential import Potential
 from mlopt.core.progress import Progress
 from mlopt.core.random import derive, problem_keys
 from mlopt.core.structure_output import write_extxyz
+from mlopt.core.summary import Summary
 from mlopt.core.system import SystemSpec
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
 from mlopt.core.verification import Check, Reading, check_records
 from mlopt.optimizers.hopping import local_only
 from mlopt.optimizers.lbfgs import LBFGS
+from mlopt.optimizers.paths import network_page
 from mlopt.optimizers.paths.connect import Same
 from mlopt.optimizers.paths.min_mode import Dimer
 from mlopt.optimizers.paths.network import Explorer, Found, Point
@@ -298,8 +300,11 @@ class NetworkResult:
             groups.append(images)
         return groups[0], groups[1]
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers that ``mlopt run --json`` prints."""
+    def summary(self) -> Summary:
+        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        return network_page.summarise(self, self._numbers())
+
+    def _numbers(self) -> dict[str, Any]:
         barriers = [row["barrier_1"] for row in self.table() if row["minimum_1"] == 0 != row["minimum_2"]]
         return {
             "experiment": "network",
@@ -321,7 +326,7 @@ class NetworkResult:
         } | ({"warnings": self.warnings} if self.warnings else {})
 
     def write(self, folder: Path) -> None:
-        """Write ``network.json``, ``minima.extxyz`` and ``saddles.extxyz``."""
+        """Write ``network.json``, ``minima.extxyz``, ``saddles.extxyz`` and ``disconnectivity.svg``."""
         minima = [
             {"minimum": i, "energy": one.energy, "fmax": one.fmax, "lowest_eigenvalues": list(one.values)}
             | self._notes(i)
@@ -330,6 +335,7 @@ class NetworkResult:
         atomic.write_json(folder / "network.json", {"minima": minima, "saddles": self.table()})
         for name, images in zip(("minima", "saddles"), self.atoms(), strict=True):
             write_extxyz(folder / f"{name}.extxyz", images)
+        network_page.draw(self, folder)
 
 
 def _system(network: Network, points: list[Point]) -> Systems:

@@ -144,7 +144,7 @@ def _spins(found: PathResult) -> Any:
     columns = 3
     lines = -(-len(frames) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(6.6, 0.3 + 2.3 * lines), layout="constrained", squeeze=False
+        lines, columns, figsize=(6.6, 0.2 + 1.95 * lines), layout="constrained", squeeze=False
     )
     low, high = positions[:, :2].amin(0), positions[:, :2].amax(0)
     spacing = float((high - low).max()) / max(1.0, len(positions) ** 0.5 - 1.0) or 1.0
