@@ -22,12 +22,16 @@ import numpy as np
 from pathlib import Path
 from typing import Literal
 import torch
+from ase import Atoms
+from ase.io import write
 from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.experiment import Context, Experiment, Preempted
 from mlopt.core.input_file import InputFile
 from mlopt.core.plugin import Plugin, setting
 from mlopt.core.potential import Potential
+from mlopt.core.statistics import Estimate
+from mlopt.core.summary import Card, Column, Figure, Gallery, Structure, Summary, Table
 
 class Outcome:
     def __init__(self, values):
@@ -118,6 +122,29 @@ class Broken(Potential):
             raise SystemExit(0)
         return systems.pos.new_full((len(systems),), math.nan) + 0.0 * systems.pos.sum()
 
+class Showing(Experiment):
+    """Shows cards, tables, a picture and structures, some of them at fault."""
+    reached: bool | None = setting(None, "what it says of its goal")
+    missing: bool = setting(False, "whether files are not there")
+    plain: bool = setting(False, "whether it returns a plain dictionary")
+    def run(self, context=None):
+        folder = context.results()
+        if not self.missing:
+            (folder / "curve.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+            write(folder / "pair.xyz", [Atoms("Ar2", [[0, 0, 0], [0, 0, z]]) for z in (1, 2)])
+        numbers = {"experiment": "showing", "status": "finished", "barrier": 0.374485}
+        return Outcome(numbers if self.plain else self.shown(numbers))
+    def shown(self, numbers):
+        table = Table("Steps <b>", [Column("name"), Column("energy", "eV", 3), Column("cost")],
+                      [["<i>one</i>", 1.23456, Estimate(391234.0, 212345.0, 876543.0)],
+                       ["two", None, Estimate(math.inf, 3000.4, math.inf)]], "as <it> is")
+        pair = [Structure("pair.xyz", 0, "before <p>"), Structure("pair.xyz", -1, "after")]
+        outside = Figure("Outside", "../config.resolved.yaml")
+        figures = [Figure("Curve <c>", "curve.svg", "a caption"), Gallery("Pair", pair), outside]
+        return Summary(numbers, headline="climbed", reached=self.reached, missed="it stayed below",
+                       cards=[Card("barrier <x>", 0.374485, "eV", "of <y>"), Card("reduced", 2.0, "reduced")],
+                       tables=[table], figures=figures, remarks=["Not all was <done>."])
+
 class Stubborn(Experiment):
     """Its settings do not survive being written."""
     scale: float = setting(1.0, "changes at every reading")
@@ -139,6 +166,7 @@ not_a_class = 3
 ENTRY_POINTS = """
 [mlopt.experiments]
 sines = mlopt_test_plugins:Sines
+showing = mlopt_test_plugins:Showing
 stubborn = mlopt_test_plugins:Stubborn
 raising = mlopt_test_plugins:Raising
 broken = mlopt_test_raises:X

@@ -45,9 +45,10 @@ class Structures:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """Cards and tables of a run, and its figures with what is in their files."""
+    """Cards, remarks and tables of a run, and its figures with what is in their files."""
 
     cards: tuple[Card, ...] = ()
+    remarks: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Image | Structures, ...] = ()
 
@@ -68,7 +69,7 @@ def read_exhibits(results: Path, page: Any, notes: list[str]) -> Exhibits | None
         )
         if one is not None:
             found.append(one)
-    return Exhibits(told.cards, told.tables, tuple(found))
+    return Exhibits(told.cards, told.remarks, told.tables, tuple(found))
 
 
 def drawn(results: Path, notes: list[str]) -> tuple[Image, ...]:

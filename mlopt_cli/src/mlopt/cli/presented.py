@@ -25,8 +25,9 @@ _WIDE = 560.0
 
 
 def cards(shown: Exhibits, more: Sequence[tuple[str, str, str]]) -> str:
-    """Return the cards of a run, and ``more`` of them."""
-    return tiles([_card(card) for card in shown.cards] + list(more))
+    """Return the cards of a run and ``more`` of them, and below them its remarks."""
+    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in shown.remarks)
+    return tiles([_card(card) for card in shown.cards] + list(more)) + remarks
 
 
 def tables(shown: Exhibits) -> str:

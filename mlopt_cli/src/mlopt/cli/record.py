@@ -90,7 +90,7 @@ class Record:
     minima: tuple[Minimum, ...] = ()
     n_minima: int = 0
     notes: tuple[str, ...] = ()
-    #: what the run wants to be shown; None where it did not say, and then every SVG that it drew is
+    #: what the run wants to be shown; where it names no figures, every SVG that it drew is
     exhibits: Exhibits | None = None
     drawn: tuple[Image, ...] = ()
 
@@ -186,7 +186,7 @@ def read_record(folder: Path) -> Record:
     exhibits = read_exhibits(folder / "results", _json(folder / "results" / "page.json", notes), notes)
     changes: dict[str, Any] = {
         "exhibits": exhibits,
-        "drawn": drawn(folder / "results", notes) if exhibits is None else (),
+        "drawn": () if exhibits and exhibits.figures else drawn(folder / "results", notes),
         "trace_calls": calls,
         "trace_energy": energies,
         "minima": minima,

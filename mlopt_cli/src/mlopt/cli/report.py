@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 from mlopt.cli import figures, pictures, presented
+from mlopt.cli.exhibits import Exhibits
 from mlopt.cli.markup import details, duration, pairs, table, tiles
 from mlopt.cli.outcome import Outcome, energy, plain, rounded
 from mlopt.cli.output import cells, is_table
@@ -114,7 +115,7 @@ def _head(record: Record, outcome: Outcome) -> str:
 def _cards(record: Record, outcome: Outcome) -> str:
     """What the run wants to be seen first, else what its starts tell; and the time."""
     time = _time(record, outcome)
-    if record.exhibits is not None and record.exhibits.cards:
+    if record.exhibits is not None and (record.exhibits.cards or record.exhibits.remarks):
         return presented.cards(record.exhibits, time)
     return tiles(_cards_of_starts(record, outcome) + time)
 
@@ -179,10 +180,8 @@ def _figure(title: str, figure: figures.Figure | None, caption: str, name: str =
 
 def _exhibits(record: Record) -> str:
     """Figures and tables that the run wants to be shown, else all that it has."""
-    if record.exhibits is None:
-        return _rows(record) + presented.figures(record.drawn)
-    listed = presented.tables(record.exhibits) if record.exhibits.tables else _rows(record)
-    return presented.figures(record.exhibits.figures) + listed
+    shown = record.exhibits or Exhibits()
+    return presented.figures(shown.figures or record.drawn) + (presented.tables(shown) or _rows(record))
 
 
 def _rows(record: Record) -> str:

@@ -68,6 +68,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
 th.left, td.left { text-align: left; }
+td.left { white-space: normal; min-width: 4.5rem; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 10rem; }
 tr.reached td:first-child { box-shadow: inset 3px 0 var(--reached); }
 details { margin: .8rem 0; border-top: 1px solid var(--rule); padding-top: .7rem; }

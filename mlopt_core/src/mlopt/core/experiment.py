@@ -97,5 +97,8 @@ class Experiment(Plugin):
 
     @abstractmethod
     def run(self, context: Context | None = None) -> Any:
-        """Run, and return an object with ``summary() -> dict``: what ``mlopt run --json`` prints."""
+        """Run, and return an object with ``summary()``: numbers by name, as ``mlopt run --json`` prints them.
+
+        A dictionary, or a `Summary`, which also says what the report shows.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `run`")

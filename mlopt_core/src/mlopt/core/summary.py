@@ -91,6 +91,7 @@ class Summary(dict[str, Any]):
     ``headline``: what came out, in one line; it becomes a number's neighbour under that name.
     ``reached``: whether the run reached its target or converged, None where it has no goal that could be missed.
     ``missed``: what to say where it did not, such as "no start reached the target".
+    ``remarks``: sentences below the cards, such as what was not done and why.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Summary(dict[str, Any]):
         cards: Sequence[Card] = (),
         tables: Sequence[Table] = (),
         figures: Sequence[Figure | Gallery] = (),
+        remarks: Sequence[str] = (),
     ) -> None:
         super().__init__(numbers)
         if headline:
@@ -112,6 +114,7 @@ class Summary(dict[str, Any]):
         self.cards = tuple(cards)
         self.tables = tuple(tables)
         self.figures = tuple(figures)
+        self.remarks = tuple(remarks)
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Summary:
@@ -129,6 +132,7 @@ class Summary(dict[str, Any]):
         return {
             "reached": self.reached,
             "missed": self.missed,
+            "remarks": list(self.remarks),
             "cards": [asdict(card) for card in self.cards],
             "tables": [asdict(table) for table in self.tables],
             "figures": [asdict(figure) for figure in self.figures],
@@ -148,6 +152,7 @@ class Summary(dict[str, Any]):
             numbers,
             reached=reached,
             missed=_text(page["missed"]),
+            remarks=[_text(one) for one in page["remarks"]],
             cards=[_card(one) for one in page["cards"]],
             tables=[_table(one) for one in page["tables"]],
             figures=[_figure(one) for one in page["figures"]],

@@ -32,8 +32,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], starts: int, numbers: Mapping[s
         Column("hits"),
         Column("starts that hit", "%"),
         Column("force calls a hit"),
-        Column("mean energy", decimals=4),
-        Column("±", decimals=4),
+        Column("mean energy", decimals=3),
+        Column("±", decimals=3),
         Column("lowest", decimals=6),
         Column("time", "s", 1),
     ]

@@ -24,7 +24,12 @@ def summarise(found: PathResult, numbers: Mapping[str, Any]) -> Summary:
         cards=_cards(found, numbers),
         tables=[_images(found)],
         figures=_figures(found),
+        remarks=[_sentence(text) for text in (found.alignment, *found.notes, *found.analysis.notes) if text],
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _units(found: PathResult) -> Units:
@@ -57,7 +62,7 @@ def _rates(found: PathResult) -> list[Card]:
     if temperature is None:
         return []
     if found.rate is None:
-        return [Card("rate", None, note=found.note)]
+        return [Card("rate", None, note="there is none, see below")]
     reduced = _units(found).reduced
     at = f"at {temperature:g}" if reduced else f"at {temperature:g} K"
     second, per_second = ("", "") if reduced else ("s", "1/s")
