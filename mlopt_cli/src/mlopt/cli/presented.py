@@ -10,7 +10,7 @@ from html import escape
 
 from mlopt.cli import pictures
 from mlopt.cli.exhibits import Exhibits, Image, Structures
-from mlopt.cli.markup import table, tiles
+from mlopt.cli.markup import table
 from mlopt.cli.outcome import rounded
 from mlopt.cli.record import Minimum, minimum_of
 from mlopt.core.statistics import Estimate
@@ -24,10 +24,14 @@ _MOST = 12
 _WIDE = 560.0
 
 
-def cards(shown: Exhibits, more: Sequence[tuple[str, str, str]]) -> str:
-    """Return the cards of a run and ``more`` of them, and below them its remarks."""
-    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in shown.remarks)
-    return tiles([_card(card) for card in shown.cards] + list(more)) + remarks
+def cards(shown: Exhibits) -> list[tuple[str, str, str]]:
+    """Return the cards of a run: label, value, and a few words."""
+    return [_card(card) for card in shown.cards]
+
+
+def remarks(shown: Exhibits) -> str:
+    """Return the remarks of a run, a paragraph each."""
+    return "".join(f"<p>{escape(remark)}</p>" for remark in shown.remarks)
 
 
 def tables(shown: Exhibits) -> str:

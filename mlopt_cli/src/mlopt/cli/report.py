@@ -114,10 +114,9 @@ def _head(record: Record, outcome: Outcome) -> str:
 
 def _cards(record: Record, outcome: Outcome) -> str:
     """What the run wants to be seen first, else what its starts tell; and the time."""
-    time = _time(record, outcome)
-    if record.exhibits is not None and (record.exhibits.cards or record.exhibits.remarks):
-        return presented.cards(record.exhibits, time)
-    return tiles(_cards_of_starts(record, outcome) + time)
+    shown = record.exhibits or Exhibits()
+    first = presented.cards(shown) or _cards_of_starts(record, outcome)
+    return tiles(first + _time(record, outcome)) + presented.remarks(shown)
 
 
 def _time(record: Record, outcome: Outcome) -> list[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ from mlopt.core.minima import MinimaStore, Minimum
 from mlopt.core.result import Result
 from mlopt.core.statistics import mean_calls_to_hit
 from mlopt.core.structure_output import write_extxyz
+from mlopt.core.summary import Summary
 from mlopt.core.systems import Systems
 from mlopt.core.units import Units
 from mlopt.core.verification import ROUNDING, Check, Reading, check_records
@@ -143,8 +144,14 @@ class SearchResult:
         """The unique minima as ASE atoms, lowest first."""
         return [minimum.to_atoms(rank) for rank, minimum in enumerate(self.minima, start=1)]
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers that ``mlopt run --json`` prints."""
+    def summary(self) -> Summary:
+        """The numbers that ``mlopt run --json`` prints, and whether the search came to what it was after."""
+        told, kind = self._numbers(), "converged" if self.search.target is None else "reached the target"
+        return Summary(
+            told, reached=told["converged"], missed=f"no start {kind}", remarks=told.get("warnings", ())
+        )
+
+    def _numbers(self) -> dict[str, Any]:
         target = self.search.target
         hits = self.first_hits
         mean = None

@@ -42,6 +42,7 @@ def summarise(found: NetworkResult, numbers: Mapping[str, Any]) -> Summary:
         ],
         tables=[_saddles(found, units)] if n_saddles else [],
         figures=figures,
+        remarks=numbers.get("warnings", ()),
     )
 
 
