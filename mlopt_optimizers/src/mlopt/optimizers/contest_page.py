@@ -41,7 +41,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], starts: int, numbers: Mapping[s
         "Final energies", "energies.svg", "One histogram for each pair; all of a system have one scale."
     )
     table = Table("Results", columns, [_row(row) for row in rows], caption)
-    return Summary(numbers, cards=cards, tables=[table], figures=[figure])
+    remarks = numbers.get("warnings", ())
+    return Summary(numbers, cards=cards, tables=[table], figures=[figure], remarks=remarks)
 
 
 def _row(row: Mapping[str, Any]) -> list[Value]:

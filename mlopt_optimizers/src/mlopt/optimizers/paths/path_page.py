@@ -24,7 +24,11 @@ def summarise(found: PathResult, numbers: Mapping[str, Any]) -> Summary:
         cards=_cards(found, numbers),
         tables=[_images(found)],
         figures=_figures(found),
-        remarks=[_sentence(text) for text in (found.alignment, *found.notes, *found.analysis.notes) if text],
+        remarks=[
+            _sentence(text)
+            for text in (found.alignment, *found.notes, *found.analysis.notes, *found.warnings)
+            if text
+        ],
     )
 
 
