@@ -12,7 +12,8 @@ import pytest
 from ase import Atoms
 
 from mlopt.cli import pictures
-from mlopt.cli.presented import spelled
+from mlopt.cli.exhibits import Image
+from mlopt.cli.presented import figures, spelled
 from mlopt.cli.record import minimum_of
 from mlopt.cli.report import write_report
 from mlopt.core.errors import PluginError
@@ -143,6 +144,15 @@ def test_a_row_of_another_length_is_refused() -> None:
 )
 def test_values_for_people(value: Any, decimals: int | None, unit: str, text: str) -> None:
     assert spelled(value, decimals, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("width", "wide"), [("460.8pt", False), ("518.4pt", True), ("1000", True), ("90%", False)]
+)
+def test_a_wide_picture_is_not_made_as_narrow_as_a_phone(width: str, wide: bool) -> None:
+    content = f'<svg xmlns=\'http://www.w3.org/2000/svg\' width="{width}" height="9pt"/>'.encode()
+    page = figures([Image("a", "", "image/svg+xml", content)])
+    assert ('class="drawn wide"' in page) is wide
 
 
 def test_stages_of_one_motion_are_seen_alike() -> None:

@@ -21,7 +21,7 @@ _NO_UNIT = ("", "reduced", "reduced units")
 #: pictures of structures in one row, at most
 _MOST = 12
 #: points; a wider picture is not made as narrow as a phone
-_WIDE = 560.0
+_WIDE = 500.0
 
 
 def cards(shown: Exhibits) -> list[tuple[str, str, str]]:
