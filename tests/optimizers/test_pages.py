@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from mlopt.core.meta import Task
 from mlopt.core.statistics import Estimate
 from mlopt.core.summary import Figure, Summary
 from mlopt.core.system import SystemSpec
@@ -19,7 +20,6 @@ from mlopt.optimizers.contest_page import summarise
 from mlopt.optimizers.meta.meta_train import MetaTrain
 from mlopt.optimizers.meta.unrolled_gradient import UnrolledGradient
 from mlopt.optimizers.paths import network_page, pictures
-from mlopt.optimizers.paths.band_task import BandTask
 from mlopt.optimizers.paths.network_search import Network
 from mlopt.optimizers.paths.path import Path
 from mlopt.optimizers.paths.settings import BandSettings, PathStart, Saddle
@@ -130,20 +130,51 @@ def test_a_contest_has_intervals_in_one_cell() -> None:
     assert summary.reached is None and files(summary) == ["energies.svg"]
 
 
+class Bowl(Task):
+    """``(theta - 3)^2``, and numbers of held-out problems that are made up."""
+
+    @property
+    def theta(self) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.float64)
+
+    def losses(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
+        return ((theta - 3.0) ** 2).sum(-1)
+
+    def named(self, theta: torch.Tensor) -> dict[str, float]:
+        return {"step_size": float(theta[0])}
+
+    def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
+        ratios = {"error_ratio": 0.5, "error_ratio_at_start": 0.64}
+        return ratios | {
+            "held_out": float(theta[0]),
+            "Ar13.mean": -44.0,
+            "Ar13.hits": 7.0,
+            "Ar38.mean": -170.0,
+        }
+
+
 def test_a_training_shows_what_was_learned_beside_the_start(tmp_path: FilePath) -> None:
-    experiment = MetaTrain(
-        task=BandTask(
-            model=BIAXIAL, **ENDS, axis=[0.0, 0.0, 1.0], paths=2, step=0.01, images=[3, 4], iterations=1
-        ),
-        trainer=UnrolledGradient(steps=1),
-        epochs=1,
-        evaluate_every=1,
+    found = MetaTrain(task=Bowl(), trainer=UnrolledGradient(steps=2), epochs=3, evaluate_every=1).run(
+        Recorder(folder=tmp_path)
     )
-    found = experiment.run(Recorder(folder=tmp_path))
     summary = found.summary()
     shown = cards(summary)
-    assert shown["gamma"][2] == "at the start 0.01"
+    assert shown["step size"] == (f"{float(found.theta[0]):.4g}", "", "at the start 0")
     assert shown["loss"][2] == f"in the first epoch {found.history[0]['loss']:.4g}"
-    assert shown["error ratio"][2].startswith("at the start ")
-    assert [(row[0], row[2]) for row in summary.tables[0].rows] == list(found.parameters.items())
+    assert shown["error ratio"] == ("0.5", "", "at the start 0.64")
+    assert shown["held-out loss"][2] == f"at the first look {found.history[0]['held_out']:.4g}"
+    assert shown["held-out hits"][0] == 7 and shown["epochs"] == (3, "", "")
+    learned, problems = summary.tables
+    assert [list(row) for row in learned.rows] == [["step size", 0.0, float(found.theta[0])]]
+    assert [list(row) for row in problems.rows] == [["Ar13", -44.0, 7.0], ["Ar38", -170.0, None]]
     assert (tmp_path / "training.svg").exists() and files(summary) == ["training.svg"]
+
+
+def test_a_training_ends_though_the_file_that_it_began_with_has_gone(tmp_path: FilePath) -> None:
+    first = MetaTrain(task=Bowl(), trainer=UnrolledGradient(steps=1), epochs=1)
+    first.run(Recorder(folder=tmp_path))
+    file = tmp_path / "theta.safetensors"
+    found = first.replace(theta=str(file)).run(Recorder())
+    file.unlink()
+    summary = found.summary()
+    assert cards(summary)["step size"][2] == "" and summary.tables[0].rows[0][1] is None
