@@ -74,16 +74,8 @@ def main() -> None:
             alpha=0.2,
             lw=0,
         )
-        axes.plot(calls, [100 * one.mean for one in shares], color=colour, lw=2)
+        axes.plot(calls, [100 * one.mean for one in shares], color=colour, lw=2, label=label)
         last = shares[-1]
-        axes.annotate(
-            label,
-            (CALLS, 100 * last.mean),
-            xytext=(-6, -14),
-            textcoords="offset points",
-            ha="right",
-            color=colour,
-        )
         print(
             f"{label}: {last.mean:.1%} [{last.low:.1%}, {last.high:.1%}] of {len(hits)} starts in {CALLS:,} calls"
         )
@@ -91,6 +83,7 @@ def main() -> None:
         xlim=(0, CALLS), ylim=(0, 100), xlabel="force calls of a start", ylabel="starts at the minimum, %"
     )
     axes.set_title("38 Lennard-Jones atoms from random starts", loc="left")
+    axes.legend(frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{int(value):,}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
