@@ -328,14 +328,19 @@ def test_signal_from_outside(plugin_folder, here, number, code):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts what it sends to the background with SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
-        deadline = time.monotonic() + 60
-        while not (here / "x" / "metrics.jsonl").exists():
-            assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        process.send_signal(number)
-        asked = time.monotonic()
-        out, err = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 60
+            while not (here / "x" / "metrics.jsonl").exists():
+                assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+                time.sleep(0.02)
+            process.send_signal(number)
+            asked = time.monotonic()
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code, err
     assert time.monotonic() - asked < 10
     assert json.loads(out)["exit_code"] == code
