@@ -61,7 +61,7 @@ KINDS = ("free", "slab", "bulk")
 SIGMA, CUTOFF, EPSILON = 2.3, 5.5, 0.1
 #: displacement of ASE's vibrations, angstrom: EMT has a small step where a neighbour leaves its list, and one
 #: as small as that of mlopt rarely meets it
-DELTA = 2e-5
+DELTA = 5e-6
 IMAGES, SPRING, TEMPERATURE = 3, 1.0, 300.0
 LIMITS = defaultdict(lambda: 1e-8, {"rate, relative": 1e-6})
 
