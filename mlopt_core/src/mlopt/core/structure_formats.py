@@ -80,13 +80,19 @@ def read_vasp(file: Path) -> list[Atoms]:
     return [with_masses(atoms, masses) for atoms in found]
 
 
+def _lines_of_frames(file: Path) -> list[str]:
+    """Read the lines of a file of several frames, without the blank ones at its end."""
+    lines = lines_of(read_text(file))
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
 def read_eon(file: Path) -> list[Atoms]:
     """The frames of an eOn file, one by one, all periodic."""
     from ase.io import read
 
-    lines = lines_of(read_text(file))
-    while lines and not lines[-1].strip():
-        lines.pop()
+    lines = _lines_of_frames(file)
     images: list[Atoms] = []
     start = 0
     while start < len(lines):
@@ -221,9 +227,7 @@ def _of_block(where: str, block: Any) -> Atoms:
 
 def read_extxyz(file: Path) -> list[Atoms]:
     """The frames of an extended or plain xyz file, one by one."""
-    lines = lines_of(read_text(file))
-    while lines and not lines[-1].strip():
-        lines.pop()
+    lines = _lines_of_frames(file)
     images: list[Atoms] = []
     start = 0
     while start < len(lines):
