@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mlopt.core.checkpoint import Checkpoint
 from mlopt.core.errors import InputError
 from mlopt.core.experiment import Preempted
 from mlopt.core.testing.recorder import Recorder, Resumed
@@ -162,6 +163,19 @@ def test_stopped_and_resumed_at_every_step_ends_with_the_same_bits(optimizer: An
         except Preempted:
             context = Resumed(context, pauses=0)
     equal(found, whole)
+
+
+def test_a_checkpoint_of_a_version_that_aligned_nothing_goes_on() -> None:
+    run = biaxial(fmax=1e-5)
+    context = Recorder(pauses=0)
+    with pytest.raises(Preempted):
+        run.run(context)
+    resumed = Resumed(context)
+    former = resumed.restored()
+    assert former is not None
+    meta = {key: value for key, value in former.meta.items() if key not in ("alignment", "notes")}
+    resumed.restored = lambda: Checkpoint(former.tensors, meta)  # type: ignore[method-assign]
+    equal(run.run(resumed), run.run())
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

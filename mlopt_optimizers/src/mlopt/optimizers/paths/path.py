@@ -121,7 +121,8 @@ class Path(Experiment):
             calls = restored.tensors["calls"]
             stage, end_calls = (int(restored.meta[name]) for name in ("stage", "end_calls"))
             spent = float(restored.meta["seconds"])
-            alignment, notes = str(restored.meta["alignment"]), tuple(restored.meta["notes"])
+            # those of versions that aligned nothing do not have these
+            alignment, notes = str(restored.meta.get("alignment", "")), tuple(restored.meta.get("notes", ()))
         plain = self.band.make(
             landscape, *(one.to(self.device).repeat(self.paths, 1) for one in (start, end))
         )
