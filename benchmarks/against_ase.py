@@ -44,14 +44,14 @@ from ase.vibrations import Vibrations
 
 from mlopt.core import Systems
 from mlopt.core.errors import MloptError
-from mlopt.core.manifold import Flat
-from mlopt.core.system import SystemSpec
+from mlopt.core.landscapes.manifold import Flat
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import LBFGS
-from mlopt.optimizers.paths.path import Path as PathRun
-from mlopt.optimizers.paths.settings import BandSettings, Ends, PathStart, Saddle
+from mlopt.optimizers.bands.settings import BandSettings, Ends, PathStart, Saddle
+from mlopt.optimizers.experiments.path.experiment import Path as PathRun
 from mlopt.potentials import AsePotential, LennardJones
-from mlopt.potentials.atoms_model import AtomsModel
-from mlopt.potentials.calculator import MloptCalculator
+from mlopt.potentials.ase.calculator import MloptCalculator
+from mlopt.potentials.models.atoms import AtomsModel
 
 #: those of CODATA 2018: a barrier over kT turns another digit of Boltzmann's constant into many
 UNITS = create_units("2018")

@@ -21,13 +21,13 @@ import torch
 
 from mlopt.core import minimize
 from mlopt.optimizers import GradientDescent
-from mlopt.optimizers.paths.band import Band
-from mlopt.optimizers.paths.band_task import BandTask
-from mlopt.optimizers.paths.profile import highest_point
-from mlopt.optimizers.paths.springs import ConstantSpring
-from mlopt.optimizers.paths.tangents import SigmoidTangent
+from mlopt.optimizers.bands.band import Band
+from mlopt.optimizers.bands.profile import highest_point
+from mlopt.optimizers.bands.springs import ConstantSpring
+from mlopt.optimizers.bands.tangents import SigmoidTangent
+from mlopt.optimizers.training.tasks.band import BandTask
+from mlopt.potentials.models.surfaces import MullerBrown
 from mlopt.potentials.spins import Anisotropy, Heisenberg, SpinLattice
-from mlopt.potentials.surface_models import MullerBrown
 
 LEARNED = (0.205, 0.873, 6.31)
 SETS = {"start (0.01, 1, 3)": (0.01, 1.0, 3.0), "paper (0.077, 1, 3)": (0.077, 1.0, 3.0)}

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from mlopt.core.plugin import build
-from mlopt.optimizers.contest import Contest
+from mlopt.core.plugins.plugin import build
+from mlopt.optimizers.experiments.contest.experiment import Contest
 
 LJ = "lennard-jones"
 GOLD = {"name": "gupta", "preset": "au55-paper"}

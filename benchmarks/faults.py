@@ -19,8 +19,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # children are forked, which threads of a p
 
 import torch  # paid once, before the forks
 
-from mlopt.cli.damaged import Bench
-from mlopt.cli.faults import faults
+from mlopt.cli.testing.damaged import Bench
+from mlopt.cli.testing.faults import faults
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from mlopt.core import AtomsLandscape, Stop, Systems
-from mlopt.core.driver import Driver
-from mlopt.core.random import derive, problem_keys
-from mlopt.core.statistics import mean_calls_to_hit, wilson
+from mlopt.core.batch.random import derive, problem_keys
+from mlopt.core.driver.driver import Driver
+from mlopt.core.reporting.statistics import mean_calls_to_hit, wilson
 from mlopt.optimizers import (
     Angular,
     BasinHopping,

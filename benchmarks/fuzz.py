@@ -19,8 +19,8 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # children are forked, which threads of a parent do not survive
 
-from mlopt.cli.fuzzing import command_lines, configurations, structure_files
-from mlopt.cli.output import table
+from mlopt.cli.terminal.output import table
+from mlopt.cli.testing.fuzzing import command_lines, configurations, structure_files
 from mlopt.core.testing.fuzz import fuzz, try_inputs
 
 SUBJECTS = {

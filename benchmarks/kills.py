@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # children are forked, which threads of a p
 
 import torch  # paid once, before the forks
 
-from mlopt.cli.testing import KINDS, results, small_run
+from mlopt.cli.testing.runs import KINDS, results, small_run
 from mlopt.core.testing.kills import check_kills
 
 

@@ -38,7 +38,7 @@ from learn2hop_runs import (
     trained,
 )
 
-from mlopt.core import drawing
+from mlopt.core.reporting import drawing
 
 
 def fig3(work: Work) -> None:
@@ -155,11 +155,11 @@ def fig6(work: Work) -> None:
     import torch
 
     from mlopt.core import AtomsLandscape, Stop, Systems
-    from mlopt.core.driver import Driver
-    from mlopt.core.plugin import build
-    from mlopt.core.random import derive, problem_keys
+    from mlopt.core.batch.random import derive, problem_keys
+    from mlopt.core.driver.driver import Driver
+    from mlopt.core.plugins.plugin import build
     from mlopt.optimizers import BasinHopping, HarmonicStart
-    from mlopt.optimizers.learned.learned import Learned
+    from mlopt.optimizers.learned.step.optimizer import Learned
     from mlopt.potentials import LennardJones
 
     weights = work.weights_of("LJ13", [lj(13)])
@@ -283,13 +283,13 @@ def elsewhere(work: Work) -> None:
     """What was trained on 13 atoms, on 256 spins and on a band of theirs: beside FIRE and L-BFGS."""
     import torch
 
-    from mlopt.cli.sources import find
+    from mlopt.cli.configs.sources import find
     from mlopt.core import minimize
-    from mlopt.core.plugin import build
+    from mlopt.core.plugins.plugin import build
     from mlopt.optimizers import LBFGS, Fire
-    from mlopt.optimizers.learned.learned import Learned
-    from mlopt.optimizers.paths.initial import geodesic
-    from mlopt.optimizers.paths.path import Path as PathExperiment
+    from mlopt.optimizers.bands.initial import geodesic
+    from mlopt.optimizers.experiments.path.experiment import Path as PathExperiment
+    from mlopt.optimizers.learned.step.optimizer import Learned
 
     weights = work.weights_of("LJ13", [lj(13)])
     path = find("skyrmion16", []).experiment()

@@ -14,10 +14,10 @@ import time
 import torch
 
 from mlopt.core import AtomsLandscape, Stop, Systems
-from mlopt.core.driver import Driver
-from mlopt.core.random import problem_keys
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import Driver
 from mlopt.optimizers import HarmonicStart
-from mlopt.optimizers.learned.learned import LearnedFamily
+from mlopt.optimizers.learned.step.optimizer import LearnedFamily
 from mlopt.potentials import LennardJones
 
 STEPS = {13: 300, 38: 100, 75: 50}

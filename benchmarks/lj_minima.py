@@ -13,9 +13,10 @@ import os
 import sys
 from pathlib import Path
 
-from mlopt.core.system import SystemSpec
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import BasinHopping
-from mlopt.optimizers.search import Budget, Search, Target
+from mlopt.optimizers.experiments.search.experiment import Search
+from mlopt.optimizers.searches.settings import Budget, Target
 from mlopt.potentials import LennardJones
 
 

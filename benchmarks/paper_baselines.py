@@ -8,7 +8,7 @@ The paper's numbers (Merchant et al. 2021, Table 2 and Fig. 5) stand beside ours
 
 from __future__ import annotations
 
-from mlopt.cli.sources import find
+from mlopt.cli.configs.sources import find
 
 PAPER = {
     "paper-lj13-adam": "-40.58  about 20",

@@ -18,18 +18,18 @@ from typing import Any
 import torch
 
 from mlopt.core import minimize
-from mlopt.core.random import problem_keys
-from mlopt.core.system import SystemSpec
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import LBFGS, Fire, VelocityProjection
-from mlopt.optimizers.paths.band import Band
-from mlopt.optimizers.paths.initial import geodesic, perturb
-from mlopt.optimizers.paths.path import Path as PathRun
-from mlopt.optimizers.paths.settings import BandSettings, PathStart, Saddle
+from mlopt.optimizers.bands.band import Band
+from mlopt.optimizers.bands.initial import geodesic, perturb
+from mlopt.optimizers.bands.settings import BandSettings, PathStart, Saddle
+from mlopt.optimizers.experiments.path.experiment import Path as PathRun
 from mlopt.potentials import Morse
-from mlopt.potentials.atoms_model import AtomsModel
-from mlopt.potentials.calculator import MloptCalculator
+from mlopt.potentials.ase.calculator import MloptCalculator
+from mlopt.potentials.models.atoms import AtomsModel
+from mlopt.potentials.models.surfaces import MullerBrown
 from mlopt.potentials.spins import Heisenberg, SpinLattice
-from mlopt.potentials.surface_models import MullerBrown
 
 PT = Morse(epsilon=0.7102, rho0=1.6047 * 2.8970, r0=2.8970, cutoff=9.5)
 
@@ -84,7 +84,7 @@ def ase_neb(ends: list[Path], images: int, fmax: float, name: str) -> tuple[int,
     import ase.optimize
     from ase.mep import NEB
 
-    from mlopt.core.structure_files import read_atoms
+    from mlopt.core.structures.read import read_atoms
 
     first, last = (read_atoms(one)[0] for one in ends)
     chain = [first, *(first.copy() for _ in range(images)), last]

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from mlopt.core import AtomsLandscape, Systems, minimize
+from mlopt.core.batch.random import problem_keys
 from mlopt.core.errors import InputError
-from mlopt.core.random import problem_keys
 from mlopt.optimizers import Adam, Fire, HarmonicStart
 from mlopt.potentials import Gupta, LennardJones, StillingerWeber
 

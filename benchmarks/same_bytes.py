@@ -23,18 +23,18 @@ from pathlib import Path
 
 import torch
 
-from mlopt.core.driver import Driver
-from mlopt.core.landscape import AtomsLandscape
-from mlopt.core.optimizer import Optimizer
-from mlopt.core.potential import Potential
-from mlopt.core.random import problem_keys
-from mlopt.core.stop import Stop
-from mlopt.core.systems import Systems
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import Driver
+from mlopt.core.driver.stop import Stop
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.landscapes.potential import Potential
+from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.optimizers import LBFGS, Adam, BasinHopping, Fire, GradientDescent
-from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
-from mlopt.optimizers.learned.hop import LearnedHopping
-from mlopt.optimizers.learned.learned import LearnedFamily
-from mlopt.optimizers.moves import Angular, Displacement, Exchange, Restart
+from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
+from mlopt.optimizers.learned.step.optimizer import LearnedFamily
+from mlopt.optimizers.moves.basic import Angular, Displacement, Exchange, Restart
+from mlopt.optimizers.moves.cluster import Surface, Symmetrise, Twist
 from mlopt.potentials import Gupta, LennardJones, Morse, StillingerWeber
 
 FORCE_CALLS, SYSTEMS = 600, 3

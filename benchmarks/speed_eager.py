@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 
 from mlopt.core import AtomsLandscape, Systems, minimize
-from mlopt.core.random import problem_keys
+from mlopt.core.batch.random import problem_keys
 from mlopt.optimizers import Fire, HarmonicStart
 from mlopt.potentials import LennardJones
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from mlopt.core.drawing import pyplot, save
-from mlopt.core.plugin import build
-from mlopt.core.statistics import wilson
-from mlopt.optimizers.search import Search
+from mlopt.core.plugins.plugin import build
+from mlopt.core.reporting.drawing import pyplot, save
+from mlopt.core.reporting.statistics import wilson
+from mlopt.optimizers.experiments.search.experiment import Search
 
 CALLS = 50_000
 SEARCHES: dict[str, tuple[str, Any]] = {

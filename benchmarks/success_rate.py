@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from mlopt.core.statistics import mean_calls_to_hit, wilson
-from mlopt.core.system import SystemSpec
+from mlopt.core.reporting.statistics import mean_calls_to_hit, wilson
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import Angular, BasinHopping, Displacement
-from mlopt.optimizers.search import Budget, Search, Target
+from mlopt.optimizers.experiments.search.experiment import Search
+from mlopt.optimizers.searches.settings import Budget, Target
 from mlopt.potentials import LennardJones
 
 TARGETS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
-from mlopt.core.system import SystemSpec
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import BasinHopping, Budget, GivenStart, Search
 from mlopt.potentials import AsePotential
 

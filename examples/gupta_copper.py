@@ -8,7 +8,7 @@ python examples/gupta_copper.py
 import torch
 
 from mlopt.core import Potential, Systems, setting
-from mlopt.core.system import SystemSpec
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing import check_potential
 from mlopt.optimizers import BasinHopping, Budget, Search
 

@@ -5,7 +5,7 @@ python examples/morse_scan.py [N]
 
 import sys
 
-from mlopt.core.system import SystemSpec
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import BasinHopping, Budget, Search
 from mlopt.potentials import Morse
 

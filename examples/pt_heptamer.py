@@ -9,7 +9,7 @@ from ase.build import fcc111
 from ase.constraints import FixAtoms
 from ase.io import write
 
-from mlopt.cli.sources import find
+from mlopt.cli.configs.sources import find
 
 NEIGHBOUR = 2.7441  # angstrom, of the Morse potential of the recipe
 slab = fcc111("Pt", (7, 8, 6), a=NEIGHBOUR * 2**0.5, orthogonal=True, vacuum=10.0, periodic=True)

@@ -7,7 +7,7 @@ import pandas
 import torch
 
 from mlopt.core import AtomsLandscape, Systems, minimize
-from mlopt.core.random import problem_keys
+from mlopt.core.batch.random import problem_keys
 from mlopt.optimizers import Fire, SphereStart
 from mlopt.potentials import LennardJones
 

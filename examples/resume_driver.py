@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from mlopt.core import AtomsLandscape, Driver, Stop, Systems
-from mlopt.core.checkpoint import Checkpoint, newest_sound, save
-from mlopt.core.random import problem_keys
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.runs.checkpoint import Checkpoint, newest_sound, save
 from mlopt.optimizers import BasinHopping, SphereStart
 from mlopt.potentials import LennardJones
 

@@ -6,8 +6,8 @@ mlopt run examples/search_lj13.yaml
 
 from pathlib import Path
 
-from mlopt.core.config import load_experiment, read_file
-from mlopt.core.system import SystemSpec
+from mlopt.core.runs.config import load_experiment, read_file
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers import BasinHopping, Budget, Search, Target
 from mlopt.potentials import LennardJones
 

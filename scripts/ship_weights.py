@@ -13,11 +13,11 @@ import argparse
 import json
 from pathlib import Path
 
-from mlopt.cli.sources import find
-from mlopt.core.meta import Learnable
-from mlopt.optimizers.learned.weights import FOLDER
-from mlopt.optimizers.meta.meta_train import MetaTrain
-from mlopt.optimizers.meta.meta_trained import MetaTrained, load_theta
+from mlopt.cli.configs.sources import find
+from mlopt.core.files.weights import FOLDER
+from mlopt.core.protocols.learning import Learnable
+from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
+from mlopt.optimizers.experiments.meta_train.result import MetaTrained, load_theta
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from mlopt.core import Evaluation, Landscape, Optimizer, State, Systems, per_row, setting
-from mlopt.core.kernel import PotentialKernel
-from mlopt.core.query import QueryStrategy
+from mlopt.core.kernels.kernel import PotentialKernel
+from mlopt.core.protocols.query import QueryStrategy
 from mlopt.potentials.kernels import pair_kernel
-from mlopt.potentials.pair import PairPotential
+from mlopt.potentials.sums.pair import PairPotential
 
 
 def buckingham(r2: float, a: float, rho: float, c: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mlopt.core import registry
+from mlopt.core.plugins import registry
 
 MODULE = '''
 """An experiment for tests: adds up sines, one step at a time."""
@@ -24,14 +24,14 @@ from typing import Literal
 import torch
 from ase import Atoms
 from ase.io import write
-from mlopt.core.checkpoint import Checkpoint
+from mlopt.core.runs.checkpoint import Checkpoint
 from mlopt.core.errors import InputError, MloptError
-from mlopt.core.experiment import Context, Experiment, Preempted
-from mlopt.core.input_file import InputFile
-from mlopt.core.plugin import Plugin, setting
-from mlopt.core.potential import Potential
-from mlopt.core.statistics import Estimate
-from mlopt.core.summary import Card, Column, Figure, Gallery, Structure, Summary, Table
+from mlopt.core.runs.experiment import Context, Experiment, Preempted
+from mlopt.core.plugins.input_file import InputFile
+from mlopt.core.plugins.plugin import Plugin, setting
+from mlopt.core.landscapes.potential import Potential
+from mlopt.core.reporting.statistics import Estimate
+from mlopt.core.reporting.summary import Card, Column, Figure, Gallery, Structure, Summary, Table
 
 class Outcome:
     def __init__(self, values):
@@ -204,7 +204,7 @@ def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mlopt_test_exits.py").write_text("raise SystemExit(0)\n")
     (folder / "mlopt_test_gone.py").write_text("import os; os._exit(0)\n")
     (folder / "mlopt_test_crashes.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
-    (folder / "mlopt_test_small.py").write_text("from mlopt.core.plugin import Plugin as X\n")
+    (folder / "mlopt_test_small.py").write_text("from mlopt.core.plugins.plugin import Plugin as X\n")
     (folder / "mlopt_test_hangs.py").write_text("import time; time.sleep(1000)\n")
     (folder / "mlopt_test_colours.py").write_text("raise OSError('\\x1b[2Jred\\x07')\n")
     (folder / "mlopt_test_prints.py").write_text(
@@ -266,7 +266,7 @@ def refuse(mlopt: Callable[..., Any], here: Path) -> Callable[..., None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Replace the report by one that costs nothing; gives the directories that were asked for."""
-    from mlopt.cli import report
+    from mlopt.cli.report import page as report
 
     asked: list[Path] = []
 

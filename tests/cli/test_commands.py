@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from mlopt.cli import sources
-from mlopt.core import registry
-from mlopt.core.config import load_experiment, read_yaml
+from mlopt.cli.configs import sources
+from mlopt.core.plugins import registry
+from mlopt.core.runs.config import load_experiment, read_yaml
 
 RECIPES = sources.recipe_paths()
 # Cambridge Cluster Database (Lennard-Jones; Morse with rho0 = 6)
@@ -217,7 +217,7 @@ def test_status(mlopt, here, plugins, quick):
 
 
 def test_status_of_a_killed_run(mlopt, here, plugins, quick):
-    from mlopt.core.rundir import RunDirectory
+    from mlopt.core.runs.directory import RunDirectory
 
     run = RunDirectory.create(here / "x", config_resolved="a: 1\n")
     with run.lock():
@@ -266,7 +266,7 @@ def test_doctor(mlopt, search):
 
 
 def test_doctor_says_what_to_do(mlopt, monkeypatch):
-    monkeypatch.setattr("mlopt.core.registry.entries", lambda kind=None: [])
+    monkeypatch.setattr("mlopt.core.plugins.registry.entries", lambda kind=None: [])
     result = mlopt("doctor")
     assert result.code == 1
     assert "!!  plugins" in result.out and "reinstall the mlopt packages" in result.out

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mlopt.cli import display
+from mlopt.cli.terminal import display
 
 
 @pytest.fixture

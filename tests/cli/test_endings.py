@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mlopt.cli.output import not_numbers
-from mlopt.core.rundir import RunDirectory
+from mlopt.cli.terminal.output import not_numbers
+from mlopt.core.runs.directory import RunDirectory
 
 SEARCH = """
 experiment: search
@@ -52,7 +52,7 @@ def test_none_is_no_fault():
 
 
 def test_a_long_list_is_cut(mlopt, config, monkeypatch):
-    from mlopt.cli.runner import _judged
+    from mlopt.cli.run.runner import _judged
 
     told = _judged({f"n{i}": float("nan") for i in range(50)})["failure"]
     assert told.endswith("n7 is nan and 42 more")

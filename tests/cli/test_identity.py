@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mlopt.core import checkpoint
-from mlopt.core.checkpoint import Checkpoint
-from mlopt.core.identity import KEY, Identity
-from mlopt.core.rundir import RunDirectory
+from mlopt.core.runs import checkpoint
+from mlopt.core.runs.checkpoint import Checkpoint
+from mlopt.core.runs.directory import RunDirectory
+from mlopt.core.runs.identity import KEY, Identity
 
 OLD = Path(__file__).with_name("old_runs")
 SEARCH = """

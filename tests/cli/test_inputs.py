@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
-from mlopt.core.config import read_yaml
-from mlopt.core.rundir import RunDirectory
+from mlopt.core.runs.config import read_yaml
+from mlopt.core.runs.directory import RunDirectory
 
 PATH = """
 experiment: path
@@ -82,10 +82,10 @@ def files(here: Path, quick: list[Path]) -> Path:
 def write_weights(here: Path) -> None:
     import shutil
 
-    from mlopt.optimizers.learned.weights import FOLDER
+    from mlopt.core.files.weights import path_of
 
     for suffix in (".safetensors", ".json"):
-        shutil.copy(FOLDER / f"lj-small{suffix}", here / f"mine{suffix}")
+        shutil.copy(path_of("lj-small").with_suffix(suffix), here / f"mine{suffix}")
 
 
 def write_theta(here: Path) -> None:
@@ -228,9 +228,9 @@ def test_weights_that_ship_are_compared_alone(mlopt, files):
 
 def test_a_file_that_changes_while_the_run_starts(files):
     from mlopt.core.errors import InputError
-    from mlopt.core.kept_files import KeptFiles
-    from mlopt.core.plugin import build
-    from mlopt.optimizers.search import Search
+    from mlopt.core.plugins.plugin import build
+    from mlopt.core.runs.kept_files import KeptFiles
+    from mlopt.optimizers.experiments.search.experiment import Search
 
     settings = read_yaml(SEARCH)
     del settings["experiment"]
@@ -244,9 +244,9 @@ def test_a_file_that_changes_while_the_run_starts(files):
 
 def test_a_file_of_a_calculator(files):
     """The potential file of an `eam` is one that a run reads; relative paths hold wherever it is resumed."""
-    from mlopt.core.kept_files import KeptFiles, over_files
-    from mlopt.core.plugin import build
-    from mlopt.optimizers.search import Search
+    from mlopt.core.plugins.plugin import build
+    from mlopt.core.runs.kept_files import KeptFiles, over_files
+    from mlopt.optimizers.experiments.search.experiment import Search
 
     (files / "Cu.eam.alloy").write_text("not read here")
     settings = read_yaml(SEARCH) | {

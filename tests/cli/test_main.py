@@ -77,7 +77,7 @@ def test_surprise_is_one_line(mlopt, monkeypatch):
     def surprise(*args: object) -> None:
         raise RuntimeError("no idea")
 
-    monkeypatch.setattr("mlopt.core.registry.entries", surprise)
+    monkeypatch.setattr("mlopt.core.plugins.registry.entries", surprise)
     result = mlopt("list")
     assert result.code == 1
     assert "unexpected RuntimeError: no idea" in result.err and "MLOPT_DEBUG=1" in result.err
@@ -88,7 +88,7 @@ def test_interrupt(mlopt, monkeypatch):
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlopt.core.registry.entries", interrupt)
+    monkeypatch.setattr("mlopt.core.plugins.registry.entries", interrupt)
     assert mlopt("list").code == 130
 
 

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Decahedron, Octahedron
 
-from mlopt.cli import pictures
-from mlopt.cli.record import Minimum
+from mlopt.cli.report.read import Minimum
+from mlopt.cli.report.search import pictures
 
 
 def minimum_of(atoms: Atoms) -> Minimum:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mlopt.cli.loading import problems
-from mlopt.core import registry
+from mlopt.cli.configs.loading import problems
+from mlopt.core.plugins import registry
 
 
 def test_everything_that_can_go_wrong(mlopt, plugins):
@@ -60,7 +60,7 @@ def test_a_plugin_that_hangs(plugins):
 
 
 def test_one_line_each(mlopt, plugins, monkeypatch):
-    from mlopt.cli import loading
+    from mlopt.cli.configs import loading
 
     monkeypatch.setattr(loading, "problems", lambda entries, limit: [None] * len(entries))
     result = mlopt("plugins", "--check")

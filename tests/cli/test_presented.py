@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from mlopt.cli import pictures
-from mlopt.cli.exhibits import Image
-from mlopt.cli.presented import figures, spelled
-from mlopt.cli.record import minimum_of
-from mlopt.cli.report import write_report
+from mlopt.cli.report.exhibits import Image
+from mlopt.cli.report.page import write_report
+from mlopt.cli.report.presented import figures, spelled
+from mlopt.cli.report.read import minimum_of
+from mlopt.cli.report.search import pictures
 from mlopt.core.errors import PluginError
-from mlopt.core.statistics import Estimate
-from mlopt.core.summary import Card, Column, Summary, Table
+from mlopt.core.reporting.statistics import Estimate
+from mlopt.core.reporting.summary import Card, Column, Summary, Table
 
 
 def made(mlopt: Any, here: Path, *settings: str, strict: bool = False) -> tuple[Any, str]:

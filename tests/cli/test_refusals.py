@@ -178,7 +178,7 @@ def test_directory_that_is_not_ours(config, here, refuse, mlopt, taken):
         place.mkdir()
         (place / "thesis.tex").write_text("precious")
     else:
-        from mlopt.core.rundir import RunDirectory
+        from mlopt.core.runs.directory import RunDirectory
 
         RunDirectory.create(place, config_resolved="a: 1\n")
     words = {"file": "is a file", "foreign": "thesis.tex", "run": f"mlopt resume {place}"}

@@ -18,10 +18,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Icosahedron, Octahedron
 from ase.io import write
 
-from mlopt.cli.record import number, read_record
-from mlopt.cli.report import write_report
+from mlopt.cli.report.page import write_report
+from mlopt.cli.report.read import number, read_record
 from mlopt.core.errors import RunDirectoryError
-from mlopt.core.rundir import RunDirectory, Status
+from mlopt.core.runs.directory import RunDirectory, Status
 
 TARGET = -173.928427
 CONFIG = """experiment: search

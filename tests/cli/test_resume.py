@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mlopt.cli.damaged import Command
-from mlopt.core.rundir import RunDirectory
+from mlopt.cli.testing.damaged import Command
+from mlopt.core.runs.directory import RunDirectory
 
 CONFIG = "experiment: sines\nsteps: 40\n"
 
@@ -181,7 +181,7 @@ def test_not_a_run_directory(here, refuse, kind):
 def test_held_by_another_process(mlopt, config, here, refuse):
     mlopt("run", config, "--out", "x", "-s", "trouble=signal")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mlopt.core.dirlock import hold\n"
+        "import sys\nfrom pathlib import Path\nfrom mlopt.core.runs.lock import hold\n"
         "with hold(Path('x')):\n    print(flush=True)\n    sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlopt.core.config import read_yaml
-from mlopt.core.rundir import RunDirectory
+from mlopt.core.runs.config import read_yaml
+from mlopt.core.runs.directory import RunDirectory
 
 CONFIG = "# mine\nexperiment: sines\nsteps: 6\n"
 
@@ -153,7 +153,7 @@ def test_unexpected_exception(mlopt, config, here):
 
 
 def test_failing_report_is_a_warning(mlopt, config, here, monkeypatch):
-    from mlopt.cli import report
+    from mlopt.cli.report import page as report
 
     def fail(folder: Path) -> Path:
         raise RuntimeError("no ink")
@@ -200,8 +200,8 @@ def test_foreign_files_stay(mlopt, config, here, monkeypatch):
 
 
 def test_full_disk_while_the_directory_is_made(mlopt, config, here, monkeypatch):
-    from mlopt.core import atomic
     from mlopt.core.errors import MloptError
+    from mlopt.core.files import atomic
 
     def refuse(path, value):
         raise MloptError(f"{path}: the disk is full")
@@ -215,7 +215,7 @@ def test_full_disk_while_the_directory_is_made(mlopt, config, here, monkeypatch)
 @pytest.mark.parametrize(("trouble", "code"), [("signal", 75), ("disk", 1)])
 def test_status_that_cannot_be_written(mlopt, config, here, monkeypatch, trouble, code):
     """What became of the run and its checkpoint counts, even where the disk takes no more."""
-    from mlopt.cli.context import RunContext
+    from mlopt.cli.run.context import RunContext
     from mlopt.core.errors import MloptError
 
     write = RunContext.status
@@ -226,7 +226,7 @@ def test_status_that_cannot_be_written(mlopt, config, here, monkeypatch, trouble
         write(self, state, message)
 
     monkeypatch.setattr(RunContext, "status", refuse)
-    monkeypatch.setattr("mlopt.cli.context._STATUS_EVERY", 0.0)
+    monkeypatch.setattr("mlopt.cli.run.context._STATUS_EVERY", 0.0)
     result = mlopt("run", config, "--out", "x", "-s", f"trouble={trouble}")
     assert result.code == code and "no room" not in result.err
     assert "no room for STATUS.json" in (here / "x" / "log.txt").read_text()

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from mlopt.cli.conduct import finish
-from mlopt.cli.runner import Outcome
-from mlopt.core.preemption import ExitCode
-from mlopt.core.rundir import RunDirectory
+from mlopt.cli.run.options import finish
+from mlopt.cli.run.runner import Outcome
+from mlopt.core.runs.directory import RunDirectory
+from mlopt.core.runs.preemption import ExitCode
 
 MLOPT = f"{sys.executable} -m mlopt.cli"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mlopt.core.config import load_experiment, override, read_yaml
 from mlopt.core.errors import ConfigError, InputError, MloptError
+from mlopt.core.plugins.registry import load
 from mlopt.core.quoting import LINE, LINES, QUOTED, cause, one_line, quoted, several_lines
-from mlopt.core.registry import load
+from mlopt.core.runs.config import load_experiment, override, read_yaml
 
 HARD = "a\nb\x1b[2J\u2028\u202e\x00\ud800\u00a0\tc"
 LONG = "x" * 5000

@@ -9,7 +9,7 @@ import pytest
 
 from mlopt.core import suggestions
 from mlopt.core.errors import PluginError
-from mlopt.core.registry import GROUPS, entries, find
+from mlopt.core.plugins.registry import GROUPS, entries, find
 from mlopt.core.suggestions import hint, nearest
 
 

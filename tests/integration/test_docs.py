@@ -34,7 +34,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mlopt.core.config import load_experiment, read_yaml
+from mlopt.core.runs.config import load_experiment, read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -172,7 +172,7 @@ def is_search(arguments: list[str]) -> bool:
     """Whether a command runs the experiment that the settings of `SMALL` belong to."""
     if arguments[:1] != ["run"] or {"-h", "--help"} & set(arguments):
         return False
-    from mlopt.cli import sources
+    from mlopt.cli.configs import sources
 
     return sources.find(arguments[1]).config.get("experiment") == "search"
 

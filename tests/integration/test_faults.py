@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlopt.cli.damaged import Bench, Command, Ended, wrong
-from mlopt.cli.faults import faults
+from mlopt.cli.testing.damaged import Bench, Command, Ended, wrong
+from mlopt.cli.testing.faults import faults
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlopt.cli.fuzzing import command_lines, configurations, structure_files
+from mlopt.cli.testing.fuzzing import command_lines, configurations, structure_files
 from mlopt.core.errors import InputError
 from mlopt.core.testing.fuzz import fuzz, try_inputs
 

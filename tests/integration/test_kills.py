@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlopt.cli.testing import KINDS, results, small_run
+from mlopt.cli.testing.runs import KINDS, results, small_run
 from mlopt.core.testing.kills import check_kills
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from ase.io import read
 
-from mlopt.core.landscape import AtomsLandscape
-from mlopt.core.system import SystemSpec
-from mlopt.core.systems import Systems
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.paths.modes import lowest_modes
-from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
-from mlopt.optimizers.search_result import SearchResult
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.structures.spec import SystemSpec
+from mlopt.optimizers.experiments.search.experiment import Search
+from mlopt.optimizers.experiments.search.result import SearchResult
+from mlopt.optimizers.saddles.modes import lowest_modes
+from mlopt.optimizers.searches.basin_hopping import BasinHopping
+from mlopt.optimizers.searches.settings import Budget, MinimaSettings, Target
 from mlopt.potentials import Gupta
-from mlopt.potentials.lennard_jones import LennardJones
+from mlopt.potentials.classical.lennard_jones import LennardJones
 
 #: D. J. Wales & J. P. K. Doye, J. Phys. Chem. A 101, 5111 (1997), table 1; 2 to 4 are exact
 PUBLISHED = {2: -1.0, 3: -3.0, 4: -6.0, 5: -9.103852, 7: -16.505384, 10: -28.422532, 13: -44.326801}

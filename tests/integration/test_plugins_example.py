@@ -8,9 +8,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mlopt.core import AtomsLandscape, Systems, minimize, registry
-from mlopt.core.config import load_experiment, resolved
-from mlopt.core.landscape import Landscape
+from mlopt.core import AtomsLandscape, Systems, minimize
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.plugins import registry
+from mlopt.core.runs.config import load_experiment, resolved
 from mlopt.core.testing import check_optimizer, check_potential
 from mlopt.optimizers import LBFGS
 
@@ -103,7 +104,7 @@ def test_search_from_a_configuration():
 
 def test_mlopt_run(tmp_path, monkeypatch):
     from mlopt.cli.main import cli
-    from mlopt.core.config import dump_yaml
+    from mlopt.core.runs.config import dump_yaml
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stranger.yaml").write_text(dump_yaml(CONFIG))

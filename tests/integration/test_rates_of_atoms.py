@@ -18,7 +18,7 @@ from ase.vibrations import Vibrations
 from click.testing import CliRunner
 
 from mlopt.cli.main import cli
-from mlopt.core.units import Units
+from mlopt.core.atoms.units import Units
 
 RUN = """
 experiment: path

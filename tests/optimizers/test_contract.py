@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from mlopt.core.optimizer import Optimizer
+from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.testing import check_imports_without_torch, check_optimizer
-from mlopt.optimizers.adam import Adam
-from mlopt.optimizers.annealing import SimulatedAnnealing
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.fire import Fire
-from mlopt.optimizers.gradient_descent import GradientDescent
-from mlopt.optimizers.lbfgs import LBFGS
-from mlopt.optimizers.minima_hopping import MinimaHopping
-from mlopt.optimizers.moves import Displacement, Exchange
-from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
-from mlopt.optimizers.velocity_projection import VelocityProjection
+from mlopt.optimizers.local.adam import Adam
+from mlopt.optimizers.local.fire import Fire
+from mlopt.optimizers.local.gradient_descent import GradientDescent
+from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.optimizers.local.velocity_projection import VelocityProjection
+from mlopt.optimizers.moves.basic import Displacement, Exchange
+from mlopt.optimizers.searches.annealing import SimulatedAnnealing
+from mlopt.optimizers.searches.basin_hopping import BasinHopping
+from mlopt.optimizers.searches.minima_hopping import MinimaHopping
+from mlopt.optimizers.searches.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
 
 FLAT = ("quadratic", "lennard-jones")
 ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
@@ -67,4 +67,6 @@ def test_contract(name: str) -> None:
 def test_modules_leave_torch_alone() -> None:
     names = "adam annealing fire gradient_descent minima_hopping scipy_search separation starts".split()
     check_imports_without_torch(*(f"mlopt.optimizers.{name}" for name in names))
-    check_imports_without_torch("mlopt.optimizers", "mlopt.core.external", "mlopt.core.start")
+    check_imports_without_torch(
+        "mlopt.optimizers", "mlopt.core.driver.external", "mlopt.core.protocols.start"
+    )

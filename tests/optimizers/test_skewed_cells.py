@@ -14,17 +14,17 @@ from ase.constraints import FixAtoms
 from ase.geometry import get_distances
 from ase.geometry.geometry import general_find_mic
 
-from mlopt.core.driver import minimize
-from mlopt.core.landscape import AtomsLandscape
-from mlopt.core.random import problem_keys
-from mlopt.core.systems import Systems
-from mlopt.optimizers.kernels import radial
-from mlopt.optimizers.lbfgs import LBFGS
-from mlopt.optimizers.paths.band import Band
-from mlopt.optimizers.paths.idpp import PairDistances, idpp
-from mlopt.optimizers.paths.initial import linear
-from mlopt.optimizers.separation import separate
-from mlopt.optimizers.starts import BoxStart
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import minimize
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.optimizers.bands.band import Band
+from mlopt.optimizers.bands.idpp import PairDistances, idpp
+from mlopt.optimizers.bands.initial import linear
+from mlopt.optimizers.learned.kernels import radial
+from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.optimizers.starts.overlaps import separate
+from mlopt.optimizers.starts.starts import BoxStart
 from mlopt.potentials import AsePotential
 
 Cells = Callable[..., list[tuple[Any, Any]]]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mlopt.core.potential import Potential
-from mlopt.core.systems import Systems
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.landscapes.potential import Potential
 from mlopt.core.testing import PotentialTolerance, check_imports_without_torch, check_potential
 from mlopt.potentials import (
     AsePotential,
@@ -115,7 +115,7 @@ def test_ase_calculator() -> None:
 
 def test_imports_leave_torch_alone() -> None:
     check_imports_without_torch(
-        "mlopt.potentials", "mlopt.core.structures", "mlopt.core.structure_files", "mlopt.core.testing"
+        "mlopt.potentials", "mlopt.core.atoms.convert", "mlopt.core.structures.read", "mlopt.core.testing"
     )
 
 

@@ -11,10 +11,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 
-from mlopt.core import plugin, registry
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.units import Units
 from mlopt.core.errors import ConfigError, InputError
-from mlopt.core.systems import Systems
-from mlopt.core.units import Units
+from mlopt.core.plugins import plugin, registry
 from mlopt.potentials import (
     AsePotential,
     Gupta,
@@ -24,8 +24,8 @@ from mlopt.potentials import (
     SoftSphere,
     StillingerWeber,
     SumPotential,
-    pair,
 )
+from mlopt.potentials.sums import pair
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from ase.calculators.morse import MorsePotential
 from ase.cluster import Icosahedron
 from scipy.optimize import minimize
 
-from mlopt.core.potential import Potential
-from mlopt.core.systems import Systems
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.landscapes.potential import Potential
 from mlopt.potentials import AsePotential, LennardJones, MloptCalculator, Morse, SoftSphere
 
 

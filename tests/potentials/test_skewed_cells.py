@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from mlopt.core.driver import Driver
-from mlopt.core.landscape import AtomsLandscape
-from mlopt.core.neighbours import find_neighbours
-from mlopt.core.stop import Stop
-from mlopt.core.systems import Systems
+from mlopt.core.atoms.neighbours import find_neighbours
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.driver.driver import Driver
+from mlopt.core.driver.stop import Stop
+from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.optimizers import GradientDescent
 from mlopt.potentials import Gupta, LennardJones, StillingerWeber
-from mlopt.potentials.images import find_pairs
 from mlopt.potentials.spins import Skyrmion, SpinLattice
+from mlopt.potentials.sums.few_atoms import find_pairs
 
 Cells = Callable[..., list[tuple[Any, Any]]]
 POTENTIALS = {

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mlopt.cli.output import emit_json, note, open_closed_streams, silence
+from mlopt.cli.terminal.output import emit_json, note, open_closed_streams, silence
 
 # name -> one line for --help; the module is mlopt.cli.commands.<name>, its command the attribute `command`
 COMMANDS = {
@@ -121,8 +121,8 @@ class LazyGroup(click.Group):
 
 
 def _is_configuration(name: str) -> bool:
-    from mlopt.cli.sources import recipe_paths
-    from mlopt.core.files import is_there
+    from mlopt.cli.configs.sources import recipe_paths
+    from mlopt.core.files.reading import is_there
 
     return name in recipe_paths() or is_there(name)
 

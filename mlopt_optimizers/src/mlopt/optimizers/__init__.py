@@ -7,30 +7,42 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
-    from mlopt.optimizers.adam import Adam
-    from mlopt.optimizers.annealing import SimulatedAnnealing
-    from mlopt.optimizers.basin_hopping import BasinHopping
-    from mlopt.optimizers.cluster_moves import Surface, Symmetrise, Twist
-    from mlopt.optimizers.fire import Fire
-    from mlopt.optimizers.gradient_descent import GradientDescent
-    from mlopt.optimizers.hopping import Hopping
-    from mlopt.optimizers.lbfgs import LBFGS
-    from mlopt.optimizers.minima_hopping import MinimaHopping
-    from mlopt.optimizers.moves import Angular, Displacement, Exchange
-    from mlopt.optimizers.polish import Polish
-    from mlopt.optimizers.restarts import RandomRestarts
-    from mlopt.optimizers.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
-    from mlopt.optimizers.search import Budget, MinimaSettings, Search, Target
-    from mlopt.optimizers.starts import BoxStart, GivenStart, HarmonicStart, SphereStart
-    from mlopt.optimizers.velocity_projection import VelocityProjection
+    from mlopt.optimizers.bands.band import Band
+    from mlopt.optimizers.experiments.contest.experiment import Contest
+    from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
+    from mlopt.optimizers.experiments.network.experiment import Network
+    from mlopt.optimizers.experiments.path.experiment import Path
+    from mlopt.optimizers.experiments.search.experiment import Search
+    from mlopt.optimizers.experiments.search.polish import Polish
+    from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
+    from mlopt.optimizers.learned.step.optimizer import Learned
+    from mlopt.optimizers.local.adam import Adam
+    from mlopt.optimizers.local.fire import Fire
+    from mlopt.optimizers.local.gradient_descent import GradientDescent
+    from mlopt.optimizers.local.lbfgs import LBFGS
+    from mlopt.optimizers.local.velocity_projection import VelocityProjection
+    from mlopt.optimizers.moves.basic import Angular, Displacement, Exchange, Restart
+    from mlopt.optimizers.moves.cluster import Surface, Symmetrise, Twist
+    from mlopt.optimizers.saddles.min_mode import Dimer
+    from mlopt.optimizers.searches.annealing import SimulatedAnnealing
+    from mlopt.optimizers.searches.basin_hopping import BasinHopping
+    from mlopt.optimizers.searches.hopping import Hopping
+    from mlopt.optimizers.searches.minima_hopping import MinimaHopping
+    from mlopt.optimizers.searches.restarts import RandomRestarts
+    from mlopt.optimizers.searches.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
+    from mlopt.optimizers.searches.settings import Budget, MinimaSettings, Target
+    from mlopt.optimizers.starts.starts import BoxStart, GivenStart, HarmonicStart, SphereStart
 
 __all__ = [
     "LBFGS",
     "Adam",
     "Angular",
+    "Band",
     "BasinHopping",
     "BoxStart",
     "Budget",
+    "Contest",
+    "Dimer",
     "Displacement",
     "Exchange",
     "Fire",
@@ -38,10 +50,16 @@ __all__ = [
     "GradientDescent",
     "HarmonicStart",
     "Hopping",
+    "Learned",
+    "LearnedHopping",
+    "MetaTrain",
     "MinimaHopping",
     "MinimaSettings",
+    "Network",
+    "Path",
     "Polish",
     "RandomRestarts",
+    "Restart",
     "ScipyBasinHopping",
     "ScipyDualAnnealing",
     "Search",
@@ -57,21 +75,30 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
-        "adam": ("Adam",),
-        "annealing": ("SimulatedAnnealing",),
-        "basin_hopping": ("BasinHopping",),
-        "cluster_moves": ("Surface", "Symmetrise", "Twist"),
-        "fire": ("Fire",),
-        "gradient_descent": ("GradientDescent",),
-        "hopping": ("Hopping",),
-        "lbfgs": ("LBFGS",),
-        "minima_hopping": ("MinimaHopping",),
-        "moves": ("Angular", "Displacement", "Exchange"),
-        "polish": ("Polish",),
-        "restarts": ("RandomRestarts",),
-        "scipy_search": ("ScipyBasinHopping", "ScipyDualAnnealing"),
-        "search": ("Budget", "MinimaSettings", "Search", "Target"),
-        "starts": ("BoxStart", "GivenStart", "HarmonicStart", "SphereStart"),
-        "velocity_projection": ("VelocityProjection",),
+        "bands.band": ("Band",),
+        "experiments.contest.experiment": ("Contest",),
+        "experiments.meta_train.experiment": ("MetaTrain",),
+        "experiments.network.experiment": ("Network",),
+        "experiments.path.experiment": ("Path",),
+        "experiments.search.experiment": ("Search",),
+        "experiments.search.polish": ("Polish",),
+        "searches.settings": ("Budget", "MinimaSettings", "Target"),
+        "learned.hop.optimizer": ("LearnedHopping",),
+        "learned.step.optimizer": ("Learned",),
+        "local.adam": ("Adam",),
+        "local.fire": ("Fire",),
+        "local.gradient_descent": ("GradientDescent",),
+        "local.lbfgs": ("LBFGS",),
+        "local.velocity_projection": ("VelocityProjection",),
+        "moves.basic": ("Angular", "Displacement", "Exchange", "Restart"),
+        "moves.cluster": ("Surface", "Symmetrise", "Twist"),
+        "saddles.min_mode": ("Dimer",),
+        "searches.annealing": ("SimulatedAnnealing",),
+        "searches.basin_hopping": ("BasinHopping",),
+        "searches.hopping": ("Hopping",),
+        "searches.minima_hopping": ("MinimaHopping",),
+        "searches.restarts": ("RandomRestarts",),
+        "searches.scipy_search": ("ScipyBasinHopping", "ScipyDualAnnealing"),
+        "starts.starts": ("BoxStart", "GivenStart", "HarmonicStart", "SphereStart"),
     },
 )

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
-    from mlopt.potentials.ase_potential import AsePotential
-    from mlopt.potentials.calculator import MloptCalculator
-    from mlopt.potentials.gupta import Gupta, GuptaPair
-    from mlopt.potentials.lennard_jones import LennardJones
-    from mlopt.potentials.morse import Morse
-    from mlopt.potentials.pair import CutPairPotential, PairPotential
-    from mlopt.potentials.soft_sphere import SoftSphere
-    from mlopt.potentials.stillinger_weber import StillingerWeber
-    from mlopt.potentials.sum import SumPotential
+    from mlopt.potentials.ase.calculator import MloptCalculator
+    from mlopt.potentials.ase.potential import AsePotential
+    from mlopt.potentials.classical.gupta import Gupta, GuptaPair
+    from mlopt.potentials.classical.lennard_jones import LennardJones
+    from mlopt.potentials.classical.morse import Morse
+    from mlopt.potentials.classical.soft_sphere import SoftSphere
+    from mlopt.potentials.classical.stillinger_weber import StillingerWeber
+    from mlopt.potentials.classical.sum import SumPotential
+    from mlopt.potentials.sums.pair import CutPairPotential, PairPotential
 
 __all__ = [
     "AsePotential",
@@ -34,14 +34,14 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
-        "ase_potential": ("AsePotential",),
-        "calculator": ("MloptCalculator",),
-        "gupta": ("Gupta", "GuptaPair"),
-        "lennard_jones": ("LennardJones",),
-        "morse": ("Morse",),
-        "pair": ("CutPairPotential", "PairPotential"),
-        "soft_sphere": ("SoftSphere",),
-        "stillinger_weber": ("StillingerWeber",),
-        "sum": ("SumPotential",),
+        "ase.calculator": ("MloptCalculator",),
+        "ase.potential": ("AsePotential",),
+        "classical.gupta": ("Gupta", "GuptaPair"),
+        "classical.lennard_jones": ("LennardJones",),
+        "classical.morse": ("Morse",),
+        "classical.soft_sphere": ("SoftSphere",),
+        "classical.stillinger_weber": ("StillingerWeber",),
+        "classical.sum": ("SumPotential",),
+        "sums.pair": ("CutPairPotential", "PairPotential"),
     },
 )

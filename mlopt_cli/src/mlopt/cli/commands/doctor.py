@@ -47,7 +47,7 @@ def command(as_json: bool) -> int:
     """Check the installation and this machine; says what to do about each problem. Exits with 1 if there is one."""
     from dataclasses import asdict
 
-    from mlopt.cli.output import emit_json, table
+    from mlopt.cli.terminal.output import emit_json, table
 
     findings: list[Finding] = []
     for check in (_python, _packages, _namespace, _plugins, _torch, _kernels, _sqlite, _folder):
@@ -98,7 +98,7 @@ def _namespace() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from mlopt.core import registry
+    from mlopt.core.plugins import registry
 
     found = registry.entries()
     counts = {kind: sum(entry.kind == kind for entry in found) for kind in registry.GROUPS}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlopt.core.units import Units
+from mlopt.core.atoms.units import Units
 
 if TYPE_CHECKING:
-    from mlopt.core.registry import Entry
+    from mlopt.core.plugins.registry import Entry
 
 
 @click.command()
@@ -22,11 +22,11 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
     """Describe the plugin or recipe NAME: every setting with type, default, unit, limits and meaning."""
     from dataclasses import asdict
 
-    from mlopt.cli import sources
-    from mlopt.cli.describe import settings
-    from mlopt.cli.output import emit_json
+    from mlopt.cli.configs import sources
+    from mlopt.cli.configs.describe import settings
+    from mlopt.cli.terminal.output import emit_json
     from mlopt.core.errors import PluginError
-    from mlopt.core.plugin import Plugin
+    from mlopt.core.plugins.plugin import Plugin
 
     if kind is None and ":" in name:
         kind, _, name = name.partition(":")
@@ -67,15 +67,15 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
 
 
 def _owners(name: str) -> list[Entry]:
-    from mlopt.core import registry
+    from mlopt.core.plugins import registry
 
     return [entry for entry in registry.entries() if entry.name == name]
 
 
 def _find(name: str, kind: str | None) -> Entry:
     """The one plugin of that name; of all kinds together if none is given."""
-    from mlopt.core import registry
     from mlopt.core.errors import InputError
+    from mlopt.core.plugins import registry
     from mlopt.core.quoting import one_line, quoted
     from mlopt.core.suggestions import fold, hint, synonym_of_any
 

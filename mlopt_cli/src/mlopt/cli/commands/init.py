@@ -18,7 +18,7 @@ import click
 )
 def command(recipe: str | None, output: str | None) -> None:
     """Write a commented template, or a recipe, to a file that you can change and run."""
-    from mlopt.cli import sources
+    from mlopt.cli.configs import sources
     from mlopt.core.errors import InputError
 
     text = sources.TEMPLATE.read_text(encoding="utf-8") if recipe is None else sources.recipe(recipe)

@@ -15,9 +15,9 @@ def command(kind: str | None, as_json: bool) -> None:
 
     `mlopt info NAME` describes one.
     """
-    from mlopt.cli import sources
-    from mlopt.cli.output import emit_json, table
-    from mlopt.core import registry
+    from mlopt.cli.configs import sources
+    from mlopt.cli.terminal.output import emit_json, table
+    from mlopt.core.plugins import registry
 
     kinds = [*registry.GROUPS, _RECIPES]
     chosen = kinds if kind is None else [_kind(kind, kinds)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mlopt.core.registry import Entry
+    from mlopt.core.plugins.registry import Entry
 
 
 @click.command()
@@ -29,8 +29,8 @@ def command(check: bool, limit: float, as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from mlopt.cli.output import emit_json, table
-    from mlopt.core import registry
+    from mlopt.cli.terminal.output import emit_json, table
+    from mlopt.core.plugins import registry
 
     entries = registry.entries()
     rows = [asdict(entry) for entry in entries]
@@ -55,9 +55,9 @@ def command(check: bool, limit: float, as_json: bool) -> int:
 
 def _faults(entries: list[Entry], limit: float) -> list[str | None]:
     """What is wrong with each plugin; of those that share a name none is imported."""
-    from mlopt.cli.loading import problems
-    from mlopt.core import registry
+    from mlopt.cli.configs.loading import problems
     from mlopt.core.errors import PluginError
+    from mlopt.core.plugins import registry
 
     names = Counter((entry.kind, entry.name) for entry in entries)
     alone = [entry for entry in entries if names[entry.kind, entry.name] == 1]

@@ -12,9 +12,9 @@ def command(directory: str, out: str | None) -> None:
     """Write DIR/report.html anew: one file, which needs neither network nor other files."""
     from pathlib import Path
 
-    from mlopt.core.rundir import RunDirectory
+    from mlopt.core.runs.directory import RunDirectory
 
     run = RunDirectory.open(directory)  # before the report, whose imports take a second
-    from mlopt.cli.report import write_report
+    from mlopt.cli.report.page import write_report
 
     click.echo(write_report(run.root) if out is None else write_report(run.root, Path(out)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from mlopt.cli.conduct import finish, options_of, run_options
-from mlopt.cli.output import printing_aside
+from mlopt.cli.run.options import finish, options_of, run_options
+from mlopt.cli.terminal.output import printing_aside
 
 
 @click.command()
@@ -16,7 +16,7 @@ def command(directory: str, **options: object) -> int:
 
     It ends as if it had never been stopped. Its configuration cannot be changed; a run that is finished says so.
     """
-    from mlopt.cli.runner import resume
+    from mlopt.cli.run.runner import resume
 
     with printing_aside():
         outcome = resume(directory, options_of(options))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from mlopt.cli.conduct import finish, options_of, run_options
-from mlopt.cli.output import printing_aside
+from mlopt.cli.run.options import finish, options_of, run_options
+from mlopt.cli.terminal.output import printing_aside
 
 
 @click.command()
@@ -24,8 +24,8 @@ def command(
     A file wins over a recipe of the same name. Everything goes into one run directory: resolved configuration, log,
     metrics, checkpoints, results and report.html.
     """
-    from mlopt.cli import sources
-    from mlopt.cli.runner import start
+    from mlopt.cli.configs import sources
+    from mlopt.cli.run.runner import start
 
     if device is not None:
         assignments = (*assignments, f"device={device}")

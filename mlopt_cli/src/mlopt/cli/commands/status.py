@@ -12,8 +12,8 @@ def command(directory: str, as_json: bool) -> None:
     """Say what became of the run in DIR; a run that nobody runs any more is `killed`."""
     from dataclasses import asdict
 
-    from mlopt.cli.output import emit_json, shown, table
-    from mlopt.core.rundir import RunDirectory
+    from mlopt.cli.terminal.output import emit_json, shown, table
+    from mlopt.core.runs.directory import RunDirectory
 
     run = RunDirectory.open(directory)
     status = run.read_status()

@@ -25,8 +25,8 @@ def command(configs: tuple[str, ...], assignments: tuple[str, ...], quick: bool,
     Files are opened, the potential is tried on the system, and the device is looked for: what `mlopt run` would refuse
     is refused here in the same words.
     """
-    from mlopt.cli import sources
-    from mlopt.cli.output import emit_json, note, printing_aside
+    from mlopt.cli.configs import sources
+    from mlopt.cli.terminal.output import emit_json, note, printing_aside
     from mlopt.core.errors import ConfigError, MloptError
 
     found: list[dict[str, object]] = []
@@ -36,7 +36,7 @@ def command(configs: tuple[str, ...], assignments: tuple[str, ...], quick: bool,
             with printing_aside():
                 experiment = source.experiment()
                 if not quick:
-                    from mlopt.cli.runner import examined  # it needs NumPy
+                    from mlopt.cli.run.runner import examined  # it needs NumPy
 
                     examined(experiment)
         except MloptError as error:

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TypeAlias
 
-from mlopt.core import registry
-from mlopt.core.driver import Driver, minimize, unroll
-from mlopt.core.external import ExternalOptimizer
-from mlopt.core.landscape import Landscape
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import Driver, minimize, unroll
+from mlopt.core.driver.external import ExternalOptimizer
+from mlopt.core.driver.progress import Progress
+from mlopt.core.driver.result import Result
+from mlopt.core.driver.stop import Reason, Stop
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.landscapes.manifold import UnitSphere
 from mlopt.core.lazy import torch
-from mlopt.core.manifold import UnitSphere
-from mlopt.core.optimizer import Optimizer, State
-from mlopt.core.plugin import FromRegistry, build
-from mlopt.core.progress import Progress
-from mlopt.core.random import problem_keys
-from mlopt.core.result import Result
-from mlopt.core.stop import Reason, Stop
+from mlopt.core.plugins import registry
+from mlopt.core.plugins.plugin import FromRegistry, build
+from mlopt.core.protocols.optimizer import Optimizer, State
 from mlopt.core.testing.surfaces import Watched, lennard_jones, pass_between_bowls, quadratic, spins
 
 #: rows of the problems in a batch: unlike sizes, a single row, and equal ones

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from mlopt.core.evaluation import Evaluation
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
-from mlopt.core.potential import Potential
-from mlopt.core.systems import Systems
 
 
 @dataclass(frozen=True)

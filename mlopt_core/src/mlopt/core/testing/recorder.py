@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mlopt.core.checkpoint import Checkpoint, dumps, loads
-from mlopt.core.experiment import Context
+from mlopt.core.runs.checkpoint import Checkpoint, dumps, loads
+from mlopt.core.runs.experiment import Context
 
 
 class Recorder(Context):

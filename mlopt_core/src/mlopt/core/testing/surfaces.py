@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlopt.core.evaluation import Evaluation
-from mlopt.core.landscape import FunctionLandscape, Landscape
+from mlopt.core.batch.segments import Segments
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.landscape import FunctionLandscape, Landscape
+from mlopt.core.landscapes.manifold import UnitSphere
 from mlopt.core.lazy import torch
-from mlopt.core.manifold import UnitSphere
-from mlopt.core.segments import Segments
 
 
 def quadratic(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from mlopt.core.atomic import write_text
 from mlopt.core.errors import MloptError
+from mlopt.core.files.atomic import write_text
 
 _TEMPORARY = "mlopt-kernels-"
 _DIGESTS = "digests.json"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from mlopt.optimizers.fused import plain
+from mlopt.optimizers.fused import device_math
 
 #: every function of a kernel; NaN and infinity keep their meaning, sums may be taken in another order
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
@@ -42,7 +42,7 @@ def own(array: Any, s: Any) -> Any:
 
 @jit
 def lane() -> int:
-    """See `mlopt.core.lanes`, also for the functions below."""
+    """See `mlopt.core.kernels.lanes`, also for the functions below."""
     return 0
 
 
@@ -72,9 +72,9 @@ def highest(value: Any) -> Any:
 total64 = total32 = total
 highest64 = highest32 = highest
 
-isfinite = _exact(plain.isfinite)
-uniform = _exact(plain.uniform)
-box_muller = _exact(plain.box_muller)
+isfinite = _exact(device_math.isfinite)
+uniform = _exact(device_math.uniform)
+box_muller = _exact(device_math.box_muller)
 
 
 @_exact

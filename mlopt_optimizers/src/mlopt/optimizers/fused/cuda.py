@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import cuda, float32, float64
 
-from mlopt.optimizers.fused import plain
+from mlopt.optimizers.fused import device_math
 
 #: threads that exchange values without memory; a block has a whole number of them
 WARP = 32
@@ -28,9 +28,9 @@ view: Callable[[Callable[..., Any]], Any] = cuda.jit(device=True, inline="always
 #: what Python calls
 entry = cuda.jit(cache=True)
 
-isfinite = jit(plain.isfinite)
-uniform = jit(plain.uniform)
-box_muller = jit(plain.box_muller)
+isfinite = jit(device_math.isfinite)
+uniform = jit(device_math.uniform)
+box_muller = jit(device_math.box_muller)
 # as exact as those of the CPU, and nothing has to be vectorised
 exp64 = exp32 = math.exp
 log64 = log32 = math.log
@@ -56,7 +56,7 @@ def own(array: Any, s: Any) -> Any:
 
 @jit
 def lane() -> Any:
-    """See `mlopt.core.lanes`, also for the functions below."""
+    """See `mlopt.core.kernels.lanes`, also for the functions below."""
     return cuda.threadIdx.x
 
 

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlopt.core.engine import Engine
+from mlopt.core.driver.engine import Engine
+from mlopt.core.driver.progress import PATIENCE, Progress
+from mlopt.core.driver.stop import Reason, Stop
 from mlopt.core.errors import InputError
-from mlopt.core.kernel import Kernel, NoKernelError, OptimizerKernel, PotentialKernel
-from mlopt.core.landscape import AtomsLandscape, Landscape
+from mlopt.core.kernels.kernel import Kernel, NoKernelError, OptimizerKernel, PotentialKernel
+from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
-from mlopt.core.optimizer import Optimizer
-from mlopt.core.progress import PATIENCE, Progress
-from mlopt.core.stop import Reason, Stop
+from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.optimizers.fused.compiled import load, module_text
-from mlopt.optimizers.fused.inherited import changed_since_kernel
+from mlopt.optimizers.fused.kernel_guard import changed_since_kernel
 from mlopt.optimizers.fused.launch import LAUNCHERS, Launcher, Work
 from mlopt.optimizers.fused.pack import Bucket, Packed, atoms_of, buckets_of, offsets, pack, unpack
 from mlopt.optimizers.fused.rollout import FIRST_HIT, rollout
-from mlopt.optimizers.fused.source import Writer
+from mlopt.optimizers.fused.writer import Writer
 
 #: seconds between two looks at what a run has to do besides: pausing, reporting
 _SLICE = 0.3

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from mlopt.core.landscape import AtomsLandscape
+from mlopt.core.batch.segments import Segments
+from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
-from mlopt.core.optimizer import State
-from mlopt.core.segments import Segments
+from mlopt.core.protocols.optimizer import State
 
 
 @dataclass(frozen=True)

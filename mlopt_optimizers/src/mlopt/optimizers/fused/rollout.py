@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopt.core.lanes import lane, lanes, sync
-from mlopt.optimizers.kernels.gradient_descent import longest2
+from mlopt.core.kernels.lanes import lane, lanes, sync
+from mlopt.optimizers.local.kernels.gradient_descent import longest2
 
 #: 1 for a search
 SEARCHING = 0

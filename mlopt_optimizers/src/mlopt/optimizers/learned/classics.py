@@ -10,13 +10,13 @@ from pydantic import field_validator
 
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
-from mlopt.core.meta import Learnable
-from mlopt.core.optimizer import Optimizer
-from mlopt.core.plugin import FromRegistry, setting
-from mlopt.optimizers.adam import Adam
-from mlopt.optimizers.basin_hopping import BasinHopping
-from mlopt.optimizers.fire import Fire
-from mlopt.optimizers.moves import Displacement
+from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.protocols.learning import Learnable
+from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.optimizers.local.adam import Adam
+from mlopt.optimizers.local.fire import Fire
+from mlopt.optimizers.moves.basic import Displacement
+from mlopt.optimizers.searches.basin_hopping import BasinHopping
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mlopt.core.batch.random import derive, normal
+from mlopt.core.batch.segments import Segments
+from mlopt.core.features.messages import MessageFeatures
 from mlopt.core.lazy import torch
-from mlopt.core.random import derive, normal
-from mlopt.core.segments import Segments
-from mlopt.optimizers.message_features import MessageFeatures
 
 
 def layer_of(width: int, **settings: Any) -> MessageFeatures:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from mlopt.core.kernel import PotentialKernel
-from mlopt.core.lanes import lane, lanes, numbers_of, total
+from mlopt.core.kernels.kernel import PotentialKernel
+from mlopt.core.kernels.lanes import lane, lanes, numbers_of, total
 from mlopt.potentials.kernels.near import (
     BEGIN,
     END,
@@ -65,7 +65,7 @@ def evaluate(
     reals: Any,
     integers: Any,
 ) -> float:
-    """See `mlopt.core.kernel.PotentialKernel`."""
+    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if n < LISTED_FROM and cell[9] == 0.0 and cell[10] == 0.0 and cell[11] == 0.0:
         return few_atoms(n, x, force, row_energy, table)
     return listed(n, x, force, row_energy, table, cell, reals, integers)
@@ -156,7 +156,7 @@ def cut_pair_kernel(
 ) -> PotentialKernel:
     """A kernel for a pair potential of one species with a cutoff.
 
-    function: ``pair(r2, *numbers) -> (energy, weight)``. shift: see `mlopt.potentials.pair.CutPairPotential`. length:
+    function: ``pair(r2, *numbers) -> (energy, weight)``. shift: see `CutPairPotential`. length:
         about the distance of neighbours, for which space is laid out.
     """
     own = [float(one) for one in numbers]

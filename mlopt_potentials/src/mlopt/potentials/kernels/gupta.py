@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopt.core.kernel import PotentialKernel
-from mlopt.core.lanes import lane, lanes, sync, total
+from mlopt.core.kernels.kernel import PotentialKernel
+from mlopt.core.kernels.lanes import lane, lanes, sync, total
 from mlopt.potentials.kernels.near import FAR, integers_of, reals_of, widths
 from mlopt.potentials.kernels.near_gupta import near_gupta
 
@@ -36,7 +36,7 @@ def all_pairs(
     reals: Any,
     integers: Any,
 ) -> float:
-    """See `mlopt.core.kernel.PotentialKernel`; without a cutoff."""
+    """See `mlopt.core.kernels.kernel.PotentialKernel`; without a cutoff."""
     if lanes() == 1 and n <= KEPT_UP_TO:
         return kept(n, x, force, row_energy, kinds, table, reals)
     return anew(n, x, force, row_energy, kinds, table, reals)

@@ -27,8 +27,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mlopt.core.lanes import lane, lanes, sync, total
-from mlopt.core.lattice_kernel import complete
+from mlopt.core.geometry.lattice_kernel import complete
+from mlopt.core.kernels.lanes import lane, lanes, sync, total
 
 #: candidates of a row; entries of a row in the buffer, a multiple of 32; arrays of the buffer; entries of a filling
 LIST, ROOM, FIELDS, MOST = 128, 96, 5, 1 << 30

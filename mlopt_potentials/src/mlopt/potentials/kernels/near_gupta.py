@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopt.core.lanes import lane, lanes, sync, total
+from mlopt.core.kernels.lanes import lane, lanes, sync, total
 from mlopt.potentials.kernels.near import (
     ALIGN,
     BEGIN,
@@ -43,7 +43,7 @@ def near_gupta(
     reals: Any,
     integers: Any,
 ) -> float:
-    """See `mlopt.core.kernel.PotentialKernel`."""
+    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
     start = HEAD + 6 * n + 3 * n * LIST + FIELDS * (n * ROOM + ALIGN)

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from mlopt.core.kernel import PotentialKernel
-from mlopt.core.lanes import lane, lanes, numbers_of, total
+from mlopt.core.kernels.kernel import PotentialKernel
+from mlopt.core.kernels.lanes import lane, lanes, numbers_of, total
 from mlopt.potentials.kernels.cut_pair import cut_pair_kernel
 
 #: species

@@ -1,12 +1,12 @@
-"""Stillinger-Weber silicon over the pairs that `near` finds, by the identity of `mlopt.potentials.stillinger_weber`."""
+"""Stillinger-Weber silicon over the pairs that `near` finds, by the identity of the eager version."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from mlopt.core.kernel import PotentialKernel
-from mlopt.core.lanes import lane, lanes, sync, total
+from mlopt.core.kernels.kernel import PotentialKernel
+from mlopt.core.kernels.lanes import lane, lanes, sync, total
 from mlopt.potentials.kernels.near import (
     ALIGN,
     BEGIN,
@@ -62,7 +62,7 @@ def stillinger_weber(
     reals: Any,
     integers: Any,
 ) -> float:
-    """See `mlopt.core.kernel.PotentialKernel`."""
+    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
     start = HEAD + 6 * n + 3 * n * LIST + FIELDS * (n * ROOM + ALIGN)

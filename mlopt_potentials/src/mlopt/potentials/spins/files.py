@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlopt.core import atomic
 from mlopt.core.errors import InputError
-from mlopt.core.files import existing_file
+from mlopt.core.files import atomic
+from mlopt.core.files.reading import existing_file
 from mlopt.core.lazy import torch
 from mlopt.core.quoting import cause
 from mlopt.potentials.spins.lattice import SpinLattice

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
+from mlopt.core.atoms.units import REDUCED, SPINS, Units
 from mlopt.core.lazy import torch
-from mlopt.core.model import Model
-from mlopt.core.plugin import setting
-from mlopt.core.units import REDUCED, SPINS, Units
+from mlopt.core.plugins.plugin import setting
+from mlopt.core.protocols.model import Model
 from mlopt.potentials.spins.files import read_spins, write_spins
 from mlopt.potentials.spins.landscape import SpinLandscape
 from mlopt.potentials.spins.lattice import SpinLattice

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mlopt.core.atoms.units import SPINS, Units
+from mlopt.core.batch.segments import Segments
 from mlopt.core.errors import InputError
-from mlopt.core.evaluation import Evaluation
-from mlopt.core.landscape import Landscape
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.landscapes.manifold import UnitSphere
 from mlopt.core.lazy import torch
-from mlopt.core.manifold import UnitSphere
-from mlopt.core.segments import Segments
-from mlopt.core.units import SPINS, Units
 from mlopt.potentials.spins.quadratic import QuadraticForm
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, model_validator
 
 from mlopt.core.errors import InputError
-from mlopt.core.plugin import Plugin, setting
+from mlopt.core.plugins.plugin import Plugin, setting
 from mlopt.potentials.spins.settings import Integers, Numbers, Sites, Vector, indices, plain
 from mlopt.potentials.spins.shells import Bonds, Floats, find_bonds
 from mlopt.potentials.spins.shells import Integers as IntegerArray

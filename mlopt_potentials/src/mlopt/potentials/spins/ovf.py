@@ -20,9 +20,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlopt.core import atomic
 from mlopt.core.errors import InputError
-from mlopt.core.files import existing_file
+from mlopt.core.files import atomic
+from mlopt.core.files.reading import existing_file
 from mlopt.core.quoting import one_line, quoted
 
 Kind: TypeAlias = Literal["text", "binary 4", "binary 8"]

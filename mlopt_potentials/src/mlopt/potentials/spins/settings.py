@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mlopt.core.plugin import Plugin, unknown_key
+from mlopt.core.plugins.plugin import Plugin, unknown_key
 
 
 def plain(value: Any) -> Any:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 import numpy as np
 from pydantic import BeforeValidator, model_validator
 
-from mlopt.core import plugin
+from mlopt.core.batch.random import Draws, problem_keys
+from mlopt.core.batch.segments import Segments
 from mlopt.core.errors import InputError
-from mlopt.core.lattice import reduced_vectors
+from mlopt.core.geometry.lattice import reduced_vectors
+from mlopt.core.geometry.minimum_image import shortest_vectors
 from mlopt.core.lazy import torch
-from mlopt.core.minimum_image import shortest_vectors
-from mlopt.core.plugin import Plugin, setting
+from mlopt.core.plugins import plugin
+from mlopt.core.plugins.plugin import Plugin, setting
 from mlopt.core.quoting import quoted
-from mlopt.core.random import Draws, problem_keys
-from mlopt.core.segments import Segments
 from mlopt.potentials.spins.files import read_spins
 from mlopt.potentials.spins.lattice import SpinLattice
 from mlopt.potentials.spins.settings import Direction, Number, Vector, plain
@@ -267,7 +267,7 @@ def make_state(spec: StateLike, source: str = "") -> SpinState:
 def random_spins(segments: Segments, key: torch.Tensor) -> torch.Tensor:
     """Random unit vectors (n_rows, 3), float64, for problems with the keys ``key (n_problems,)`` int64.
 
-    A problem gets the same in any batch; see `mlopt.core.random.problem_keys`.
+    A problem gets the same in any batch; see `mlopt.core.batch.random.problem_keys`.
     """
     drawn = Draws(key, torch.zeros_like(key), segments).normal_rows(3)
     found: torch.Tensor = drawn / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)

@@ -1,0 +1,1 @@
+"""Configurations: files and recipes, and what the settings of a plugin are."""

@@ -1,0 +1,1 @@
+"""The terminal: what the command prints, and the line of progress."""

@@ -1,0 +1,1 @@
+"""Real runs in processes of their own, to be killed, damaged and compared."""

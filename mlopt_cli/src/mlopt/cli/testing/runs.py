@@ -1,0 +1,128 @@
+"""Runs for `mlopt.core.testing.kills`: start or resume a real one, and what of it must not depend on kills."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_LJ7 = "{system: {cluster: Ar7}, potential: lennard-jones, target: -16.505384, reference: -16.5}"
+#: a second or two of each kind of run, and the files of it that must not depend on kills
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "search": (
+        """
+experiment: search
+system: {cluster: Ar13}
+potential: lennard-jones
+optimizer: basin-hopping
+starts: 4
+budget: {force_calls: 400}
+minima: {keep: 5}
+""",
+        ("metrics.jsonl", "results/starts.json", "results/trace.json", "results/minima.extxyz"),
+    ),
+    "compiled": (
+        """
+experiment: search
+system: {cluster: Ar13}
+potential: lennard-jones
+optimizer: {name: fire}
+starts: 20
+budget: {force_calls: 20000}
+engine: fused
+minima: {keep: 5}
+""",
+        ("metrics.jsonl", "results/starts.json", "results/trace.json", "results/minima.extxyz"),
+    ),
+    "training": (
+        f"""
+experiment: meta-train
+task: {{name: rollout, members: [{_LJ7}], learnable: classic, horizon: 40, starts: 2, held_out: {{starts: 4}}}}
+trainer: {{name: esmc, population: 8}}
+epochs: 40
+evaluate_every: 10
+""",
+        ("metrics.jsonl", "results/history.json", "results/theta.safetensors"),
+    ),
+    "contest": (
+        """
+experiment: contest
+systems:
+  - {system: {cluster: Ar7}, potential: lennard-jones, target: -16.505384}
+  - {system: {cluster: Ar13}, potential: lennard-jones}
+contestants: [{label: fire, optimizer: fire}, {label: hops, optimizer: basin-hopping}]
+starts: 3
+force_calls: 200
+""",
+        ("metrics.jsonl", "results/01-fire-on-Ar7/starts.json", "results/04-hops-on-Ar13/minima.extxyz"),
+    ),
+    "path": (
+        """
+experiment: path
+model:
+  name: heisenberg
+  lattice: {kind: chain, repeat: [1]}
+  units: reduced
+  anisotropy: [{axis: [1, 0, 0], k: 1.0}, {axis: [0, 0, 1], k: -2.0}]
+initial: {kind: ferromagnet, direction: [1, 0, 0]}
+final: {kind: ferromagnet, direction: [-1, 0, 0]}
+start: {axis: [0, 0, 1], disturbance: 0.05}
+band: {images: 5}
+optimizer: {name: gradient-descent, step_size: 0.02}
+fmax: 1.0e-6
+""",
+        ("metrics.jsonl", "results/path.ovf", "results/profile.csv"),
+    ),
+}
+#: modules that every run needs: imported once, before processes are forked
+IMPORTED = (
+    "torch",
+    "ase.io",
+    "ase.io.extxyz",
+    "ase.db",
+    "ase.db.sqlite",
+    "scipy.spatial",
+    "mlopt.optimizers",
+    "mlopt.cli.report.page",
+)
+
+
+def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Path], int]:
+    """A function that starts a run of one of `KINDS` at a path, or resumes the one there, and returns its exit code.
+
+    Writes the configuration into ``folder``; for `check_kills`. cold_cache: each run has a cache of kernels of its own.
+    """
+    for module in IMPORTED:  # once here instead of in every child
+        importlib.import_module(module)
+    config = folder / f"{kind}.yaml"
+    config.write_text(KINDS[kind][0])
+
+    def start_or_resume(path: Path) -> int:
+        from mlopt.cli.main import cli
+
+        if cold_cache:
+            os.environ["MLOPT_CACHE"] = f"{path}-cache"
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        os.dup2(devnull, 2)
+        # killed before the marker was written, a run has nothing to resume and starts again
+        begun = (path / ".mlopt-run").exists()
+        where = ["resume", str(path)] if begun else ["run", str(config), "--out", str(path)]
+        try:
+            cli.main([*where, "--quiet", "--checkpoint-every", "0.05"])
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return start_or_resume
+
+
+def results(kind: str) -> Callable[[Path], bytes]:
+    """A function that reads what must be the same, byte for byte; empty where it is missing."""
+
+    def read(path: Path) -> bytes:
+        found = [path / name for name in KINDS[kind][1]]
+        return b"\0".join(one.read_bytes() if one.exists() else b"" for one in found)
+
+    return read

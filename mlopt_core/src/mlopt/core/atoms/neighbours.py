@@ -1,0 +1,105 @@
+"""Neighbour lists for periodic and large systems, by vesin (https://github.com/Luthaf/vesin)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.lazy import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# vesin counts images in int32; beyond this many cells it would drop neighbours without a word
+_FARTHEST_CELL = 2.0**30
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The pairs of atoms closer than a cutoff, each once, system by system.
+
+    first, second: (n_pairs,) int64 atoms of the batch, sorted by system and then by ``first``; an atom may be paired
+        with images of itself.
+    shift: (n_pairs, 3) number of cells by which the image of ``second`` is shifted, in the dtype of ``pos``.
+    lost: (n_systems,) bool, systems without pairs because a position or the cell makes no sense.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    shift: torch.Tensor
+    lost: torch.Tensor
+
+    def differences(self, systems: Systems) -> torch.Tensor:
+        """``x_first - x_second`` of each pair: (3, n_pairs), differentiable with respect to ``pos`` and ``cell``.
+
+        Component by component, and without matrix products: those round differently in batches of other sizes.
+        """
+        pos = systems.pos.T.contiguous()
+        delta = pos.index_select(1, self.first) - pos.index_select(1, self.second)
+        if not systems.periodic:
+            return delta
+        cell = systems.cell[systems.batch[self.first]].permute(1, 2, 0)  # (3 vectors, 3 components, n_pairs)
+        count = self.shift.T[:, None]
+        return delta - (count[0] * cell[0] + count[1] * cell[1] + count[2] * cell[2])
+
+
+def find_neighbours(systems: Systems, cutoff: float) -> Neighbours:
+    """All pairs closer than ``cutoff`` (in the length of ``pos``), with every periodic image that this takes.
+
+    A pure function of the positions: there is no skin and nothing is kept, so a resumed run sees the same pairs in
+    the same order. A system with a non-finite position or a cell without volume gets no pairs and is marked as lost;
+    the others are not affected.
+    """
+    import numpy as np
+    from vesin import NeighborList
+
+    # one thread: the order of the pairs, and so the rounding of sums over them, must not depend on the machine
+    search = NeighborList(cutoff=float(cutoff), full_list=False, sorted=True, n_threads=1)
+    points = systems.pos.detach().to("cpu", torch.float64).numpy()
+    cells = systems.cell.detach().to("cpu", torch.float64).numpy()
+    periodic = systems.pbc.cpu().numpy()
+    ptr = systems.ptr.tolist()
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    shifts = [np.empty((0, 3), dtype=np.int32)]
+    lost = np.zeros(len(systems), dtype=bool)
+    for index, (start, stop) in enumerate(pairwise(ptr)):
+        found = _pairs_of(search, points[start:stop], cells[index], periodic[index])
+        if found is None:
+            lost[index] = True
+        else:
+            pairs.append(found[0].astype(np.int64) + start)
+            shifts.append(found[1])
+    device, dtype = systems.pos.device, systems.pos.dtype
+    pair = torch.from_numpy(np.concatenate(pairs).T.copy()).to(device)
+    shift = torch.from_numpy(np.concatenate(shifts)).to(device, dtype)
+    return Neighbours(pair[0], pair[1], shift, torch.from_numpy(lost).to(device))
+
+
+def _pairs_of(
+    search: Any, points: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]] | None:
+    """Pairs (n, 2) and cell shifts (n, 3) of one system, or None where it makes no sense."""
+    import numpy as np
+    from ase.geometry import complete_cell
+
+    if not (np.isfinite(points).all() and np.isfinite(cell).all()):
+        return None
+    if pbc.any():
+        # a direction without periodicity may have no vector, but vesin wants an invertible matrix
+        cell = complete_cell(cell * pbc[:, None])
+        try:
+            fractional = points @ np.linalg.inv(cell)
+        except np.linalg.LinAlgError:
+            return None
+        if np.abs(fractional).max(initial=0.0) > _FARTHEST_CELL:
+            return None
+    else:
+        cell = np.zeros((3, 3))
+    try:
+        pairs, shifts = search.compute(points, cell, pbc, "PS")
+    except RuntimeError:  # a cell that is all but flat
+        return None
+    return pairs, shifts

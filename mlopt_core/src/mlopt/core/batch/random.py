@@ -1,0 +1,103 @@
+"""Counter-based random numbers, one stream a problem.
+
+A number is a pure function of (key, counter): no generator is carried along, so a problem draws the same numbers in
+any batch, on any device, and after a resume. The function is SplitMix64's finalizer (Steele, Lea & Flood, OOPSLA
+2014, doi 10.1145/2660193.2660195; constants of Stafford's mix 13) applied to ``key + counter * golden ratio``: as a
+sequence in the counter this is SplitMix64 itself, which passes BigCrush. Int64 arithmetic wraps, as uint64 would.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mlopt.core.batch.segments import Segments
+from mlopt.core.lazy import torch
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_SALT = -3335678366873096957  # 0xD1B54A32D192ED03
+
+
+def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift: torch's is arithmetic for int64."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(value: torch.Tensor) -> torch.Tensor:
+    value = (value ^ _shift_right(value, 30)) * _MIX_1
+    value = (value ^ _shift_right(value, 27)) * _MIX_2
+    return value ^ _shift_right(value, 31)
+
+
+def derive(key: torch.Tensor | int, *ids: torch.Tensor | int) -> torch.Tensor:
+    """A new key from a key (or a seed) and identities, such as the index of a start: int64, broadcast shape."""
+    value = torch.as_tensor(key, dtype=torch.int64)
+    value = _mix(value + _GOLDEN)
+    for part in ids:
+        part = torch.as_tensor(part, dtype=torch.int64, device=value.device)
+        # without the salted mix, key and identity would be interchangeable, and equal ones would cancel
+        value = _mix(_mix(value ^ _SALT) ^ _mix(part + _GOLDEN))
+    return value
+
+
+def problem_keys(seed: int, ids: torch.Tensor) -> torch.Tensor:
+    """The key of each problem ``ids (n_problems,)`` under a run's seed: (n_problems,) int64."""
+    return derive(torch.as_tensor(seed, dtype=torch.int64, device=ids.device), ids)
+
+
+def bits(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
+    """``size`` int64 of 64 random bits for each key: (n, size). Use ``counter + size`` the next time.
+
+    key, counter: (n,) int64.
+    """
+    steps = counter[:, None] + torch.arange(1, size + 1, device=key.device)
+    return _mix(key[:, None] + steps * _GOLDEN)
+
+
+def uniform(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
+    """``size`` float64 in [0, 1) for each key, with 53 random bits: (n, size)."""
+    return _shift_right(bits(key, counter, size), 11).to(torch.float64) * 2.0**-53
+
+
+def normal(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
+    """``size`` standard normal float64 for each key (Box & Muller): (n, size). Uses ``2 * size`` of the counter."""
+    pairs = uniform(key, counter, 2 * size)
+    radius = (-2.0 * torch.log1p(-pairs[:, :size])).sqrt()
+    return radius * torch.cos(2.0 * math.pi * pairs[:, size:])
+
+
+class Draws:
+    """Successive draws for a batch of problems, whose rows get numbers of their own.
+
+    key, counter: (n_problems,) int64. Read `counter` afterwards and keep it in the state.
+
+    >>> draws = Draws(problem_keys(0, torch.arange(2)), torch.zeros(2, dtype=torch.int64), Segments.uniform(2, 3))
+    >>> draws.uniform(1).shape, draws.rows(4).shape, draws.counter.tolist()
+    (torch.Size([2, 1]), torch.Size([6, 4]), [13, 13])
+    """
+
+    def __init__(self, key: torch.Tensor, counter: torch.Tensor, segments: Segments) -> None:
+        self.key, self.counter, self.segments = key, counter, segments
+
+    def uniform(self, size: int) -> torch.Tensor:
+        """(n_problems, size) in [0, 1)."""
+        drawn = uniform(self.key, self.counter, size)
+        self.counter = self.counter + size
+        return drawn
+
+    def rows(self, width: int) -> torch.Tensor:
+        """(n_rows, width) in [0, 1)."""
+        segments = self.segments
+        if segments.size is not None:
+            return self.uniform(segments.size * width).reshape(segments.n_rows, width)
+        within = torch.arange(segments.n_rows, device=self.key.device) - segments.rows_of(segments.ptr[:-1])
+        drawn = uniform(segments.rows_of(self.key), segments.rows_of(self.counter) + within * width, width)
+        self.counter = self.counter + segments.counts * width
+        return drawn
+
+    def normal_rows(self, width: int) -> torch.Tensor:
+        """(n_rows, width) standard normal (Box & Muller)."""
+        pairs = self.rows(2 * width)
+        radius = (-2.0 * torch.log1p(-pairs[:, :width])).sqrt()
+        return radius * torch.cos(2.0 * math.pi * pairs[:, width:])

@@ -1,0 +1,259 @@
+"""The loop: evaluate once, judge, step; for all problems at once, each ending at its own time.
+
+`minimize` runs to the end. `Driver` does the same in pieces: `begin` makes a `Progress`, `advance` carries it on
+until it is done or asked to pause, and a `Progress` can be saved and loaded, bit for bit.
+
+Invariant: what happens to a problem depends on its own point, key and number of calls, never on its batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.engine import EngineName, choose_engine
+from mlopt.core.driver.external import ExternalOptimizer
+from mlopt.core.driver.progress import PATIENCE, Outcome, Progress, Tally
+from mlopt.core.driver.result import Result
+from mlopt.core.driver.stop import OnTarget, Reason, Stop
+from mlopt.core.errors import InputError, PluginError
+from mlopt.core.landscapes.evaluation import Evaluation, changed, check_evaluation, version
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.optimizer import Optimizer
+
+
+class Driver:
+    """Runs one optimizer on one landscape.
+
+    keep: how many of the lowest distinct minima to remember for each problem of a search.
+    engine: see `choose_engine`; announce: is told when a kernel has to be compiled.
+    lowest: whether the lowest point of each problem counts, or the last. None: the lowest of a search; of a local
+        optimizer the last, unless it `wanders`, no force ends it, and energies say what is better (`conservative`).
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        optimizer: Optimizer,
+        stop: Stop,
+        keep: int = 10,
+        engine: EngineName = "eager",
+        announce: Callable[[str], None] = lambda message: None,
+        lowest: bool | None = None,
+    ) -> None:
+        if optimizer.searching and stop.fmax is not None:
+            raise InputError(
+                f"`fmax` cannot end {type(optimizer).__name__}: it searches on after every minimum. "
+                f"Leave `fmax` out and limit `force_calls`; the tolerance of its quench is its own setting."
+            )
+        self.landscape = landscape
+        self.optimizer = optimizer
+        self.stop = stop
+        self.keep = keep if optimizer.searching else 0
+        self.engine = choose_engine(engine, landscape, optimizer, stop.force_calls, announce)
+        self.announce = announce
+        wanders = optimizer.wanders and stop.fmax is None and landscape.conservative
+        self.lowest = optimizer.searching or (wanders if lowest is None else lowest)
+
+    @property
+    def engine_name(self) -> str:
+        """Which engine carries a run on: ``eager``, or ``fused``."""
+        return "eager" if self.engine is None else "fused"
+
+    def begin(self, x: torch.Tensor, key: torch.Tensor) -> Progress:
+        """The progress before the first evaluation.
+
+        x: (n_rows, d). key: (n_problems,) int64, from `mlopt.core.batch.random.problem_keys`.
+
+        Raises:
+            InputError: shapes that do not fit the landscape.
+        """
+        segments = self.landscape.segments
+        if x.ndim != 2 or len(x) != segments.n_rows:
+            raise InputError(
+                f"`x` must have shape ({segments.n_rows}, d) to fit the landscape, got {tuple(x.shape)}"
+            )
+        if key.shape != (segments.n_problems,):
+            raise InputError(f"`key` must have shape ({segments.n_problems},), got {tuple(key.shape)}")
+        tally = Tally.empty(segments, x, self.keep)
+        return Progress(
+            segments=segments,
+            calls=0,
+            active=torch.arange(segments.n_problems, device=x.device),
+            x=x,
+            state=self.optimizer.init(self.landscape, x, key),
+            tally=tally,
+            outcome=Outcome.empty(segments, tally),
+            trace_calls=[],
+            trace_energy=[],
+            lowest=self.lowest,
+        )
+
+    def prepare(self, progress: Progress, leave: Callable[[], bool] = lambda: False) -> float:
+        """Have the engine compile what it needs for ``progress``; returns the seconds that took, 0 where it is ready.
+
+        Without it `advance` compiles, but cannot be left meanwhile. leave: asked again and again; true gives it up.
+        """
+        if self.engine is None or progress.done or isinstance(self.optimizer, ExternalOptimizer):
+            return 0.0
+        landscape, optimizer = self._of_active(progress)
+        return self.engine.prepare(landscape, optimizer, progress, self.stop, leave, self.announce)
+
+    def _of_active(self, progress: Progress) -> tuple[Landscape, Optimizer]:
+        if progress.active.numel() == self.landscape.segments.n_problems:
+            return self.landscape, self.optimizer
+        return self.landscape.select(progress.active), self.optimizer.select(progress.active)
+
+    def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
+        """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps.
+
+        Takes one step at least.
+
+        Raises:
+            PluginError: the landscape, or its potential, changed the point in place or returned what does not fit.
+        """
+        landscape, optimizer = self._of_active(progress)
+        with torch.no_grad():
+            if isinstance(optimizer, ExternalOptimizer):
+                return optimizer.advance(landscape, progress, self.stop, pause)
+            if self.engine is not None:
+                return self.engine.advance(landscape, optimizer, progress, self.stop, pause, self.announce)
+            stepped = False
+            # one step at least, or saves that take longer than the time between them would stop all progress
+            while progress.active.numel() and not (stepped and pause is not None and pause()):
+                evaluation = _evaluate(landscape, progress.x, thorough=not stepped)
+                stepped = True
+                progress.calls += 1
+                reason = self._judge(progress, landscape, evaluation)
+                if reason is not None:
+                    progress.end(reason, progress.calls)
+                    if not progress.active.numel():
+                        break
+                    rest = torch.nonzero(reason == 0).flatten()
+                    _, rows = landscape.segments.select(rest)
+                    landscape, optimizer = landscape.select(rest), optimizer.select(rest)
+                    evaluation = evaluation.select(rest, rows)
+                x, state = optimizer.step(landscape, progress.x, evaluation, progress.state)
+                progress.x, progress.state = x, state
+                found = optimizer.found(state)
+                if found is not None and self.keep:
+                    progress.tally = progress.tally.add_minima(found, progress.calls, landscape.segments)
+        return progress
+
+    def _judge(self, progress: Progress, landscape: Landscape, evaluation: Evaluation) -> torch.Tensor | None:
+        """Record the evaluation; the reasons of the problems that end now, 0 for the others, or None if none ends."""
+        stop, segments = self.stop, landscape.segments
+        force2 = segments.longest2(evaluation.force)
+        reason = self._failures(progress, evaluation.energy + force2)
+        tally = progress.tally.update(progress.x, evaluation.energy, force2, segments, progress.lowest)
+        reached = False
+        if stop.target is not None:
+            hit = tally.energy <= stop.target + stop.target_tolerance
+            tally = tally.note_hit(hit, progress.calls)
+            if stop.on_target != "continue" and bool(hit.any()):
+                reason = _also(reason, hit, Reason.TARGET)
+                reached = stop.on_target == "stop-run"
+        progress.tally = tally
+        if stop.fmax is not None:
+            quiet = force2 < stop.fmax**2
+            reason = _also(reason, quiet, Reason.CONVERGED) if bool(quiet.any()) else reason
+        if progress.schedule(progress.calls):
+            progress.record(progress.calls, tally.energy)
+        if reached or progress.calls >= stop.force_calls:
+            everyone = torch.ones_like(force2, dtype=torch.bool)
+            return _also(reason, everyone, Reason.RUN_TARGET if reached else Reason.BUDGET)
+        return reason
+
+    def _failures(self, progress: Progress, numbers: torch.Tensor) -> torch.Tensor | None:
+        """Reason codes: NON_FINITE where a problem's ``numbers (k,)`` fail it, 0 elsewhere; None if none fails."""
+        # one number to look at while all goes well; a sum that overflows only costs the closer look
+        if math.isfinite(float(numbers.sum())) and not progress.unsound:
+            return None
+        progress.tally = progress.tally.count_unsound(torch.isfinite(numbers))
+        unsound = progress.tally.unsound_calls
+        progress.unsound = bool((unsound > 0).any())
+        patience = PATIENCE if self.optimizer.recovers and progress.calls > 1 else 1
+        given_up = unsound >= patience
+        return _also(None, given_up, Reason.NON_FINITE) if bool(given_up.any()) else None
+
+    def end_all(self, progress: Progress, reason: Reason) -> Progress:
+        """End every problem that still runs."""
+        if not progress.done:
+            progress.end_all(reason.code)
+        return progress
+
+    def result(self, progress: Progress) -> Result:
+        """What is known so far, for every problem: ended or not."""
+        return Result.of(self.landscape, progress, self.stop)
+
+
+def _evaluate(landscape: Landscape, x: torch.Tensor, thorough: bool) -> Evaluation:
+    """Evaluate, and refuse what no optimizer could work with; ``thorough`` also sees changes that torch does not."""
+    kept = x.clone() if thorough else None
+    before = version(x)
+    found = landscape.evaluate(x)
+    check_evaluation(found, x, landscape.segments.n_problems, before, landscape.giver)
+    if kept is not None and not bool(((kept == x) | kept.isnan()).all()):  # by way of numpy, for instance
+        raise PluginError(changed(landscape.giver))
+    return found
+
+
+def _also(reason: torch.Tensor | None, mask: torch.Tensor, new: Reason) -> torch.Tensor:
+    """Reason codes (k,) with ``new`` where ``mask`` is true and there was none; 0 is none."""
+    if reason is None:
+        return mask * new.code
+    return torch.where((reason == 0) & mask, new.code, reason)
+
+
+def minimize(
+    landscape: Landscape,
+    optimizer: Optimizer,
+    x: torch.Tensor,
+    *,
+    force_calls: int = 10_000,
+    fmax: float | None = None,
+    target: float | None = None,
+    target_tolerance: float = 1e-3,
+    on_target: OnTarget = "continue",
+    keep: int = 10,
+    seed: int = 0,
+    ids: torch.Tensor | None = None,
+    engine: EngineName = "auto",
+) -> Result:
+    """Minimise every problem of ``landscape`` from ``x (n_rows, d)``.
+
+    seed, ids: problem ``i`` draws random numbers from the stream ``(seed, ids[i])``; ``ids`` is 0, 1, 2, ... by
+        default. Same seed and id, same result, in any batch.
+    keep: how many of the lowest distinct minima a search remembers for each problem.
+    engine: ``eager``, ``fused`` (compiled, many times faster), or ``auto``: see `choose_engine`.
+    The other arguments are those of `Stop`.
+
+    Raises:
+        InputError: conditions or shapes that do not fit together.
+    """
+    driver = Driver(
+        landscape, optimizer, Stop(force_calls, fmax, target, target_tolerance, on_target), keep, engine
+    )
+    ids = torch.arange(landscape.segments.n_problems, device=x.device) if ids is None else ids
+    return driver.result(driver.advance(driver.begin(x, problem_keys(seed, ids))))
+
+
+def unroll(
+    landscape: Landscape, optimizer: Optimizer, x: torch.Tensor, *, steps: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take ``steps`` steps with nothing detached, for differentiating through an optimizer.
+
+    Returns the last point (n_rows, d) and the energies before each step and after the last (steps + 1, n_problems).
+    Gradients flow to ``x``, to tensors in the optimizer's settings (see `Plugin.replace`) and in the landscape.
+    """
+    ids = torch.arange(landscape.segments.n_problems, device=x.device)
+    state = optimizer.init(landscape, x, problem_keys(seed, ids))
+    energies = []
+    evaluation = landscape.evaluate(x)
+    for _ in range(steps):
+        energies.append(evaluation.energy)
+        x, state = optimizer.step(landscape, x, evaluation, state)
+        evaluation = landscape.evaluate(x)
+    return x, torch.stack([*energies, evaluation.energy])

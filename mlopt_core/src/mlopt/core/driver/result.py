@@ -1,0 +1,118 @@
+"""What a minimisation returns: one outcome for every problem, as tensors, as a table, as ASE atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlopt.core.driver.progress import Progress
+from mlopt.core.driver.stop import Reason, Stop
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
+from mlopt.core.lazy import torch
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of every problem.
+
+    energy (n,), x (n_rows, d): for a search the lowest energy met and where, else the last.
+    fmax (n,): largest row force there. reason: why each problem ended. calls (n,) int64: force calls used.
+    first_hit (n,) int64: force calls until the target was reached, -1 where it was not.
+    quenches (n,) int64: minima that a search arrived at.
+    pool_energy (n, keep), pool_x (n_rows, keep, d), pool_calls (n, keep): the lowest distinct minima of each problem,
+    as loosely quenched as the search left them; infinite energy where a place is empty.
+    trace_calls (t,), trace_energy (t, n): the energy so far at these numbers of calls.
+    """
+
+    landscape: Landscape
+    energy: torch.Tensor
+    x: torch.Tensor
+    fmax: torch.Tensor
+    reason: list[Reason]
+    calls: torch.Tensor
+    first_hit: torch.Tensor
+    quenches: torch.Tensor
+    pool_energy: torch.Tensor
+    pool_x: torch.Tensor
+    pool_calls: torch.Tensor
+    trace_calls: torch.Tensor
+    trace_energy: torch.Tensor
+
+    @classmethod
+    def of(cls, landscape: Landscape, progress: Progress, stop: Stop) -> Result:
+        """The result so far of a minimisation in flight or ended."""
+        outcome = progress.snapshot()
+        tally, reasons = outcome.tally, list(Reason)
+        n = landscape.segments.n_problems
+        trace = torch.stack(progress.trace_energy) if progress.trace_energy else tally.energy.new_zeros(0, n)
+        return cls(
+            landscape=landscape,
+            energy=tally.energy,
+            x=tally.x,
+            fmax=tally.force2.sqrt(),
+            reason=[reasons[code] for code in outcome.reason.tolist()],
+            calls=outcome.calls,
+            first_hit=tally.first_hit,
+            quenches=tally.quenches,
+            pool_energy=tally.pool_energy,
+            pool_x=tally.pool_x,
+            pool_calls=tally.pool_calls,
+            trace_calls=torch.tensor(progress.trace_calls, dtype=torch.int64),
+            trace_energy=trace,
+        )
+
+    def __len__(self) -> int:
+        return self.energy.numel()
+
+    @property
+    def converged(self) -> torch.Tensor:
+        """(n,) bool: ended because the force fell below the threshold."""
+        return torch.tensor([reason is Reason.CONVERGED for reason in self.reason])
+
+    @property
+    def failed(self) -> torch.Tensor:
+        """(n,) bool: ended by a non-finite energy or force."""
+        return torch.tensor([reason is Reason.NON_FINITE for reason in self.reason])
+
+    @property
+    def best(self) -> int:
+        """Index of the problem with the lowest energy among those with finite energy and force."""
+        return int(torch.where(torch.isfinite(self.energy + self.fmax), self.energy, torch.inf).argmin())
+
+    def point(self, index: int) -> torch.Tensor:
+        """The point (rows of that problem, d) of one problem."""
+        ptr = self.landscape.segments.ptr
+        return self.x[int(ptr[index]) : int(ptr[index + 1])]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a problem, ready for ``pandas.DataFrame``."""
+        columns = {
+            "energy": self.energy.tolist(),
+            "fmax": self.fmax.tolist(),
+            "calls": self.calls.tolist(),
+            "first_hit": [None if calls < 0 else calls for calls in self.first_hit.tolist()],
+            "quenches": self.quenches.tolist(),
+            "reason": [reason.name.lower().replace("_", "-") for reason in self.reason],
+        }
+        return [
+            {"index": i} | {name: column[i] for name, column in columns.items()} for i in range(len(self))
+        ]
+
+    def atoms(self) -> list[Atoms]:
+        """The final structures, each with its energy and forces' norm in ``info``.
+
+        Raises:
+            InputError: the landscape is not one of atoms.
+        """
+        if not isinstance(self.landscape, AtomsLandscape):
+            raise InputError("this result is not about atoms; its points are in `x`")
+        structures = self.landscape.systems.with_pos(self.x).to_atoms()
+        for atoms, row in zip(structures, self.table(), strict=True):
+            atoms.info.update(
+                {key: value for key, value in row.items() if value is not None and key != "index"}
+            )
+        return structures

@@ -1,0 +1,34 @@
+"""Files: written whole or not at all, read with care, and weights with a card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlopt.core.lazy import names_of
+
+if TYPE_CHECKING:
+    from mlopt.core.files.atomic import write_bytes, write_text
+    from mlopt.core.files.reading import existing_file, is_there
+    from mlopt.core.files.weights import Card, Weights, load_theta, read_card, save_weights, shipped
+
+__all__ = [
+    "Card",
+    "Weights",
+    "existing_file",
+    "is_there",
+    "load_theta",
+    "read_card",
+    "save_weights",
+    "shipped",
+    "write_bytes",
+    "write_text",
+]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "atomic": ("write_bytes", "write_text"),
+        "reading": ("existing_file", "is_there"),
+        "weights": ("Card", "Weights", "load_theta", "read_card", "save_weights", "shipped"),
+    },
+)

@@ -1,0 +1,95 @@
+"""What potentials, optimizers and moves offer to the fused engine: scalar functions with their numbers.
+
+A kernel function is a plain Python function at the top level of a module, in the part of Python that Numba compiles:
+loops, arithmetic, ``math``, arrays that are indexed. It may call other such functions of its module, and those of
+`mlopt.core.kernels.lanes`; numbers at the top level of the module are constants to it. The engine reads its source,
+writes one module for each combination of potential and optimizer, and compiles that for the CPU or for CUDA. Called
+as they stand, kernel functions run in Python, slowly: that is how to debug them.
+
+One system is worked on by a team of lanes: one on the CPU, a block of threads on CUDA. Loops over atoms are written
+``for i in range(lane(), n, lanes())``, sums over atoms end with ``total(...)``, and `sync` stands between writing what
+other lanes read and reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class NoKernelError(Exception):
+    """Something offers no kernel; says what, as a clause without a full stop."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function for the fused engine, what it calls by names of its own, and its numbers.
+
+    function: its last argument is ``settings``: ``settings[0]`` is the first of the numbers below, for it and for all
+        functions of its kernel to which it hands ``settings`` on; for another kernel that it calls, of that one's.
+    settings: numbers, or tensors with one number a problem. They can change without compiling anew.
+    constants: integers and booleans that are compiled in, such as the length of a memory, by the name under which the
+        function uses them.
+    parts: what the function calls under these names: a plain function, another kernel, or a sequence of kernels of
+        which each is called in turn with the same arguments.
+    weights: numbers that are too many for ``settings``, such as those of a network: a tensor (p,), or (n_problems, p)
+        where each problem has its own. `mlopt.core.kernels.lanes.weights_of` gives them, as an array (p,).
+    """
+
+    function: Callable[..., Any]
+    settings: tuple[Any, ...] = ()
+    constants: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, Callable[..., Any] | Kernel | Sequence[Kernel]] = field(default_factory=dict)
+    weights: Any = None
+
+
+@dataclass(frozen=True)
+class PotentialKernel:
+    """A potential for the fused engine.
+
+    function: ``evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers) -> energy``, which fills
+        ``force (3 n,)`` and ``row_energy (n,)`` at ``x (3 n,)``: all x, then all y, then all z. See
+        `mlopt.potentials.kernels` for what is there to build on; a pair potential needs its `pair_kernel` alone.
+    table: numbers for each ordered pair of species, (K, K, p) nested tuples; (1, 1, p) for a potential of one species.
+        In ``evaluate`` it is an array (K * K, p).
+    species: the atomic numbers of the K rows; empty where the potential does not tell species apart.
+    cutoff: where the range ends; None for a kernel that takes all pairs, of free clusters alone.
+    reals, integers: numbers of scratch space for a system of n atoms, as functions of n.
+    constants, parts: as in `Kernel`.
+    """
+
+    function: Callable[..., Any]
+    table: Sequence[Sequence[Sequence[float]]]
+    species: tuple[int, ...] = ()
+    cutoff: float | None = None
+    reals: Callable[[int], int] = lambda n: 0
+    integers: Callable[[int], int] = lambda n: 0
+    constants: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerKernel:
+    """An optimizer for the fused engine.
+
+    Its state is that of the eager optimizer. Its tensors arrive as three flat arrays, in the order in which the fields
+    are declared, nested states last: ``rows`` of the fields over rows, component after component (n numbers each),
+    ``numbers`` and ``counts`` of the floating-point and the integer (or boolean) fields over problems.
+
+    init: ``init(n, x, rows, numbers, counts, settings)``, writes the state before the first step at ``x (3 n,)``.
+    step: ``step(n, x, energy, force, row_energy, atoms, rows, numbers, counts, scratch, settings)``, moves ``x``.
+        ``atoms (4 n + 12,)``: diameter; 1 where an atom may be put elsewhere on a cluster, else 0; 1 where it is free
+        to move, else 0; its atomic number; then the nine numbers of the cell, and 1 for each periodic direction.
+        ``scratch`` has 10 n numbers for anything, and those of ``reals``.
+    finish: ``finish(n, rows, numbers, counts, settings)``, called before the state is handed back.
+    spare_numbers, spare_counts: places at the end of ``numbers`` and ``counts``, 0 at the beginning, not handed back.
+    reals: how many numbers of scratch space it needs besides for a system of n atoms.
+    """
+
+    init: Kernel
+    step: Kernel
+    finish: Kernel | None = None
+    spare_numbers: int = 0
+    spare_counts: int = 0
+    reals: Callable[[int], int] = lambda n: 0

@@ -1,0 +1,164 @@
+"""The spaces that points live in: how to step, compare and carry vectors along.
+
+An optimizer calls these and never asks which space it is in. All functions act row by row on ``(n_rows, d)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from mlopt.core.errors import InputError
+from mlopt.core.geometry.minimum_image import MinimumImage
+from mlopt.core.lazy import torch
+
+
+class Manifold(Protocol):
+    """Geometry of the rows of a landscape."""
+
+    def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Project ``vector (n_rows, d)`` on the tangent space at ``x``."""
+        ...
+
+    def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Move from ``x`` along ``tangent`` (the exponential map)."""
+        ...
+
+    def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The tangent vector at ``x`` that leads to ``y`` (the logarithm)."""
+        ...
+
+    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Geodesic distance of each row: (n_rows,)."""
+        ...
+
+    def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Carry ``tangent`` at ``x`` to the tangent space at ``y``, parallel along the geodesic.
+
+        tangent: (n_rows, d), or (k, n_rows, d) for k vectors at once.
+        """
+        ...
+
+    def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(n_rows,) bool, rows between which no single shortest path leads, so that `difference` means nothing."""
+        ...
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Manifold:
+        """The geometry of a part of the problems."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Euclidean rows, optionally periodic.
+
+    cell: (n_rows, 3, 3) lattice vectors as rows, angstrom, or None.
+    pbc: (n_rows, 3) bool, needed with ``cell``.
+
+    Points are not wrapped by a step: potentials see periodic images anyway, and an unwrapped trajectory keeps
+    differences between steps small. Only `difference` takes the nearest image, which is exact in cells of any shape
+    and with any directions periodic, see `mlopt.core.geometry.minimum_image`. A vector of the cell along which there
+    is no periodicity makes no difference.
+    """
+
+    cell: torch.Tensor | None = None
+    pbc: torch.Tensor | None = None
+
+    def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Every vector is tangent."""
+        return vector
+
+    def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Plain addition."""
+        return x + tangent
+
+    def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """``y - x``, to the nearest image along periodic directions."""
+        delta = y - x
+        if self.cell is None or self.pbc is None:
+            return delta
+        images, of_row = self._images
+        if len(images) == 1:
+            return images.shortest(delta.T[:, None])[:, 0].T.contiguous()
+        return images.shortest(delta.T[..., None], of_row)[..., 0].T.contiguous()
+
+    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Length of the difference."""
+        length: torch.Tensor = torch.linalg.vector_norm(self.difference(x, y), dim=-1)
+        return length
+
+    def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Nothing changes."""
+        return tangent
+
+    def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """None; where two periodic images are equally near, either will do."""
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Flat:
+        """Keep the cells of the chosen rows, which are not reduced again."""
+        if self.cell is None or self.pbc is None:
+            return self
+        images, of_row = self._images
+        part = Flat(self.cell[rows], self.pbc[rows])
+        part.__dict__["_images"] = images, of_row[rows]
+        return part
+
+    @cached_property
+    def _images(self) -> tuple[MinimumImage, torch.Tensor]:
+        """The different cells, reduced, and which of them each row has (n_rows,)."""
+        cell, pbc = self.cell, self.pbc
+        if cell is None or pbc is None:
+            raise InputError("Flat: only periodic rows have images; give `cell` and `pbc`")
+        # rows of one problem stand together, so it is enough to look at the row before
+        other = ((cell[1:] != cell[:-1]).any(-1) | (pbc[1:] != pbc[:-1])).any(-1)
+        of_row = torch.cat([other.new_zeros(min(1, len(cell)), dtype=torch.int64), other.cumsum(0)])
+        first = torch.cat([other.new_ones(min(1, len(cell))), other]).nonzero().flatten()
+        return MinimumImage.of(cell[first], pbc[first]), of_row
+
+
+@dataclass(frozen=True)
+class UnitSphere:
+    """Rows of unit length (spins): the product of spheres S^(d-1)."""
+
+    def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Remove the component along ``x``."""
+        return vector - (vector * x).sum(-1, keepdim=True) * x
+
+    def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Exponential map ``x cos t + tangent sin(t) / t``; renormalised against drift."""
+        angle = torch.linalg.vector_norm(tangent, dim=-1, keepdim=True)
+        moved = x * torch.cos(angle) + tangent * torch.sinc(angle / torch.pi)
+        length: torch.Tensor = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+        return moved / length
+
+    def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Logarithm; undefined, and zero, at antipodes."""
+        across = y - (x * y).sum(-1, keepdim=True) * x
+        sine = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
+        tiny = torch.finfo(x.dtype).tiny
+        return torch.where(sine > 0, self.distance(x, y)[:, None] / sine.clamp(min=tiny), 0.0) * across
+
+    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Angle between the rows, radians.
+
+        Twice the angle whose tangent is |y - x| / |y + x|: acos would lose half the digits near 0 and pi, and the last
+        bit of torch's atan2 depends on the place in the tensor, that is on the batch.
+        """
+        apart, together = (torch.linalg.vector_norm(one, dim=-1) for one in (y - x, y + x))
+        return 2.0 * torch.atan(apart / together)
+
+    def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+        """Parallel transport along the great circle; undefined where ``y = -x``."""
+        middle = (x + y) / (1 + (x * y).sum(-1, keepdim=True))
+        return tangent - (tangent * y).sum(-1, keepdim=True) * middle
+
+    def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Antipodes, to 1e-4: any nearer, and the last digits of a relaxation would choose the path."""
+        apart: torch.Tensor = torch.linalg.vector_norm(x + y, dim=-1)
+        return apart < 1e-4
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> UnitSphere:
+        """A sphere is a sphere."""
+        return self

@@ -1,0 +1,136 @@
+"""The protocol of potentials: systems in, one energy per system out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from mlopt.core.atoms.elements import SYMBOLS
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.units import Units
+from mlopt.core.errors import InputError
+from mlopt.core.kernels.kernel import NoKernelError, PotentialKernel
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import Plugin
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What `Potential.check` spent on a batch of systems, and what it saw: one sentence for each warning."""
+
+    calls: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class Potential(Plugin):
+    """A potential energy surface.
+
+    Write `energy`; forces and stress then come from autograd. Override `evaluate` where a closed form is faster.
+    """
+
+    #: units of energy and length; a text such as "kcal/mol, angstrom" is read when the class is made
+    units: ClassVar[Units] = Units()
+    #: whether `energy` and `evaluate` can be differentiated with respect to ``pos`` (twice, for learned optimizers)
+    differentiable: ClassVar[bool] = True
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if isinstance(cls.__dict__.get("units"), str):
+            cls.units = Units.of(cls.__dict__["units"])
+
+    def energy(self, systems: Systems) -> torch.Tensor:
+        """Energy of each system: (n_systems,), differentiable with respect to ``systems.pos`` and ``systems.cell``."""
+        raise NotImplementedError(f"{type(self).__name__} must define `energy`")
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        """Energy, force (n_atoms, 3), and stress (n_systems, 3, 3) where asked for.
+
+        This version differentiates `energy`. The result is differentiable again where gradients are enabled.
+        """
+        keep = torch.is_grad_enabled() and systems.pos.requires_grad
+        with torch.enable_grad():
+            pos = systems.pos if keep else systems.pos.detach().requires_grad_(True)
+            strain = torch.zeros_like(systems.cell)
+            moved = systems.with_pos(pos)
+            if stress:
+                strain.requires_grad_(True)
+                symmetric = 0.5 * (strain + strain.mT)
+                deformed = pos + (pos[:, None, :] @ symmetric[systems.batch])[:, 0]
+                cell = systems.cell + systems.cell @ symmetric
+                moved = replace(systems, pos=deformed, cell=cell)
+            energy = self.energy(moved)
+            wanted = [pos, strain] if stress else [pos]
+            grads: tuple[torch.Tensor | None, ...]
+            total = energy.sum()
+            if total.requires_grad:
+                grads = torch.autograd.grad(total, wanted, create_graph=keep, allow_unused=True)
+            else:  # a constant energy, such as that of a single atom
+                grads = (None,) * len(wanted)
+        force = torch.zeros_like(pos) if grads[0] is None else -grads[0]
+        tensor = None
+        if stress:
+            virial = torch.zeros_like(systems.cell) if grads[1] is None else grads[1]
+            tensor = per_volume(virial, systems)
+        if not keep:
+            energy, force = energy.detach(), force.detach()
+            tensor = None if tensor is None else tensor.detach()
+        return Evaluation(energy, force, stress=tensor)
+
+    def species(self) -> set[int] | None:
+        """Atomic numbers that the potential knows, or None where it takes any."""
+        return None
+
+    def diameter(self, z: torch.Tensor) -> torch.Tensor:
+        """Typical nearest-neighbour distance of each atom ``z (n_atoms,)``: (n_atoms,), in the potential's length.
+
+        Starts and moves are scaled by it. The default is twice the covalent radius, for potentials in angstrom.
+        """
+        from ase.data import covalent_radii
+
+        return 2.0 * torch.as_tensor(covalent_radii, dtype=torch.float64, device=z.device)[z]
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """The same potential for the fused engine, for systems of these atomic numbers.
+
+        Raises:
+            NoKernelError: there is none, for these settings.
+        """
+        raise NoKernelError(f"the potential {type(self).__name__} offers no kernel")
+
+    def check(self, systems: Systems) -> None:
+        """Refuse systems that the potential cannot treat, before any work starts.
+
+        Raises:
+            InputError: an unknown species; subclasses add what else they need, such as a cell that is large enough.
+        """
+        known = self.species()
+        if known is None:
+            return
+        strange = sorted(set(torch.unique(systems.z).tolist()) - known)
+        if strange:
+            names = ", ".join(SYMBOLS[number] for number in strange)
+            listed = ", ".join(SYMBOLS[number] for number in sorted(known))
+            raise InputError(
+                f"{type(self).__name__} has no parameters for {names}; it knows {listed}. "
+                f"Change the system, or give the parameters."
+            )
+
+    def trial(self, systems: Systems) -> Trial:
+        """What `check` spends on these systems, and the warnings that it has; the same whenever it is asked."""
+        return Trial()
+
+    @property
+    def giver(self) -> str:
+        """What it is called in messages; a bridge says what is behind it."""
+        return f"the potential {type(self).__name__}"
+
+    def remarks(self) -> list[str]:
+        """Lines for the log at the end of a run, such as how often a calculator has failed."""
+        return []
+
+
+def per_volume(virial: torch.Tensor, systems: Systems) -> torch.Tensor:
+    """Stress from dE/dstrain (n_systems, 3, 3); NaN for systems without three lattice vectors, which have none."""
+    volume = systems.volume
+    return virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]

@@ -1,0 +1,371 @@
+"""The minima found so far: one SQLite file that any number of processes and runs may fill at once.
+
+Invariants:
+
+- No two records of one potential and composition are the same structure (`mlopt.core.minima.matching.same_structure`,
+  with the tolerances written into the file when it was created). "Is it there already? else insert" is one
+  ``BEGIN IMMEDIATE`` transaction, so this holds across processes.
+- A hit is counted once. Each has a ``source`` key; adding it again, after a crash or by merging twice, changes nothing.
+- Energies and coordinates come back bit for bit: SQLite's REAL is float64, arrays are raw little-endian bytes whose
+  lengths are checked. Nothing is pickled.
+- A writer killed at any instant loses at most the minimum it was adding (WAL journal, ``synchronous=FULL``).
+
+SQLite's locks need a local file system: on network file systems give each node its own store and `merge_from` them.
+A store, like any SQLite connection, must be opened in the process and thread that uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlopt.core.atoms.template import Template
+from mlopt.core.errors import InputError, MloptError
+from mlopt.core.minima.matching import same_structure
+from mlopt.core.minima.minimum import (
+    Evaluate,
+    Ints,
+    Minimum,
+    composition_key,
+    geometry,
+    verify,
+    with_point_group,
+)
+from mlopt.core.minima.schema import ADDED, APPLICATION, SCHEMA, TABLES, refuse_other_formats
+from mlopt.core.minima.symmetry import PointGroup
+from mlopt.core.minima.verification import Verification
+from mlopt.core.quoting import quoted
+from mlopt.core.structures.write import write_ase_db, write_extxyz
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["Evaluate", "MinimaStore", "Minimum", "Verification", "verify"]
+
+_BUSY_SECONDS = 30.0
+_DEFAULTS = {"energy_window": 1e-3, "distance_tolerance": 0.05}
+_SELECT = "SELECT *, (SELECT COUNT(*) FROM hits WHERE minimum = minima.id) AS hits FROM minima"
+
+
+class MinimaStore:
+    """The file at ``path``, created if absent. Use as a context manager, or call `close`.
+
+    ``energy_window`` and ``distance_tolerance`` say what is the same minimum; they belong to the file (default 1e-3
+    and 0.05), so pass them only when creating it or to insist on them. `InputError` if the file is not a minima store,
+    is of a newer schema, or was created with other tolerances.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        energy_window: float | None = None,
+        distance_tolerance: float | None = None,
+    ) -> None:
+        self.path = Path(path)
+        refuse_other_formats(self.path)
+        asked = {"energy_window": energy_window, "distance_tolerance": distance_tolerance}
+        for name, value in asked.items():
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError(f"MinimaStore({name}=...) must be positive, got {quoted(value)}.")
+        with self._explained():
+            self._database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            with self._explained():
+                settings = self._prepare({name: value or _DEFAULTS[name] for name, value in asked.items()})
+            for name, value in asked.items():
+                if value is not None and value != settings[name]:
+                    raise InputError(
+                        f"{self.path} was created with {name}={settings[name]:g}, not {value:g}: "
+                        f"leave {name} out to use the file's, or start a new file."
+                    )
+        except BaseException:
+            self._database.close()
+            raise
+        self.energy_window, self.distance_tolerance = (
+            settings["energy_window"],
+            settings["distance_tolerance"],
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was added is already on disk."""
+        self._database.close()
+
+    def __len__(self) -> int:
+        return int(self._rows("SELECT COUNT(*) AS size FROM minima")[0]["size"])
+
+    def __iter__(self) -> Iterator[Minimum]:
+        """Iterate in order of energy over the minima present now; ties in order of discovery."""
+        for row in self._rows("SELECT id FROM minima ORDER BY energy, id"):
+            yield self.get(row["id"])
+
+    def get(self, identifier: int) -> Minimum:
+        """Return one record; `InputError` if there is none of this id."""
+        rows = self._rows(f"{_SELECT} WHERE id = ?", int(identifier))
+        if not rows:
+            raise InputError(f"{self.path} has no minimum with id {identifier}.")
+        return self._minimum(rows[0])
+
+    def lowest(
+        self, k: int, composition: str | Sequence[int] | Ints | None = None, potential: str | None = None
+    ) -> list[Minimum]:
+        """Return up to ``k`` minima in order of energy.
+
+        ``composition`` is a formula (``"Ar38"``) or atomic numbers in any order; None takes all. `InputError` if it
+        is not a formula or ``k`` is negative.
+        """
+        if k < 0:
+            raise InputError(f"lowest(k=...) must not be negative, got {k}.")
+        wanted: dict[str, str] = {}
+        if composition is not None:
+            wanted["composition"] = composition_key(composition)
+        if potential is not None:
+            wanted["potential"] = potential
+        where = " WHERE " + " AND ".join(f"{name} = ?" for name in wanted) if wanted else ""
+        rows = self._rows(f"{_SELECT}{where} ORDER BY energy, id LIMIT ?", *wanted.values(), int(k))
+        return [self._minimum(row) for row in rows]
+
+    def add(self, minimum: Minimum) -> tuple[int, bool]:
+        """Count a hit on the record of this structure, inserting it if there is none: return (id, is it new).
+
+        Of two equal structures the lower in energy is kept. A ``source`` that was added before changes nothing.
+        """
+        return self._add(minimum, [minimum.source or uuid.uuid4().hex])
+
+    def merge_from(self, other: MinimaStore) -> int:
+        """Add all of another store's minima with their hits; return how many were new. Merging again adds nothing."""
+        if self.path.resolve() == other.path.resolve():
+            raise InputError(f"merge_from: {self.path} cannot be merged into itself.")
+        new = 0
+        for minimum in other:
+            sources = other._rows("SELECT source FROM hits WHERE minimum = ? ORDER BY source", minimum.id)
+            new += self._add(minimum, [row["source"] for row in sources])[1]
+        return new
+
+    def note(self, identifier: int, notes: dict[str, float | bool]) -> None:
+        """Replace the notes of one record."""
+        with self._writing():
+            text = json.dumps(notes) if notes else None
+            self._database.execute("UPDATE minima SET notes = ? WHERE id = ?", (text, identifier))
+
+    def to_extxyz(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
+        """Write ``minima`` (default: all) in the given order; the format rounds coordinates to 8 decimals."""
+        write_extxyz(path, self._images(minima))
+
+    def to_ase_db(self, path: str | os.PathLike[str], minima: Iterable[Minimum] | None = None) -> None:
+        """Write ``minima`` (default: all) as a new ASE database, replacing the file; see `write_ase_db`."""
+        chosen = list(self if minima is None else minima)
+        facts = [minimum.facts(rank) for rank, minimum in enumerate(chosen, 1)]
+        write_ase_db(path, self._images(chosen), facts)
+
+    def _images(self, minima: Iterable[Minimum] | None) -> list[Atoms]:
+        return [minimum.to_atoms(rank) for rank, minimum in enumerate(self if minima is None else minima, 1)]
+
+    def _add(self, minimum: Minimum, sources: list[str]) -> tuple[int, bool]:
+        composition = composition_key(minimum.z)
+        with self._writing():
+            known = [self._rows("SELECT minimum FROM hits WHERE source = ?", source) for source in sources]
+            fresh = [source for source, rows in zip(sources, known, strict=True) if not rows]
+            if not fresh:
+                return int(known[0][0]["minimum"]), False
+            same = self._same(minimum, composition)
+            if same is None:
+                identifier = self._insert(with_point_group(minimum), composition)
+            else:
+                identifier = int(same.id or 0)
+                if minimum.energy < same.energy:
+                    self._update(identifier, with_point_group(minimum))
+            for source in fresh:
+                self._database.execute("INSERT INTO hits VALUES (?, ?)", (source, identifier))
+        return identifier, same is None
+
+    def _same(self, minimum: Minimum, composition: str) -> Minimum | None:
+        low, high = minimum.energy - self.energy_window, minimum.energy + self.energy_window
+        rows = self._rows(
+            f"{_SELECT} WHERE potential = ? AND composition = ? AND energy BETWEEN ? AND ? "
+            "ORDER BY abs(energy - ?), id",
+            *(minimum.potential, composition, low, high, minimum.energy),
+        )
+        for row in rows:
+            stored = self._minimum(row)
+            if same_structure(stored, minimum, self.energy_window, self.distance_tolerance):
+                return stored
+        return None
+
+    def _insert(self, minimum: Minimum, composition: str) -> int:
+        values = geometry(minimum) | {
+            "potential": minimum.potential,
+            "composition": composition,
+            "first_run": minimum.first_run,
+            "seed": None if minimum.seed is None else str(minimum.seed),  # may exceed SQLite's 63 bits
+            "start_index": minimum.start_index,
+            "force_calls": minimum.force_calls,
+            "created": datetime.now(UTC).isoformat(),
+        }
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        cursor = self._database.execute(
+            f"INSERT INTO minima ({names}) VALUES ({marks})", list(values.values())
+        )
+        return int(cursor.lastrowid or 0)
+
+    def _update(self, identifier: int, minimum: Minimum) -> None:
+        values = geometry(minimum)
+        names = ", ".join(f"{name} = ?" for name in values)
+        self._database.execute(f"UPDATE minima SET {names} WHERE id = ?", [*values.values(), identifier])
+
+    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+        with self._explained():
+            cursor = self._database.execute(query, values)
+            cursor.row_factory = sqlite3.Row
+            return cursor.fetchall()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the file's one write lock; readers go on meanwhile."""
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # SQLite itself rolls back on a full disk
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = str(error)
+            if "not a database" in text:
+                raise InputError(f"{self.path} is not a SQLite file; a minima store is one.") from error
+            if "unable to open" in text:
+                raise InputError(
+                    f"{self.path} cannot be opened: check that its folder exists and is writable."
+                ) from error
+            if "locked" in text:
+                raise MloptError(
+                    f"{self.path} stayed locked by another process for {_BUSY_SECONDS:g} s: stop that process, or "
+                    "give this run its own store and merge them later. Nothing was lost."
+                ) from error
+            raise MloptError(f"{self.path}: {text}. What was added before is kept.") from error
+
+    def _prepare(self, settings: dict[str, float]) -> dict[str, float]:
+        """Create the tables in an empty file, or check whose they are; return the file's tolerances."""
+        if self._pragma("application_id") != APPLICATION:
+            self._refuse_foreign()
+            self._enter_wal()
+            with self._writing():
+                if (
+                    self._pragma("application_id") != APPLICATION
+                ):  # nobody created it while we waited for the lock
+                    self._refuse_foreign()
+                    for table in TABLES:
+                        self._database.execute(table)
+                    self._database.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
+                    self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+                    self._database.execute(f"PRAGMA application_id = {APPLICATION}")
+        version = self._pragma("user_version")
+        if version > SCHEMA:
+            raise InputError(
+                f"{self.path} was written by a newer mlopt (schema {version}; this one reads up to {SCHEMA}): "
+                "upgrade mlopt-core to open it."
+            )
+        if version < SCHEMA:
+            self._upgrade()
+        self._database.execute("PRAGMA synchronous = FULL")
+        return {row["name"]: row["value"] for row in self._rows("SELECT name, value FROM settings")}
+
+    def _upgrade(self) -> None:
+        """Add the columns that files of earlier schemas lack."""
+        with self._writing():
+            present = {row[1] for row in self._database.execute("PRAGMA table_info(minima)")}
+            for name, kind in ADDED.items():
+                if name not in present:
+                    self._database.execute(f"ALTER TABLE minima ADD COLUMN {name} {kind}")
+            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _refuse_foreign(self) -> None:
+        used = self._pragma("application_id") or self._pragma("user_version")
+        if used or self._rows("SELECT 1 FROM sqlite_master LIMIT 1"):
+            # Somebody may have made it a store between the two looks.
+            if self._pragma("application_id") == APPLICATION:
+                return
+            raise InputError(
+                f"{self.path} is a SQLite file of another program, not a minima store: choose another path."
+            )
+
+    def _enter_wal(self) -> None:
+        """Switch the journal mode; SQLite does not apply its busy timeout to this statement."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _minimum(self, row: sqlite3.Row) -> Minimum:
+        n = row["n_atoms"]
+        group = row["point_group"]
+        return Minimum(
+            energy=row["energy"],
+            pos=self._array(row, "pos", "<f8", (n, 3)),
+            z=self._array(row, "z", "<i8", (n,)),
+            cell=self._array(row, "cell", "<f8", (3, 3)),
+            pbc=np.array([bool(row["pbc"] >> axis & 1) for axis in range(3)]),
+            fixed=None if row["fixed"] is None else self._array(row, "fixed", "u1", (n,)).astype(bool),
+            masses=None if row["masses"] is None else self._array(row, "masses", "<f8", (n,)),
+            template=None if row["template"] is None else Template.from_json(row["template"]),
+            point_group=None if group is None else PointGroup(group, row["point_group_order"]),
+            seed=None if row["seed"] is None else int(row["seed"]),
+            notes=json.loads(row["notes"]) if row["notes"] else {},
+            **{name: row[name] for name in _PLAIN_COLUMNS},
+        )
+
+    def _array(self, row: sqlite3.Row, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        raw = row[name]
+        expected = np.dtype(kind).itemsize * int(np.prod(shape))
+        if len(raw) != expected:
+            raise MloptError(
+                f"{self.path}: {name} of minimum {row['id']} has {len(raw)} bytes instead of {expected}: "
+                "the file was altered; restore it from a copy, or rebuild it with merge_from."
+            )
+        return np.frombuffer(raw, dtype=kind).reshape(shape)
+
+
+_PLAIN_COLUMNS = (
+    "id",
+    "hits",
+    "max_force",
+    "rms_force",
+    "potential",
+    "first_run",
+    "start_index",
+    "force_calls",
+)

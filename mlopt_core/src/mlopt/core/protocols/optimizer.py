@@ -1,0 +1,204 @@
+"""The protocol of optimizers: hyper-parameters and two pure functions.
+
+``init(landscape, x, key) -> state`` and ``step(landscape, x, evaluation, state) -> (x, state)``. An optimizer reads the
+landscape's geometry (segments, manifold) and never evaluates it: the driver does, exactly once a step, so that force
+calls are counted honestly. Searches that hop between minima are optimizers too; what they find they say in `found`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+from mlopt.core.batch.segments import Segments
+from mlopt.core.kernels.kernel import NoKernelError, OptimizerKernel
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import Plugin
+
+
+def per_row(axis: int = 0) -> Any:
+    """Declare a state tensor whose dimension ``axis`` runs over rows."""
+    return field(metadata={"kind": "row", "axis": axis})
+
+
+def per_problem() -> Any:
+    """Declare a state tensor whose first dimension runs over problems."""
+    return field(metadata={"kind": "problem", "axis": 0})
+
+
+def nested() -> Any:
+    """Declare a state within a state (a wrapper's inner optimizer)."""
+    return field(metadata={"kind": "state"})
+
+
+@dataclass(frozen=True)
+class State:
+    """What changes from step to step, and only that: a frozen dataclass of tensors.
+
+    Every field is declared by `per_row`, `per_problem` or `nested`, so that any state can be reset for some problems,
+    cut down to some, saved and loaded without knowing which optimizer it belongs to.
+    """
+
+    def where(self, mask: torch.Tensor, other: Self, segments: Segments) -> Self:
+        """This state where ``mask (n_problems,)`` is true, ``other`` elsewhere."""
+        rows = segments.rows_of(mask)
+        mixed: dict[str, Any] = {}
+        for one in fields(self):
+            mine, theirs = getattr(self, one.name), getattr(other, one.name)
+            if one.metadata["kind"] == "state":
+                mixed[one.name] = mine.where(mask, theirs, segments)
+            else:
+                chosen = rows if one.metadata["kind"] == "row" else mask
+                trailing = mine.ndim - one.metadata["axis"] - 1
+                mixed[one.name] = torch.where(chosen.reshape(-1, *[1] * trailing), mine, theirs)
+        return replace(self, **mixed)
+
+    def put(self, problems: torch.Tensor, rows: torch.Tensor, part: Self) -> Self:
+        """This state with ``part``, the state of a few problems and their rows, written over them."""
+        mixed: dict[str, Any] = {}
+        for one in fields(self):
+            mine, new = getattr(self, one.name), getattr(part, one.name)
+            if one.metadata["kind"] == "state":
+                mixed[one.name] = mine.put(problems, rows, new)
+            else:
+                index = rows if one.metadata["kind"] == "row" else problems
+                mixed[one.name] = mine.index_copy(one.metadata["axis"], index, new)
+        return replace(self, **mixed)
+
+    def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Self:
+        """Keep some problems and the rows that they own (int64 indices)."""
+        kept: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.metadata["kind"] == "state":
+                kept[one.name] = value.select(problems, rows)
+            else:
+                index = rows if one.metadata["kind"] == "row" else problems
+                kept[one.name] = value.index_select(one.metadata["axis"], index)
+        return replace(self, **kept)
+
+    def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Flat names to tensors, for a checkpoint."""
+        flat: dict[str, torch.Tensor] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.metadata["kind"] == "state":
+                flat |= value.tensors(f"{prefix}{one.name}.")
+            else:
+                flat[prefix + one.name] = value
+        return flat
+
+    def with_tensors(self, flat: dict[str, torch.Tensor], prefix: str = "") -> Self:
+        """A state of the same structure with the tensors of `tensors`; raises KeyError where one is missing."""
+        loaded: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.metadata["kind"] == "state":
+                loaded[one.name] = value.with_tensors(flat, f"{prefix}{one.name}.")
+            else:
+                loaded[one.name] = flat[prefix + one.name].to(value.device)
+        return replace(self, **loaded)
+
+
+def _cut_settings(plugin: Any, problems: torch.Tensor) -> Any:
+    """A plugin for some of the problems; itself if no setting, nor one of a plugin in its settings, is a tensor."""
+    changed = {}
+    for name in type(plugin).model_fields:
+        value = getattr(plugin, name)
+        part = _cut(value, problems)
+        if part is not value:
+            changed[name] = part
+    return plugin.replace(**changed) if changed else plugin
+
+
+def _cut(value: Any, problems: torch.Tensor) -> Any:
+    if isinstance(value, Optimizer):
+        return value.select(problems)
+    if isinstance(value, Plugin):
+        return _cut_settings(value, problems)
+    if isinstance(value, torch.Tensor):
+        return value[problems] if value.ndim else value
+    if isinstance(value, list) and any(isinstance(one, Plugin) for one in value):
+        parts = [_cut(one, problems) for one in value]
+        return value if all(a is b for a, b in zip(parts, value, strict=True)) else parts
+    return value
+
+
+@dataclass(frozen=True)
+class Found:
+    """Local minima that a search has just arrived at.
+
+    mask: (n_problems,) bool, which problems have arrived at one in the last step.
+    energy: (n_problems,), x: (n_rows, d): where ``mask`` is true, the minimum.
+    """
+
+    mask: torch.Tensor
+    energy: torch.Tensor
+    x: torch.Tensor
+
+
+class Optimizer(Plugin):
+    """Base of all optimizers. Settings may be tensors, 0-d or (n_problems,), given through `replace`."""
+
+    #: True for a search, which goes on after a minimum: a force threshold does not end it
+    searching: ClassVar[bool] = False
+    #: True where the way leads up again and again: of a run that no force ends the lowest point counts, not the last
+    wanders: ClassVar[bool] = False
+    #: True where `step` copes with a non-finite evaluation by stepping back, for that problem alone; the driver then
+    #: gives a problem up only after several in a row
+    recovers: ClassVar[bool] = False
+    #: what it ends at: a "minimum", or a "saddle"
+    seeks: ClassVar[str] = "minimum"
+
+    @abstractmethod
+    def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> State:
+        """The state before the first step at ``x (n_rows, d)``; ``key (n_problems,)`` int64 feeds random numbers."""
+        raise NotImplementedError(f"{type(self).__name__} must define `init`")
+
+    @abstractmethod
+    def step(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """The next point and state, given the evaluation at ``x``. Pure: changes no argument."""
+        raise NotImplementedError(f"{type(self).__name__} must define `step`")
+
+    def select(self, problems: torch.Tensor) -> Self:
+        """This optimizer for some of the problems: settings with one number a problem are cut down to them."""
+        made: Self = _cut_settings(self, problems)
+        return made
+
+    def tolerating(self, rise: float) -> Optimizer:
+        """The same where a rise in energy below ``rise``, relative to 1 + |energy|, may be none.
+
+        For potentials that repeat an energy only to that. An optimizer that compares energies overrides it.
+        """
+        return self
+
+    def kernel(self) -> OptimizerKernel:
+        """The same optimizer for the fused engine.
+
+        Raises:
+            NoKernelError: there is none, for these settings.
+        """
+        raise NoKernelError(f"the optimizer {type(self).__name__} offers no kernel")
+
+    def found(self, state: Any) -> Found | None:
+        """Minima that the last step arrived at; None for optimizers that do not search."""
+        return None
+
+
+def local_only(optimizer: Optimizer) -> Optimizer:
+    """The optimizer, if it ends at a minimum; `ValueError` for a search, which would go on for ever, and for dimers."""
+    if optimizer.searching:
+        raise ValueError(
+            f"{type(optimizer).__name__} is a search, which does not end at a minimum; "
+            f"take a local optimizer such as lbfgs or fire"
+        )
+    if optimizer.seeks != "minimum":
+        raise ValueError(
+            f"{type(optimizer).__name__} ends at a {optimizer.seeks}, not at a minimum; take lbfgs or fire"
+        )
+    return optimizer

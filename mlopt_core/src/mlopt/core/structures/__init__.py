@@ -1,0 +1,30 @@
+"""Structure files: which atoms a run is about, read with one line of explanation for whatever is wrong, and written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlopt.core.lazy import names_of
+
+if TYPE_CHECKING:
+    from mlopt.core.structures.checks import check_same_atoms
+    from mlopt.core.structures.read import read_structures
+    from mlopt.core.structures.spec import SystemSpec
+    from mlopt.core.structures.write import write_extxyz
+
+__all__ = [
+    "SystemSpec",
+    "check_same_atoms",
+    "read_structures",
+    "write_extxyz",
+]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "checks": ("check_same_atoms",),
+        "read": ("read_structures",),
+        "spec": ("SystemSpec",),
+        "write": ("write_extxyz",),
+    },
+)

@@ -1,0 +1,93 @@
+"""Which atoms a run is about: a formula, or a structure file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from mlopt.core.atoms.elements import parse_formula
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.errors import InputError
+from mlopt.core.files.reading import is_there
+from mlopt.core.plugins.input_file import InputFile
+from mlopt.core.plugins.plugin import Plugin, setting
+
+
+class SystemSpec(Plugin):
+    """Either ``cluster`` or ``file``.
+
+    A bare word stands for one of them: ``Cu13`` is a formula; a name with an ending or a folder, such as
+    ``start.extxyz``, or that of a file that is there, such as ``POSCAR``, is a structure file.
+    """
+
+    cluster: str | None = setting(None, "formula of a free cluster, such as Ar38 or Ag32Au6")
+    file: InputFile | None = setting(
+        None, "structure file: extxyz, xyz, cif, POSCAR, traj, eOn con, ASE json"
+    )
+    index: int = setting(-1, "which structure of the file; -1 is the last")
+    separate: bool = setting(False, "nudge coincident atoms apart instead of refusing them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        """Take a bare word for what it is; what is a formula is one whatever lies in the folder."""
+        if isinstance(value, str):
+            return {_kind_of(value): value}
+        if isinstance(value, Mapping) and isinstance(
+            value.get("name"), str
+        ):  # -s system.index=0 makes one of a word
+            rest = {key: one for key, one in value.items() if key != "name"}
+            return {_kind_of(value["name"]): value["name"]} | rest
+        return value
+
+    @field_validator("cluster")
+    @classmethod
+    def _known_formula(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_formula(value)
+            except InputError as error:
+                raise PydanticCustomError("formula", "{message}", {"message": str(error)}) from error
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.cluster is None) == (self.file is None):
+            raise PydanticCustomError(
+                "system",
+                "give either `cluster` (a formula, like Ar38) or `file` (a structure file), not both or none",
+            )
+        return self
+
+    def load(self) -> Systems:
+        """The system, as a batch of one, in float64. A file is read once, however often this is called.
+
+        Raises:
+            InputError: the file cannot be read, or what it holds is no sound structure.
+        """
+        return self.loaded
+
+    @cached_property
+    def loaded(self) -> Systems:
+        """See `load`."""
+        if self.cluster is not None:
+            return Systems.cluster(parse_formula(self.cluster))
+        from mlopt.core.structures.read import read_structure
+
+        return read_structure(Path(str(self.file)), self.index, separate=self.separate)
+
+
+def _kind_of(word: str) -> str:
+    """``cluster`` for a formula, ``file`` for what has an ending or a folder or is there, else ``cluster``."""
+    try:
+        parse_formula(word)
+    except InputError:
+        file = Path(word)
+        named = bool(file.suffix) or len(file.parts) > 1
+        return "file" if word and (named or is_there(word)) else "cluster"
+    return "cluster"

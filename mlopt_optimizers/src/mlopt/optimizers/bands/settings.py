@@ -1,0 +1,112 @@
+"""What a configuration says about a path: how it begins, what ties its images, what is looked at in the end."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.input_file import InputFile
+from mlopt.core.plugins.plugin import Plugin, setting
+from mlopt.core.protocols.model import ModelState
+from mlopt.optimizers.bands.band import Band
+from mlopt.optimizers.bands.springs import ConstantSpring, EnergyWeightedSpring, Spring
+from mlopt.optimizers.bands.string import String
+from mlopt.optimizers.bands.tangents import CentralTangent, ImprovedTangent, SigmoidTangent, Tangent
+
+
+class PathStart(Plugin):
+    """Where the images are at first."""
+
+    way: Literal["auto", "straight", "idpp"] = setting(
+        "auto",
+        "straight: the shortest way (a geodesic); idpp: then off contacts, for atoms; auto: idpp where atoms would "
+        "come too near to each other",
+    )
+    axis: list[float] | None = setting(
+        None, "about which spins turn that point to opposite sides", min_length=3, max_length=3
+    )
+    keys: list[ModelState] = setting([], "states that the path goes through, in order")
+    file: InputFile | None = setting(None, "a file with the whole path, ends included")
+    disturbance: float = setting(0.0, "random displacement of the images, in lengths of the path", ge=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.file is not None and (self.keys or self.way == "idpp"):
+            raise ValueError("file: is the whole path; leave out `keys` and `way`")
+        return self
+
+
+class BandSettings(Plugin):
+    """Images, and what ties them."""
+
+    kind: Literal["neb", "string"] = setting("neb", "nudged elastic band, or string method")
+    images: int = setting(5, "moving images", ge=1)
+    tangent: Literal["improved", "sigmoid", "central"] = setting(
+        "improved", "direction of the path at an image"
+    )
+    sharpness: float = setting(3.0, "beta of the sigmoid tangent", unit="1/energy", gt=0)
+    spring: float = setting(1.0, "stiffness", unit="energy/length^2", ge=0)
+    stiff_spring: float | None = setting(
+        None,
+        "stiffness at the highest image; springs are then weighted by energy",
+        unit="energy/length^2",
+        gt=0,
+    )
+    nudge: Literal["single", "double", "switched"] = setting(
+        "single", "how much of the springs acts across the path"
+    )
+    climb: int | None = setting(
+        None, "images that climb, at the highest maxima; none: one of a band, none of a string", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.kind == "string" and self.climb:
+            raise ValueError("climb: no image of a string climbs; leave it out, or take kind neb")
+        return self
+
+    @property
+    def climbing(self) -> int:
+        """How many images climb."""
+        return self.climb if self.climb is not None else int(self.kind == "neb")
+
+    def make(self, landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> Band:
+        """Bands without climbing images."""
+        tangent: Tangent = {
+            "improved": ImprovedTangent(),
+            "sigmoid": SigmoidTangent(beta=self.sharpness),
+            "central": CentralTangent(),
+        }[self.tangent]
+        if self.kind == "string":
+            return String(landscape, start, end, self.images, tangent=tangent)
+        spring: Spring = ConstantSpring(k=self.spring)
+        if self.stiff_spring is not None:
+            spring = EnergyWeightedSpring(k_low=self.spring, k_high=self.stiff_spring)
+        return Band(landscape, start, end, self.images, tangent=tangent, spring=spring, nudge=self.nudge)
+
+
+class Ends(Plugin):
+    """How the two ends are relaxed and aligned before a path is laid between them."""
+
+    align: Literal["auto", "mirror", "none"] = setting(
+        "auto",
+        "auto: exchange like atoms of the final state, and turn and shift free clusters, so that the path is the "
+        "shortest; mirror: take the mirror image too; none: the order of atoms is meant",
+    )
+    relax: bool = setting(True, "false: take them as they are, and refuse those that are no minima")
+    fmax: float | None = setting(None, "largest force at an end; none: a tenth of that of the path", gt=0)
+    evaluations: int = setting(20_000, "of each end, at most", ge=1)
+
+
+class Saddle(Plugin):
+    """What is found out about the saddle."""
+
+    modes: int = setting(6, "lowest eigenvalues of the Hessian there; 0: do not look", ge=0)
+    connect: bool = setting(True, "go down from it on both sides, and compare with the ends")
+    temperature: float | None = setting(
+        None, "for a rate and a lifetime; reduced units: an energy", unit="K", gt=0
+    )
+    damping: float | None = setting(None, "Gilbert's alpha, for Langer's rate of spins instead of HTST", ge=0)

@@ -1,0 +1,1 @@
+"""The experiment `meta-train`: epochs of a meta-trainer on a task."""

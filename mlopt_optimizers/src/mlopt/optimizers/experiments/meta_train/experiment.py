@@ -1,0 +1,245 @@
+"""The experiment `meta-train`: epochs of a meta-trainer on a task."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from mlopt.core.errors import InputError, MloptError
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.input_file import InputFile
+from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.protocols.learning import MetaState, MetaTrainer, Task
+from mlopt.core.runs import processes
+from mlopt.core.runs.checkpoint import Checkpoint, dumps, loads
+from mlopt.core.runs.experiment import Context, Experiment, Preempted
+from mlopt.core.runs.pace import Pace
+from mlopt.optimizers.experiments.meta_train.result import MetaTrained, load_theta, save_theta
+
+_MEMORY = "memory."
+
+
+class MetaTrain(Experiment):
+    """Train the parameters of a task, and judge them on problems that were not trained on.
+
+    Under ``torchrun`` all processes train together, see `mlopt.core.runs.processes`; only the first writes.
+    """
+
+    ranked: ClassVar[bool] = True
+
+    task: Annotated[Task, FromRegistry("task")] = setting(..., "what is trained, and on what")
+    trainer: Annotated[MetaTrainer, FromRegistry("meta-trainer")] = setting(..., "how")
+    epochs: int = setting(200, "how many", ge=1)
+    evaluate_every: int = setting(20, "epochs between two looks at problems that are held out", ge=1)
+    keep: Literal["last", "best"] = setting(
+        "last",
+        "which parameters training ends with: the last, or those whose held-out loss was lowest; these are then judged "
+        "once more, on starts by which nobody has chosen",
+    )
+    theta: InputFile | None = setting(
+        None, "parameters to start from: a `theta.safetensors` of an earlier training"
+    )
+    seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
+    max_minutes: float | None = setting(
+        None, "wall time of one piece: the run then stops, as if it were told to, and can be resumed", gt=0
+    )
+    ranks: int | None = setting(None, "processes that there must be; none: as many as there are", ge=1)
+    rank_timeout: float = setting(1800.0, "how long to wait for the slowest process", unit="s", gt=0)
+
+    def check(self) -> None:
+        """Look at the task's first parameters: a model, a file or a path that cannot work says so."""
+        processes.check(self.ranks)
+        theta = self.first_theta()
+        if theta.ndim != 1 or not bool(torch.isfinite(theta).all()):
+            raise InputError(
+                f"{type(self.task).__name__} starts at parameters that are no vector of finite numbers; check what it "
+                f"starts from"
+            )
+
+    def first_theta(self) -> torch.Tensor:
+        """Where training starts: (p,) float64, from the file or from the task. Raises InputError as `check`."""
+        theta = self.task.theta
+        return theta if self.theta is None else load_theta(Path(self.theta), theta.numel())
+
+    def run(self, context: Context | None = None) -> MetaTrained:
+        """Train, and write results where ``context`` has a place for them.
+
+        Raises:
+            InputError: as `check`.
+            Preempted: ``context`` asked to stop, or the time of this piece is up; a checkpoint has been saved.
+            MloptError: a rank has ended or hangs.
+        """
+        self.check()
+        context = context or Context()
+        with processes.joined(self.ranks, self.rank_timeout) as here:
+            # results and checkpoints are the first rank's alone
+            return _Training(self, context if here.rank == 0 else _Worker(context), here).run()
+
+
+class _Worker(Context):
+    """The context of a rank that writes nothing, but can be told to stop."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+
+    @property
+    def stopping(self) -> bool:
+        return self._context.stopping
+
+
+class _Training:
+    """One piece of a training, on one rank."""
+
+    def __init__(self, experiment: MetaTrain, context: Context, here: processes.Ranks) -> None:
+        self.experiment, self.context, self.here = experiment, context, here
+        self.task = experiment.task
+        self.history: list[dict[str, float]] = []
+        self.held_out: dict[str, float] = {}
+        self.best: MetaState | None = None  # whose held-out loss was lowest so far
+        self.best_loss = math.inf
+        self.began, self.spent = time.monotonic(), 0.0
+        self.judging = 0.0  # seconds that the last look at held-out problems took
+        self.pace = Pace(context, unit="epoch", bounded=False, after=0.0)
+
+    def run(self) -> MetaTrained:
+        """Go on from the checkpoint that there is, to the end or until told to stop."""
+        experiment = self.experiment
+        state = self._restored()
+        fresh = state is None
+        self.task.prepare()
+        state = state or MetaState(experiment.first_theta())
+        if fresh:
+            self._save(state)  # what `prepare` computed can be costly
+        self.pace.look(state.epoch, experiment.epochs - state.epoch)
+        while state.epoch < experiment.epochs:
+            began = time.monotonic()
+            state, metrics = experiment.trainer.advance(self.task, state, experiment.seed)
+            took = time.monotonic() - began
+            self._record(state, metrics)
+            pausing = self.context.pause()
+            if self._stopping(state, took) and state.epoch < experiment.epochs:
+                self._save(state)
+                raise Preempted
+            if pausing:
+                self._save(state)
+        self._save(state)
+        if experiment.keep == "best" and self.best is not None:
+            state = self.best
+            self.held_out = self.task.evaluate(state.theta, experiment.seed + 1)
+        found = MetaTrained(
+            experiment,
+            state.theta,
+            self.history,
+            self.held_out,
+            self._elapsed(),
+            self.here.size,
+            state.epoch,
+        )
+        folder = self.context.results()
+        if folder is not None:
+            found.write(folder)
+        return found
+
+    def _elapsed(self) -> float:
+        return self.spent + time.monotonic() - self.began
+
+    def _stopping(self, state: MetaState, took: float) -> bool:
+        """Whether all ranks stop now; ``took``: seconds of the last epoch, for the next has to fit in as well."""
+        limit = self.experiment.max_minutes
+        left = self.context.seconds_left
+        if limit is not None:
+            left = min(left, self.began + 60.0 * limit - time.monotonic())
+        needed = took + (self.judging if self._judges(state.epoch + 1) else 0.0)
+        return self.here.agree(self.context.stopping or needed > left)
+
+    def _judges(self, epoch: int) -> bool:
+        return epoch % self.experiment.evaluate_every == 0 or epoch == self.experiment.epochs
+
+    def _record(self, state: MetaState, metrics: dict[str, float]) -> None:
+        experiment = self.experiment
+        self._compare(state)
+        row = {"epoch": float(state.epoch)} | metrics | self.task.named(state.theta)
+        if self._judges(state.epoch):
+            began = time.monotonic()
+            self.held_out = self.task.evaluate(state.theta, experiment.seed)
+            self.judging = time.monotonic() - began
+            row |= self.held_out
+            self._choose(state)
+            folder = self.context.results()
+            if folder is not None:
+                save_theta(
+                    folder / "theta" / f"epoch-{state.epoch:06d}.safetensors",
+                    state.theta,
+                    experiment,
+                    state.epoch,
+                )
+        self.history.append(row)
+        self.context.metric(state.epoch, **row)
+        self.pace.look(state.epoch, experiment.epochs - state.epoch)
+        line = ", ".join(part for part in (_line(row, experiment.epochs), self.pace.rest) if part)
+        self.context.progress(state.epoch / experiment.epochs, line)
+
+    def _choose(self, state: MetaState) -> None:
+        """Put the parameters aside if they are the best so far."""
+        if self.experiment.keep == "last":
+            return
+        if "held_out" not in self.held_out:
+            raise InputError(
+                f"`keep: best` needs a held-out loss, and {type(self.task).__name__} tells none; take `keep: last`"
+            )
+        loss = self.held_out["held_out"]
+        if loss < self.best_loss:
+            self.best, self.best_loss = MetaState(state.theta.clone(), state.epoch), loss
+
+    def _compare(self, state: MetaState) -> None:
+        """Refuse to go on where ranks have come to different theta: their processors do not compute alike."""
+        if self.here.size == 1:
+            return
+        digest = hashlib.sha256(state.theta.contiguous().numpy().tobytes()).digest()
+        number = float(int.from_bytes(digest[:6], "little"))  # 48 bits: exact in float64
+        found = self.here.gather(torch.tensor([number], dtype=torch.float64))[:, 0].tolist()
+        if len(set(found)) > 1:
+            different = [rank for rank, one in enumerate(found) if one != found[0]]
+            raise MloptError(
+                f"after epoch {state.epoch} ranks {different} have other parameters than rank 0: nodes with different "
+                f"processors or versions of torch do not round alike. Train on nodes of one kind"
+            )
+
+    def _restored(self) -> MetaState | None:
+        """The state to go on from; every rank gets that of the first."""
+        restored = self.context.restored()
+        data = self.here.broadcast(dumps(restored) if restored is not None else b"")
+        if not data:
+            return None
+        restored = loads(data, "the checkpoint of rank 0")
+        self.spent, self.judging = float(restored.meta["seconds"]), float(restored.meta["judging"])
+        self.history, self.held_out = list(restored.meta["history"]), dict(restored.meta["held_out"])
+        if "best" in restored.tensors:
+            self.best = MetaState(restored.tensors["best"], int(restored.meta["best_epoch"]))
+            self.best_loss = float(restored.meta["best_loss"])
+        self.task = self.task.with_constants(restored.tensors["constants"])
+        memory = {
+            name.removeprefix(_MEMORY): one
+            for name, one in restored.tensors.items()
+            if name.startswith(_MEMORY)
+        }
+        return MetaState(restored.tensors["theta"], int(restored.meta["epoch"]), memory)
+
+    def _save(self, state: MetaState) -> None:
+        tensors = {"theta": state.theta, "constants": self.task.constants()}
+        tensors |= {_MEMORY + name: one for name, one in state.memory.items()}
+        meta: dict[str, Any] = {"epoch": state.epoch, "seconds": self._elapsed(), "judging": self.judging}
+        meta |= {"history": self.history, "held_out": self.held_out}
+        if self.best is not None:
+            tensors["best"] = self.best.theta
+            meta |= {"best_epoch": self.best.epoch, "best_loss": self.best_loss}
+        self.context.save(state.epoch, Checkpoint(tensors, meta))
+
+
+def _line(row: dict[str, float], epochs: int) -> str:
+    names = [name for name in row if name not in ("epoch", "gradient", "loss_before")]
+    return f"epoch {int(row['epoch'])} of {epochs}: " + ", ".join(f"{name} {row[name]:.4g}" for name in names)

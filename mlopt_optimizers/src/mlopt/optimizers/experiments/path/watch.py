@@ -1,0 +1,83 @@
+"""What a person hears of a path while it is relaxed, and when it pauses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mlopt.core.driver.progress import Progress
+from mlopt.core.lazy import torch
+from mlopt.core.runs.experiment import Context
+from mlopt.core.runs.pace import Pace
+
+#: seconds between two lines of progress; evaluations of the band between two lines of metrics
+_REPORT_EVERY, _RECORD_EVERY = 1.0, 10
+
+
+class PathWatch:
+    """Looks at a run between its steps: first while its ends relax, then at its bands.
+
+    giver: what evaluates. images: moving ones of a band. evaluations: of each band, at most; of ``paths`` bands.
+    """
+
+    def __init__(self, context: Context, giver: str, images: int, evaluations: int, paths: int) -> None:
+        self._context, self._pace = context, Pace(context, giver)
+        self._images, self._evaluations = images, evaluations
+        self._of_bands = images * evaluations * paths  # force calls, at most
+        self._of_ends = 0  # force calls
+        self._shown = 0.0
+
+    def of_ends(self, progress: Progress, evaluations: int, fmax: float) -> Callable[[], bool]:
+        """The `pause` of the ends' relaxation, which is not interrupted; evaluations: of each end, at most."""
+
+        def look() -> bool:
+            self._of_ends = progress.total_calls
+            left = progress.active.numel() * (evaluations - progress.calls)
+            self._pace.look(self._of_ends, left + self._of_bands)
+            if progress.calls and self._due():
+                self._show("the ends relax", progress, progress.calls, fmax)
+            return False
+
+        look()
+        return look
+
+    def of_bands(self, progress: Progress, calls: torch.Tensor, fmax: float) -> Callable[[], bool]:
+        """The `pause` of a stage; calls (n_bands,): evaluations of each band before. fmax: to reach in the end."""
+        before, total = int(calls.max()), int(calls.sum())
+
+        def look() -> int:
+            now = before + progress.calls
+            left = progress.active.numel() * max(0, self._evaluations - now)
+            done = self._of_ends + self._images * (total + progress.total_calls)
+            self._pace.look(done, self._images * left)
+            return now
+
+        def pause() -> bool:
+            now = look()
+            if now % _RECORD_EVERY == 0:  # not by time: a run that was killed and resumed has the same lines
+                evaluations = now * self._images
+                self._context.metric(now, fmax=_largest(progress), gradient_evaluations=evaluations)
+            if self._due():
+                self._show("the band relaxes", progress, now, fmax)
+            return self._context.pause()
+
+        look()
+        return pause
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._shown <= _REPORT_EVERY:
+            return False
+        self._shown = now
+        return True
+
+    def _show(self, what: str, progress: Progress, calls: int, fmax: float) -> None:
+        line = f"{what}: {calls} evaluations, largest force {_largest(progress):.3g} (to reach: {fmax:.3g})"
+        rest = self._pace.rest
+        self._context.progress(0.0, f"{line}, {rest}" if rest else line)
+
+
+def _largest(progress: Progress) -> float:
+    """The largest force on a row of what still runs."""
+    force2 = progress.tally.force2
+    return float(force2.max().sqrt()) if len(force2) else 0.0

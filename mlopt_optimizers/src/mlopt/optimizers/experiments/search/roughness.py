@@ -1,0 +1,74 @@
+"""How well a potential repeats its energies: measured where nothing says that it is exact."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import Draws, problem_keys
+from mlopt.core.kernels.kernel import NoKernelError
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.landscapes.potential import Potential
+from mlopt.core.lazy import torch
+
+#: how many times the largest difference seen is allowed for: it comes of few evaluations
+_FACTOR = 10.0
+#: displacement between evaluations, in diameters: single precision tells the points apart, and the curvature of an
+#: energy does not show in double
+_SHIFT = 1e-6
+
+
+@dataclass(frozen=True)
+class Roughness:
+    """What the energies of one structure differ by beyond what its force explains.
+
+    relative: to 1 + |energy|. calls: force calls that the measurement took.
+    """
+
+    relative: float = 0.0
+    calls: int = 0
+
+    @property
+    def rise(self) -> float:
+        """A rise in energy that says nothing, relative to 1 + |energy|."""
+        return _FACTOR * self.relative
+
+    def at(self, energy: float) -> float:
+        """The same in units of energy."""
+        return self.relative * (1.0 + abs(energy))
+
+
+def is_exact(potential: Potential, systems: Systems) -> bool:
+    """Whether it is known that energies repeat to rounding: a closed form, as kernels are, in float64 on the CPU."""
+    if systems.pos.device.type != "cpu" or systems.pos.dtype != torch.float64 or not potential.differentiable:
+        return False
+    try:
+        potential.kernel(tuple(sorted(set(systems.z.tolist()))))
+    except NoKernelError:
+        return False
+    return True
+
+
+def measure(potential: Potential, systems: Systems) -> Roughness:
+    """Evaluate one system, a batch of one, four times: alone, and in company with points a little to both sides.
+
+    Repeats show what differs from call to call; the points beside show what single precision inside a potential does.
+    """
+    shift = torch.where(systems.fixed[:, None], 0.0, _SHIFT * _direction(systems))
+    shift = shift * potential.diameter(systems.z).to(systems.pos)[:, None]
+    points = torch.cat([systems.pos, systems.pos + shift, systems.pos - shift])
+    with torch.no_grad():
+        alone = AtomsLandscape(systems, potential).evaluate(systems.pos).energy.tolist()[0]
+        here, ahead, behind = AtomsLandscape(systems.repeat(3), potential).evaluate(points).energy.tolist()
+    differences = [abs(alone - here), abs(0.5 * (ahead + behind) - here)]
+    known = [one / (1.0 + abs(here)) for one in differences if math.isfinite(one)]
+    return Roughness(max(known, default=0.0), 4)
+
+
+def _direction(systems: Systems) -> torch.Tensor:
+    """A random direction for every row, the same each time: (n_atoms, 3), of length about 1."""
+    key = problem_keys(0, torch.zeros(len(systems), dtype=torch.int64, device=systems.pos.device))
+    drawn = Draws(key, torch.zeros_like(key), systems.segments).normal_rows(3)
+    scaled: torch.Tensor = drawn.to(systems.pos) / 3.0**0.5
+    return scaled

@@ -1,0 +1,145 @@
+"""What a learned hop is configured with, and where its theta comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+from pydantic import model_validator
+
+from mlopt.core.errors import InputError
+from mlopt.core.files.weights import Weights, load_theta, read_card, settled
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.protocols.move import Move
+from mlopt.core.quoting import quoted
+from mlopt.optimizers.learned.hop.network import MessagePart, first_theta, size_of
+from mlopt.optimizers.learned.messages import layer_of
+from mlopt.optimizers.moves.basic import Exchange, Restart
+from mlopt.optimizers.moves.cluster import Surface, Symmetrise, Twist
+from mlopt.optimizers.searches.hopping import Hopping
+
+_NAME = "learned-hopping"
+#: where theta is not given, the share of the hops that each move has, and that of a restart; the rest displace
+_RARE, _RAREST = 0.02, 0.001
+
+
+class HopSettings(Hopping):
+    """Settings and theta of `mlopt.optimizers.learned.hop.optimizer.LearnedHopping`."""
+
+    weights: Weights | None = setting(
+        None,
+        "name of weights that ship, or a file with weights; none: those of `theta`, or where training starts",
+    )
+    theta: list[float] | None = setting(None, "the weights themselves, instead of `weights`")
+    moves: list[Annotated[Move, FromRegistry("move")]] = setting(
+        [Symmetrise(), Surface(), Twist(), Exchange(), Restart()],
+        "among which the network chooses, besides displacing: theta belongs to their number and order",
+        max_length=5,
+    )
+    messages: int = setting(
+        0,
+        "features of each atom's neighbourhood by message passing that are trained with the rest; eager engine only",
+        ge=0,
+        le=64,
+    )
+    rounds: int = setting(1, "how often messages are passed", ge=1, le=4)
+    cutoff: float = setting(2.5, "of the neighbourhoods of messages", unit="diameter", gt=0)
+    horizon: int = setting(50_000, "force calls of which the network is told the share used", ge=1)
+    container: float | None = setting(
+        1.3,
+        "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container",
+        gt=0,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_card(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("weights"), str):
+            return values
+        if values.get("theta") is not None:
+            raise ValueError("give `weights` or `theta`, not both")
+        try:
+            card = read_card(values["weights"], _NAME)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return card.settings | values | {"weights": settled(values["weights"])}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.weights is not None:
+            card = read_card(self.weights, _NAME)
+            problem = self._misfit(card.parameters)
+            trained = card.settings.get("moves")
+            if problem is None and trained is not None and self.settings()["moves"] != trained:
+                names = ", ".join(str(one["name"]) for one in trained)
+                problem = f"weights {quoted(self.weights)} were trained with other `moves` ({names}); leave these out"
+        else:
+            problem = self._wrong_with(self.theta)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """All but the weights, as plain data: what a card keeps of a training."""
+        return {name: value for name, value in self.config().items() if name not in ("weights", "theta")}
+
+    def _misfit(self, found: int) -> str | None:
+        size, kinds = self.parameters, ", ".join(type(one).__name__ for one in self.moves)
+        if found == size:
+            return None
+        heard = f" and {self.messages} messages" if self.messages else ""
+        return (
+            f"`theta` has {found} numbers, but a displacement and {len(self.moves)} moves ({kinds or 'none'}){heard} "
+            f"need {size}; give the `moves` and `messages` it was trained with"
+        )
+
+    @cached_property
+    def message_part(self) -> MessagePart | None:
+        """The part of theta that messages have."""
+        if not self.messages:
+            return None
+        return MessagePart(layer_of(self.messages, rounds=self.rounds, cutoff=self.cutoff), self.messages)
+
+    @property
+    def parameters(self) -> int:
+        """Length of theta."""
+        return size_of(1 + len(self.moves)) + (self.message_part.size if self.message_part else 0)
+
+    @property
+    def core(self) -> torch.Tensor:
+        """Theta without what messages add."""
+        return self.network[..., : size_of(1 + len(self.moves))]
+
+    def first_theta(self, shares: Sequence[float], seed: int = 0) -> torch.Tensor:
+        """Where training starts, with these shares of the moves: (p,) float64."""
+        core = first_theta(shares, seed)
+        return core if self.message_part is None else torch.cat([core, self.message_part.start(seed)])
+
+    def _wrong_with(self, theta: list[float] | torch.Tensor | None) -> str | None:
+        if theta is None:
+            return None
+        problem = self._misfit(theta.shape[-1] if isinstance(theta, torch.Tensor) else len(theta))
+        if problem is not None:
+            return problem
+        if not bool(torch.isfinite(torch.as_tensor(theta)).all()):
+            return "`theta` holds numbers that are not finite; take it from a training that did not diverge"
+        return None
+
+    @cached_property
+    def network(self) -> torch.Tensor:
+        """Theta as a tensor: (p,), or (n_problems, p)."""
+        if self.weights is not None and self.theta is None:
+            return load_theta(self.weights, _NAME)
+        if self.theta is None:
+            rare = [_RAREST if isinstance(one, Restart) else _RARE for one in self.moves]
+            return self.first_theta([1.0 - sum(rare), *rare])
+        return torch.as_tensor(self.theta, dtype=torch.float64)
+
+    def replace(self, **values: Any) -> Self:
+        """See `Plugin.replace`."""
+        made = super().replace(**values)
+        for derived in ("network", "message_part"):  # a copy would keep what follows from the old settings
+            made.__dict__.pop(derived, None)
+        return made

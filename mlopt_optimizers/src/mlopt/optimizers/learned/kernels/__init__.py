@@ -1,0 +1,1 @@
+"""Learned optimizers as scalar functions for the fused engine; see `mlopt.optimizers.local.kernels`."""

@@ -1,0 +1,285 @@
+"""What a learned optimizer is given: the groups of features of Learn2Hop's Table 1, each of which can be left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import PrivateAttr, field_validator, model_validator
+
+from mlopt.core.atoms.elements import SYMBOLS
+from mlopt.core.features.messages import MessageFeatures
+from mlopt.core.features.neighbourhood import Neighbourhood
+from mlopt.core.features.radial import ETAS, RadialFeatures
+from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
+from mlopt.core.landscapes.manifold import Flat
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import Plugin, setting
+from mlopt.core.quoting import quoted
+from mlopt.optimizers.learned.messages import features as message_features
+from mlopt.optimizers.learned.messages import layer_of
+
+#: steps after which the sines begin anew, over 2 pi: Learn2Hop, section 4.4
+TIMESCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+#: p of the logarithmic coding, and exp(p)
+DECADES = 10.0
+MAGNIFIED = 22026.465794806718
+
+#: added to root mean squares that numbers are divided by
+TINY = 1e-30
+
+Level = Literal["component", "row", "problem"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring inputs that are switched together. level: what has numbers of its own."""
+
+    name: str
+    width: int
+    level: Level
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the inputs of a step are made of; lengths in diameters, forces times diameters.
+
+    force, x, unit: (n_rows, d), (n_rows, d), (n_rows, 1) or 1. mean, square (k, n_rows, d): moments, this step's force
+    included. power (n_problems, k): decays to the power of their number of forces. age (n_problems,): steps before.
+    """
+
+    force: torch.Tensor
+    x: torch.Tensor
+    unit: torch.Tensor | float
+    mean: torch.Tensor
+    square: torch.Tensor
+    power: torch.Tensor
+    age: torch.Tensor
+
+
+def coded(value: torch.Tensor) -> list[torch.Tensor]:
+    """Magnitude and sign: (log|x| / p, sign x) where |x| >= exp(-p), else (-1, x exp(p)), with p = 10.
+
+    Source: Andrychowicz et al., NeurIPS 2016, appendix A. Learn2Hop prints x where |x| is meant.
+    """
+    magnitude = torch.log(value.abs().clamp(min=1.0 / MAGNIFIED)) * (1.0 / DECADES)
+    return [magnitude, (value * MAGNIFIED).clamp(-1.0, 1.0)]
+
+
+def atoms_of(landscape: Landscape) -> AtomsLandscape | None:
+    """The atoms that the rows are: of the landscape, or of the images of a band; None where they are none."""
+    found = getattr(landscape, "inner", landscape)
+    return found if isinstance(found, AtomsLandscape) else None
+
+
+def periodic_rows(landscape: Landscape) -> torch.Tensor | None:
+    """(n_rows,) bool, those of problems with a periodic direction; None where there are none."""
+    pbc = getattr(landscape.manifold, "pbc", None)
+    return None if pbc is None else pbc.any(-1)
+
+
+class Cache(dict[str, Any]):
+    """What was made once for some settings: saves time, and makes no difference."""
+
+    def __eq__(self, other: object) -> bool:
+        return True  # settings are equal or not whatever was made from them
+
+    __hash__ = None
+
+
+class Inputs(Plugin):
+    """Settings of a learned optimizer: which features it is given, and the size of its network.
+
+    The groups of Learn2Hop's Table 1 (Merchant et al., ICML 2021), with the defaults 48 inputs:
+
+    | group | inputs | |
+    |---|---|---|
+    | gradient | 2 | of each component, coded |
+    | position | 2 | from the centre, coded; of problems without periodic directions in flat space |
+    | moments | 4 a decay | running means of gradient and squared gradient (its root), coded |
+    | adam | 2 a decay | corrected mean over corrected root mean square, coded |
+    | number | 1 | of rows: log N / 10 |
+    | identity | 1 a species | 1 for the species of the row, else 0; where ``species`` are named |
+    | sines | 9 | sin(t / T) of the step t, T = 1, 3, 10, ..., 10000 |
+    | radial | 16 a species | radial symmetry functions of neighbours of each species, coded; of atoms |
+    | messages | as many as wanted | features of a message-passing network that is trained with the rest; of atoms |
+
+    Coded: a number becomes its magnitude and its sign, see `coded`. Forces stand for gradients; which way is down is
+    learned. A group that a landscape does not have is absent: its columns of the first layer are left out.
+
+    Differences from the text of the paper: lengths are in units of each row's diameter where the landscape knows one,
+    and forces are multiplied by it, which changes nothing for Lennard-Jones; its radial functions vanish for metals
+    otherwise. Positions are taken from the centre. Inverse norms enter through ``adam`` alone: coded by themselves
+    they would be the magnitude of the moment again.
+    """
+
+    gradient: bool = setting(True, "give it the gradient")
+    position: bool = setting(True, "give it the position from the centre")
+    moments: bool = setting(True, "give it running means of the gradient and its square")
+    adam: bool = setting(True, "give it the mean over the root mean square, as Adam has it")
+    decays: list[float] = setting([0.9, 0.99, 0.999], "shares of the old means that are kept", min_length=1)
+    number: bool = setting(True, "give it the number of rows")
+    species: list[str] | None = setting(
+        None, "elements that are told apart, such as [Ag, Au]; none: all count alike", min_length=1
+    )
+    identity: bool = setting(True, "give it the species of the row, where species are told apart")
+    sines: bool = setting(True, "give it nine sines of the number of the step")
+    radial: bool = setting(True, "give it radial symmetry functions of the neighbours")
+    messages: int = setting(0, "features of a trained message-passing network; 0: none", ge=0)
+    rounds: int = setting(1, "rounds of messages", ge=1)
+    cutoff: float = setting(2.5, "how far neighbours are seen", unit="diameter", gt=0)
+    hidden: int = setting(32, "units in each of the two hidden layers", ge=4, multiple_of=4)
+    activation: Literal["relu", "tanh"] = setting("relu", "of the hidden layers")
+    equivariant: bool = setting(False, "vectors in, vectors out: moves turn with the system")
+
+    _kept: Cache = PrivateAttr(default_factory=Cache)
+
+    @field_validator("decays")
+    @classmethod
+    def _shares(cls, decays: list[float]) -> list[float]:
+        if not all(0.0 <= one < 1.0 for one in decays):
+            raise ValueError(f"decays must lie in [0, 1), got {decays}")
+        return decays
+
+    @field_validator("species")
+    @classmethod
+    def _elements(cls, species: list[str] | None) -> list[str] | None:
+        unknown = [one for one in species or [] if one not in SYMBOLS[1:]]
+        if unknown:
+            raise ValueError(f"{quoted(unknown[0])} is not the symbol of an element")
+        if species is not None and len(set(species)) < len(species):
+            raise ValueError(f"an element is named twice: {species}")
+        return species
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not any(group.level == "component" for group in self.groups) and not self.equivariant:
+            raise ValueError(
+                "without gradient, position, moments and adam all components of a row would move alike"
+            )
+        return self
+
+    def replace(self, **values: Any) -> Self:
+        """See `Plugin.replace`."""
+        made = super().replace(**values)
+        if set(values) - {"theta"}:
+            made._kept = Cache()  # a copy shares what was made for the old settings
+        return made
+
+    @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """Atomic numbers of the species that are told apart."""
+        return None if self.species is None else tuple(SYMBOLS.index(one) for one in self.species)
+
+    @property
+    def groups(self) -> list[Group]:
+        """All inputs in their order: those of components, of rows, of problems."""
+        k, kinds = len(self.decays), len(self.species or ())
+        every = [
+            (self.gradient, Group("gradient", 2, "component")),
+            (self.position, Group("position", 2, "component")),
+            (self.moments, Group("moments", 4 * k, "component")),
+            (self.adam, Group("adam", 2 * k, "component")),
+            (self.radial, Group("radial", 2 * len(ETAS) * max(1, kinds), "row")),
+            (self.identity and kinds > 0, Group("identity", kinds, "row")),
+            (self.messages > 0, Group("messages", self.messages, "row")),
+            (self.number, Group("number", 1, "problem")),
+            (self.sines, Group("sines", len(TIMESCALES), "problem")),
+        ]
+        return [group for on, group in every if on]
+
+    @property
+    def width(self) -> int:
+        """Number of inputs."""
+        return sum(group.width for group in self.groups)
+
+    def settings(self) -> dict[str, Any]:
+        """Those of `Inputs` alone, as plain data."""
+        return {name: value for name, value in self.config().items() if name in Inputs.model_fields}
+
+    def present(self, landscape: Landscape) -> list[Group]:
+        """The groups that a landscape has."""
+        absent = set() if isinstance(landscape.manifold, Flat) else {"position"}
+        if atoms_of(landscape) is None:
+            absent |= {"radial", "messages", "identity"}
+        return [group for group in self.groups if group.name not in absent]
+
+    def message_layer(self, like: torch.Tensor) -> MessageFeatures:
+        """The layer of messages, whose own weights mean nothing: those of theta are put in their place."""
+        if "messages" not in self._kept:
+            settings = {"rounds": self.rounds, "cutoff": self.cutoff, "species": self.numbers}
+            self._kept["messages"] = layer_of(self.messages, **settings)
+        layer: MessageFeatures = self._kept["messages"]
+        return layer.to(like.device)
+
+    def inputs(
+        self, groups: list[Group], landscape: Landscape, seen: Seen, weights: dict[str, torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """The columns of each of ``groups``, which must be `present`.
+
+        Of components (n_rows, d, w), of rows (n_rows, w), of problems (n_problems, w). weights: of messages, see
+        `mlopt.optimizers.learned.step.network.Weights`.
+        """
+        made = {
+            "gradient": lambda: _columns(coded(seen.force)),
+            "position": lambda: self._position(landscape, seen),
+            "moments": lambda: _columns(
+                [c for m, s in zip(seen.mean, seen.square, strict=True) for c in (*coded(m), *coded(root(s)))]
+            ),
+            "adam": lambda: self._adam(landscape, seen),
+            "radial": lambda: self._radial(landscape, seen),
+            "identity": lambda: self._identity(landscape, seen),
+            "messages": lambda: self._messages(landscape, seen, weights),
+            "number": lambda: (torch.log(landscape.segments.counts.to(seen.x)) * 0.1)[:, None],
+            "sines": lambda: torch.sin(seen.age.to(seen.x)[:, None] / seen.x.new_tensor(TIMESCALES)),
+        }
+        return [made[group.name]() for group in groups]
+
+    def _position(self, landscape: Landscape, seen: Seen) -> torch.Tensor:
+        segments = landscape.segments
+        away = (seen.x - segments.rows_of(segments.mean_rows(seen.x))) / seen.unit
+        found = _columns(coded(away))
+        periodic = periodic_rows(landscape)
+        return found if periodic is None else found.masked_fill(periodic[:, None, None], 0.0)
+
+    def _adam(self, landscape: Landscape, seen: Seen) -> torch.Tensor:
+        columns = []
+        for mean, square, power in zip(seen.mean, seen.square, seen.power.unbind(1), strict=True):
+            left = landscape.segments.rows_of(1.0 - power)[:, None]
+            columns += coded(mean / left / (root(square) / left.sqrt() + TINY))
+        return _columns(columns)
+
+    def _graph(self, landscape: Landscape, x: torch.Tensor) -> tuple[Any, AtomsLandscape]:
+        atoms = atoms_of(landscape)
+        assert atoms is not None
+        if "neighbourhood" not in self._kept:
+            self._kept["neighbourhood"] = Neighbourhood(cutoff=self.cutoff)
+        return self._kept["neighbourhood"].graph(atoms.systems.with_pos(x), atoms.diameter), atoms
+
+    def _radial(self, landscape: Landscape, seen: Seen) -> torch.Tensor:
+        if "radial" not in self._kept:
+            self._kept["radial"] = RadialFeatures(cutoff=self.cutoff, species=self.numbers)
+        graph, atoms = self._graph(landscape, seen.x)
+        found = self._kept["radial"](seen.x, graph, atoms.species, atoms.diameter.to(seen.x))
+        return torch.cat(coded(found), 1)
+
+    def _identity(self, landscape: Landscape, seen: Seen) -> torch.Tensor:
+        atoms = atoms_of(landscape)
+        assert atoms is not None and self.numbers is not None
+        known = torch.tensor(self.numbers, device=seen.x.device)
+        return (atoms.systems.z[:, None] == known).to(seen.x)
+
+    def _messages(self, landscape: Landscape, seen: Seen, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        layer = self.message_layer(seen.x)
+        graph, atoms = self._graph(landscape, seen.x)
+        given = (seen.x, graph, atoms.species, atoms.diameter.to(seen.x))
+        return message_features(layer, weights, landscape.segments, *given)
+
+
+def _columns(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(parts, -1)
+
+
+def root(square: torch.Tensor) -> torch.Tensor:
+    """The root, with a finite derivative where nothing has pulled yet."""
+    return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()

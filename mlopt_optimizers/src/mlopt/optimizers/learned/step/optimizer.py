@@ -1,0 +1,334 @@
+"""The learned optimizer of Learn2Hop: a small network makes the step of each component from what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+
+from mlopt.core.errors import InputError
+from mlopt.core.files.weights import Weights, load_theta, read_card, save_weights, settled, shipped
+from mlopt.core.kernels.kernel import Kernel, NoKernelError, OptimizerKernel
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import setting
+from mlopt.core.protocols.learning import Learnable
+from mlopt.core.protocols.optimizer import Optimizer, State, per_problem, per_row
+from mlopt.core.quoting import quoted
+from mlopt.optimizers.learned.kernels import network as network_kernels
+from mlopt.optimizers.learned.kernels import step as kernels
+from mlopt.optimizers.learned.step import equivariant
+from mlopt.optimizers.learned.step.inputs import Inputs, Seen
+from mlopt.optimizers.learned.step.network import ALPHA, Layout, by_component
+
+#: radial functions by a series up to this cutoff: see `mlopt.optimizers.learned.kernels.radial`
+_SHORT = 2.6
+
+
+@dataclass(frozen=True)
+class LearnedState(State):
+    """mean, square (k, n_rows, d): running means of force and squared force, for each decay; lengths in diameters.
+
+    Of an equivariant one square is (k, n_rows, 1), of the length of the force. power (n_problems, k): decays to the
+    power of the number of steps. age (n_problems,) int64: steps.
+    """
+
+    mean: torch.Tensor = per_row(axis=1)
+    square: torch.Tensor = per_row(axis=1)
+    power: torch.Tensor = per_problem()
+    age: torch.Tensor = per_problem()
+
+
+class Learned(Inputs, Optimizer):
+    """A network with two hidden layers, the same for every component, makes steps ``alpha d sigmoid(beta m + gamma)``.
+
+    Source: Merchant, Metz, Schoenholz & Cubuk, Learn2Hop, ICML 2021, section 3.1, eq. 2, appendix D.3; the inputs and
+    the differences from its text are those of `Inputs`. d and m are the network's outputs, alpha, beta and gamma are
+    learned with it. Differences: the activation of the hidden layers, which the paper does not name, is that of the
+    optimizer it builds on (Metz et al. 2019, rectified linear units) and can be tanh; theta holds alpha over 0.1, for
+    noise on theta of 0.1, as in the paper, would turn every fifth alpha round.
+
+    ``weights`` is the name of weights that ship, or a file (see `mlopt.core.files.weights`). It brings the
+    settings of its inputs with it: such as are given must be the same. From Python ``theta`` can be given instead, (p,)
+    float64, or (n_problems, p) for a network of its own for each problem (see `LearnedFamily`).
+
+    With ``equivariant`` the network sees lengths and angles of vectors and mixes the vectors (see
+    `mlopt.optimizers.learned.step.equivariant`): what the other one does depends on the axes.
+
+    On a curved manifold means are carried along by parallel transport, and the step is projected. Fixed rows stay. It
+    does not settle: what counts of a run is its lowest point. Works on any landscape; a kernel for the fused engine is
+    there without ``messages`` and ``equivariant``.
+
+    Raises (from `init`):
+        InputError: theta that does not fit the inputs or the problems, or is not finite; an element that is not among
+            ``species``; a landscape that has none of the inputs that components have for their own.
+    """
+
+    wanders: ClassVar[bool] = True
+
+    weights: Weights | None = setting(None, "name of weights that ship, or a file with weights")
+    theta: Any = setting(None, "the weights themselves, from Python instead of `weights`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_card(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("theta") is not None:
+            if values.get("weights") is not None:
+                raise ValueError("give `weights` or `theta`, not both")
+            if isinstance(values["theta"], list):
+                values = values | {"theta": torch.tensor(values["theta"], dtype=torch.float64)}
+            return values
+        if not isinstance(values.get("weights"), str):
+            names = ", ".join(shipped("learned")) or "none"
+            raise ValueError(f"`weights` is missing: a name (these ship: {names}) or a file of `meta-train`")
+        return _with_card(values)
+
+    @property
+    def layout(self) -> Layout:
+        """Where in theta what stands."""
+        if "layout" not in self._kept:
+            if self.equivariant:
+                self._kept["layout"] = Layout.of(self, *equivariant.sizes(self))
+            else:
+                self._kept["layout"] = Layout.of(self)
+        layout: Layout = self._kept["layout"]
+        return layout
+
+    def numbers_of_network(self) -> torch.Tensor:
+        """The weights, theta (p,) or (n_problems, p); read from the file at the first call."""
+        if self.theta is None:
+            if "theta" not in self._kept:
+                assert self.weights is not None
+                theta = load_theta(self.weights, "learned")
+                self.layout.check(theta, f"weights {quoted(self.weights)}")
+                self._kept["theta"] = theta
+            theta = self._kept["theta"]
+        else:
+            theta = self.theta
+        return theta  # type: ignore[no-any-return]
+
+    def config(self) -> dict[str, Any]:
+        """See `Plugin.config`; theta as a list, if there is one."""
+        found = super().config()
+        if self.theta is None:
+            del found["theta"]
+        else:
+            found["theta"] = self.theta.tolist()
+        return found
+
+    def select(self, problems: torch.Tensor) -> Self:
+        """See `Optimizer.select`."""
+        if isinstance(self.theta, torch.Tensor) and self.theta.ndim == 2:
+            return self.replace(theta=self.theta[problems])
+        return self
+
+    def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LearnedState:
+        """Zero moments."""
+        n, k = landscape.segments.n_problems, len(self.decays)
+        self.layout.check(self.numbers_of_network(), "learned", n)
+        present = self.present(landscape)
+        if not self.equivariant and not any(group.level == "component" for group in present):
+            raise InputError(
+                f"learned: {type(landscape).__name__} has none of the inputs by which components differ; "
+                f"switch on gradient, moments or adam"
+            )
+        mean = x.new_zeros(k, *x.shape)
+        square = mean[..., :1] if self.equivariant else mean
+        ones = x.new_ones(n, k)
+        return LearnedState(mean, square, ones, torch.zeros(n, dtype=torch.int64, device=x.device))
+
+    def step(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: LearnedState
+    ) -> tuple[torch.Tensor, LearnedState]:
+        """Moments, inputs, network, move."""
+        segments, manifold = landscape.segments, landscape.manifold
+        unit: torch.Tensor | float = 1.0
+        if landscape.diameter is not None:
+            unit = landscape.diameter.to(x)[:, None]
+        force = (evaluation.force * unit).contiguous()
+        decays = x.new_tensor(self.decays)
+        square2 = force * force
+        if self.equivariant:
+            square2 = square2.sum(-1, keepdim=True)
+        spread = decays[:, None, None]
+        mean = force + spread * (state.mean - force)
+        square = square2 + spread * (state.square - square2)
+        power = state.power * decays
+        seen = Seen(force, x, unit, mean, square, power, state.age)
+        weights = self.layout.split(self.numbers_of_network(), x)
+        if self.equivariant:
+            move = equivariant.by_vector(self, weights, landscape, seen)
+        else:
+            groups = self.present(landscape)
+            columns = self.inputs(groups, landscape, seen, weights.messages)
+            move = by_component(self, weights, groups, columns, segments, x)
+        move = manifold.project(x, move * unit)
+        if landscape.fixed is not None:
+            move = move.masked_fill(landscape.fixed[:, None], 0.0)
+        new_x = manifold.retract(x, move)
+        return new_x, LearnedState(manifold.transport(x, new_x, mean), square, power, state.age + 1)
+
+    def kernel(self) -> OptimizerKernel:
+        """The same for the fused engine."""
+        if self.equivariant or self.messages:
+            what = "`equivariant`" if self.equivariant else "`messages`"
+            raise NoKernelError(f"the learned optimizer offers no kernel with {what}")
+        numbers, constants = _for_kernel(self)
+        span = constants.pop("SPAN")
+        return OptimizerKernel(
+            Kernel(kernels.init, (), constants),
+            Kernel(kernels.step, (self.cutoff,), constants, weights=numbers),
+            reals=lambda n: span + 6 * n,
+        )
+
+
+def _with_card(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings given, with those that the card of ``weights`` brings.
+
+    Raises:
+        ValueError: the weights cannot be read, or were trained with other settings.
+    """
+    try:
+        card = read_card(values["weights"], "learned")
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    for name, trained in card.settings.items():
+        given = values.get(name, trained)
+        if name == "species":
+            ours, theirs = (one if isinstance(one, list) else [] for one in (given, trained))
+            if len(ours) != len(theirs):
+                raise ValueError(
+                    f"weights {quoted(values['weights'])} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
+                    f"{len(ours)} are given ({', '.join(map(str, ours))}); as many are needed"
+                )
+        elif given != trained:
+            raise ValueError(
+                f"weights {quoted(values['weights'])} were trained with {name}: {trained}, not {given}; leave it out"
+            )
+    return card.settings | values | {"weights": settled(values["weights"])}
+
+
+def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
+    """Weights in the order in which the kernel reads it, and the constants that go with it."""
+    layout, stride, h = learned.layout, network_kernels.STRIDE, learned.hidden
+    theta = learned.numbers_of_network()
+    layout.check(theta, "learned")
+    parts = layout.split(theta, torch.zeros((), dtype=torch.float64, device=theta.device))
+    b = len(parts.first)
+    taken: dict[str, list[torch.Tensor]] = {"component": [], "row": [], "problem": []}
+    at = 0
+    for group in learned.groups:
+        taken[group.level].append(parts.first[:, at : at + group.width])
+        at += group.width
+    filled = {level: sum(one.shape[1] for one in ones) for level, ones in taken.items()}
+    for level in ("component", "row"):
+        rest = -filled[level] % 4
+        taken[level].append(parts.first.new_zeros(b, rest, h))
+        filled[level] += rest
+
+    def by_unit(level: str) -> torch.Tensor:
+        return torch.cat(taken[level], 1).mT.reshape(b, -1)
+
+    front = [float(one) for one in (*learned.decays, *(learned.numbers or ()))]
+    pieces = [
+        parts.first.new_tensor(front).expand(b, -1),
+        parts.first_bias,
+        *taken["problem"],
+        by_unit("row"),
+        by_unit("component"),
+        parts.second.mT,
+        parts.second_bias,
+        parts.last.mT,
+        parts.last_bias,
+        parts.alpha,
+        parts.beta,
+        parts.gamma,
+    ]
+    numbers = torch.cat([one.reshape(b, -1) for one in pieces], 1)
+    names = {group.name for group in learned.groups}
+    kinds = len(learned.species or ())
+    places = {
+        "BASE": h,
+        "CELL": 18,
+        "OF_COMPONENTS": filled["component"] * stride,
+        "OF_ROWS": filled["row"] * stride,
+        "HIDDEN": h * stride,
+        "SPACE": 4 * stride,
+        "OUT": 2 * stride,
+        "PLACE": 4 * stride,
+        "PHI": 8 * max(1, kinds) * stride,
+        "STANDING": 0,
+    }
+    constants, place = dict[str, int](), 0
+    for name, size in places.items():
+        constants[name] = place
+        place += size
+    switches = ("gradient", "position", "moments", "adam", "number", "sines", "radial")
+    return numbers if theta.ndim == 2 else numbers[0], constants | {
+        **{name.upper(): int(name in names) for name in switches},
+        "SPECIES": int("identity" in names),
+        "KINDS": kinds,
+        "DECAYS": len(learned.decays),
+        "COMPONENTS": filled["component"],
+        "ROWS": filled["row"],
+        "NETWORK": len(front),
+        "UNITS": h,
+        "TANH": int(learned.activation == "tanh"),
+        "SHORT": int(learned.cutoff <= _SHORT),
+        "SPAN": place,
+    }
+
+
+class LearnedFamily(Inputs, Learnable):
+    """The learned optimizers of given inputs: theta is the weights of the network, alpha, beta and gamma."""
+
+    weights: Weights | None = setting(
+        None,
+        "name of weights that ship, or a file, where training starts; they bring their settings; none: at random",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_card(cls, values: Any) -> Any:
+        given = isinstance(values, dict) and isinstance(values.get("weights"), str)
+        return _with_card(values) if given else values
+
+    def start(self, seed: int = 0) -> torch.Tensor:
+        """The weights given; or see `mlopt.optimizers.learned.step.network.Layout.start`: nothing moves yet."""
+        learned = self._learned(None)
+        if self.weights is None:
+            return learned.layout.start(seed)
+        theta = load_theta(self.weights, "learned")
+        learned.layout.check(theta, f"weights {quoted(self.weights)}")
+        return theta
+
+    def optimizer(self, theta: torch.Tensor) -> Learned:
+        """Raises InputError where theta does not fit or is not finite."""
+        learned = self._learned(theta)
+        learned.layout.check(theta, "learned")
+        return learned
+
+    def named(self, theta: torch.Tensor) -> dict[str, float]:
+        """alpha, beta and gamma."""
+        learned = self._learned(theta)
+        parts = learned.layout.split(theta, theta)
+        return {name: float(getattr(parts, name)) for name in ("alpha", "beta", "gamma")}
+
+    def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
+        """A file for the setting `weights` of `Learned`, with its card."""
+        save_weights(path, theta, "learned", self.settings(), training)
+
+    def _learned(self, theta: torch.Tensor | None) -> Learned:
+        settings = {name: getattr(self, name) for name in Inputs.model_fields}
+        return Learned(theta=_NONE if theta is None else theta, **settings)
+
+
+#: stands for a theta that nobody asks for
+_NONE = object()
+__all__ = ["ALPHA", "Learned", "LearnedFamily", "LearnedState"]

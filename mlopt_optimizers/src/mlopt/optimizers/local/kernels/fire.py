@@ -1,0 +1,126 @@
+"""FIRE in its three versions, for one system."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlopt.core.kernels.lanes import lane, lanes, sync, total
+from mlopt.optimizers.local.kernels.gradient_descent import longest2
+
+# values of VARIANT
+ORIGINAL = 0
+SECOND = 1
+ASE = 2
+
+VARIANT = 0
+CAPPED = 1
+DELAY = 5
+
+# numbers and counts
+DT, KICK, ALPHA = 0, 1, 2
+DOWNHILL, AGE = 0, 1
+
+TINY = 1e-30
+
+
+def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+    """At rest. settings: dt, dt_max, dt_min, max_step, alpha, grow, cut, fade."""
+    for k in range(lane(), 3 * n, lanes()):
+        rows[k] = 0.0
+    if lane() == 0:
+        numbers[DT] = settings[0] if VARIANT == SECOND else settings[0] / settings[6]
+        numbers[KICK] = 0.0
+        numbers[ALPHA] = settings[4]
+        counts[DOWNHILL] = 0
+        counts[AGE] = 0
+
+
+def ratio(vv: float, ff: float) -> float:
+    """|v| / |F|, finite where nothing pulls or moves."""
+    return math.sqrt(max(vv, TINY) / (ff + TINY))
+
+
+def step(
+    n: int,
+    x: Any,
+    energy: float,
+    force: Any,
+    row_energy: Any,
+    atoms: Any,
+    rows: Any,
+    numbers: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Steer, kick, drift; rows: velocity."""
+    dt_max, dt_min, max_step, alpha_start = settings[1], settings[2], settings[3], settings[4]
+    grow, cut, fade = settings[5], settings[6], settings[7]
+    ff, fw, ww = 0.0, 0.0, 0.0
+    for k in range(lane(), 3 * n, lanes()):
+        ff += force[k] * force[k]
+        fw += force[k] * rows[k]
+        ww += rows[k] * rows[k]
+    ff, fw, ww = total(ff), total(fw), total(ww)
+    dt, kick, alpha = numbers[DT], numbers[KICK], numbers[ALPHA]
+    downhill, age = counts[DOWNHILL], counts[AGE]
+    power = fw
+    if VARIANT == ORIGINAL:
+        power = fw + kick * ff
+        ww = ww + kick * (fw + power)
+    ahead = power > 0.0
+    on = 1.0 if ahead else 0.0
+    downhill = downhill + 1 if ahead else 0
+    fast = downhill > DELAY + (1 if VARIANT == ASE else 0)
+    slower = dt * cut
+    held = ahead
+    if VARIANT == SECOND:
+        slower = max(slower, dt_min)
+        held = ahead or age < DELAY
+        age = age + 1
+    if fast:
+        dt = min(dt * grow, dt_max)
+    elif not held:
+        dt = slower
+    old_alpha = alpha
+    if fast:
+        alpha = alpha * fade
+    elif not ahead:
+        alpha = alpha_start
+    if VARIANT == SECOND:
+        kicked = ww * on + dt * (dt * ff + 2.0 * fw * on)
+        a = (1.0 - alpha) * on
+        b = (1.0 - alpha) * dt + alpha * ratio(kicked, ff)
+    else:
+        a = (1.0 - old_alpha) * on
+        b = old_alpha * ratio(ww, ff) * on + dt
+        if VARIANT == ORIGINAL:
+            b = b + (a * kick - 0.5 * dt)
+            kick = 0.5 * dt
+    back = 0.0
+    if VARIANT == SECOND:
+        back = (0.5 * on - 0.5) * dt
+    for k in range(lane(), 3 * n, lanes()):
+        x[k] += back * rows[k]
+        rows[k] = a * rows[k] + b * force[k]
+    length, shorter = dt, 1.0
+    if CAPPED:
+        if VARIANT == ASE:
+            vv = 0.0
+            for k in range(lane(), 3 * n, lanes()):
+                vv += rows[k] * rows[k]
+            length = min(dt, max_step / math.sqrt(max(total(vv), TINY)))
+        else:
+            sync()
+            shorter = min(1.0, max_step / dt / math.sqrt(max(longest2(n, rows), TINY)))
+    sync()
+    for k in range(lane(), 3 * n, lanes()):
+        rows[k] = shorter * rows[k]
+        x[k] += length * rows[k]
+    if lane() == 0:
+        numbers[DT] = dt
+        numbers[KICK] = kick
+        numbers[ALPHA] = alpha
+        counts[DOWNHILL] = downhill
+        counts[AGE] = age

@@ -1,0 +1,47 @@
+"""Gradient descent, for one system."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlopt.core.kernels.lanes import highest, lane, lanes
+
+CAPPED = 0
+
+
+def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+    """Nothing to remember."""
+
+
+def step(
+    n: int,
+    x: Any,
+    energy: float,
+    force: Any,
+    row_energy: Any,
+    atoms: Any,
+    rows: Any,
+    numbers: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Along the force. settings: step_size, max_step."""
+    size = settings[0]
+    if CAPPED:
+        longest = abs(size) * math.sqrt(longest2(n, force))
+        if longest > settings[1]:
+            size = size * (settings[1] / longest)
+    for k in range(lane(), 3 * n, lanes()):
+        x[k] += size * force[k]
+
+
+def longest2(n: int, vector: Any) -> float:
+    """The squared length of the longest row of ``vector (3 n,)``."""
+    found = 0.0
+    for i in range(lane(), n, lanes()):
+        square = vector[i] * vector[i] + vector[n + i] * vector[n + i] + vector[2 * n + i] * vector[2 * n + i]
+        if square > found or square != square:  # NaN passes, and stays: nothing is greater
+            found = square
+    return highest(found)

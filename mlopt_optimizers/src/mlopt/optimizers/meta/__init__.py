@@ -1,1 +1,0 @@
-"""Meta-learning: trainers, and the experiment that runs them."""

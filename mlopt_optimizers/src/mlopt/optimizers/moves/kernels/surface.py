@@ -1,0 +1,103 @@
+"""Put loosely bound atoms at the best places on the surface, for one system."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlopt.core.kernels.lanes import lane, sync, uniform
+from mlopt.optimizers.moves.kernels.symmetrise import distance2
+
+KEY, COUNTER = 0, 1
+#: in diameters: neighbours are nearer than the first, and nobody may be nearer than the second
+NEAR = 1.35
+CLOSE = 0.8
+
+
+def surface(
+    n: int,
+    x: Any,
+    row_energy: Any,
+    scale: float,
+    atoms: Any,
+    rows: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Each of the most loosely bound atoms goes where it touches most others. settings: most atoms, trials."""
+    if lane() == 0:
+        key, counter = counts[KEY], counts[COUNTER]
+        diameter, whole = 0.0, n > 4
+        for i in range(n):
+            diameter += atoms[i] / float(n)
+            scratch[i] = row_energy[i]
+            if atoms[n + i] == 0.0:
+                whole = False
+        many = 1 + int(uniform(key, counter + 1) * settings[0])
+        counter += 1
+        if whole:
+            for _ in range(min(many, n // 3)):
+                worst = 0
+                for i in range(n):
+                    if scratch[i] > scratch[worst]:
+                        worst = i
+                scratch[worst] = -math.inf
+                counter = place(n, x, worst, diameter, key, counter, int(settings[1]))
+        counts[COUNTER] = counter
+    sync()
+
+
+def place(n: int, x: Any, moved: int, diameter: float, key: int, counter: int, trials: int) -> int:
+    """Try places that touch three atoms; returns the counter."""
+    near2, close2 = NEAR * NEAR * diameter * diameter, CLOSE * CLOSE * diameter * diameter
+    best, ba, bb, bc = 0.0, x[moved], x[n + moved], x[2 * n + moved]
+    for _ in range(trials):
+        i = int(uniform(key, counter + 1) * float(n))
+        j = neighbour(n, x, i, moved, i, near2, uniform(key, counter + 2))
+        if i != moved and j >= 0:
+            k = neighbour(n, x, i, moved, j, near2, uniform(key, counter + 3))
+            if k >= 0 and distance2(n, x, k, x[j], x[n + j], x[2 * n + j]) < near2:
+                # the two points at one diameter from all three
+                ax, ay, az = x[j] - x[i], x[n + j] - x[n + i], x[2 * n + j] - x[2 * n + i]
+                cx, cy, cz = x[k] - x[i], x[n + k] - x[n + i], x[2 * n + k] - x[2 * n + i]
+                nx, ny, nz = ay * cz - az * cy, az * cx - ax * cz, ax * cy - ay * cx
+                length = math.sqrt(nx * nx + ny * ny + nz * nz)
+                if length > 0.2 * diameter * diameter:
+                    sign = 1.0 if uniform(key, counter + 4) < 0.5 else -1.0
+                    height = sign * 0.8165 * diameter / length
+                    pa = x[i] + (ax + cx) / 3.0 + height * nx
+                    pb = x[n + i] + (ay + cy) / 3.0 + height * ny
+                    pc = x[2 * n + i] + (az + cz) / 3.0 + height * nz
+                    score = uniform(key, counter + 5) * 0.5
+                    for other in range(n):
+                        if other != moved:
+                            there = distance2(n, x, other, pa, pb, pc)
+                            if there < close2:
+                                score = -1.0
+                                break
+                            if there < near2:
+                                score += 1.0
+                    if score > best:
+                        best, ba, bb, bc = score, pa, pb, pc
+        counter += 5
+    x[moved] = ba
+    x[n + moved] = bb
+    x[2 * n + moved] = bc
+    return counter
+
+
+def neighbour(n: int, x: Any, i: int, not_this: int, nor_this: int, near2: float, share: float) -> int:
+    """A random neighbour of atom i, or -1: the first at or behind a random place in the list."""
+    start = int(share * float(n))
+    for step in range(n):
+        j = start + step
+        j = j - n if j >= n else j
+        if (
+            j != i
+            and j != not_this
+            and j != nor_this
+            and distance2(n, x, j, x[i], x[n + i], x[2 * n + i]) < near2
+        ):
+            return j
+    return -1

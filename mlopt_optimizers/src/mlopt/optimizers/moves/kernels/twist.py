@@ -1,0 +1,61 @@
+"""Turn one half of a cluster against the other, for one system."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlopt.core.kernels.lanes import lane, sync, uniform
+from mlopt.optimizers.moves.kernels.geometry import centre_of
+
+KEY, COUNTER = 0, 1
+
+
+def direction(key: int, counter: int) -> tuple[float, float, float]:
+    """A unit vector, uniform on the sphere, from two numbers."""
+    cosine = 2.0 * uniform(key, counter) - 1.0
+    angle = 2.0 * math.pi * uniform(key, counter + 1)
+    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
+    return sine * math.cos(angle), sine * math.sin(angle), cosine
+
+
+def turned(
+    x: float, y: float, z: float, u: float, v: float, w: float, cosine: float, sine: float
+) -> tuple[float, float, float]:
+    """A vector turned about the unit vector (u, v, w), by Rodrigues' formula."""
+    along = (u * x + v * y + w * z) * (1.0 - cosine)
+    return (
+        x * cosine + (v * z - w * y) * sine + u * along,
+        y * cosine + (w * x - u * z) * sine + v * along,
+        z * cosine + (u * y - v * x) * sine + w * along,
+    )
+
+
+def twist(
+    n: int,
+    x: Any,
+    row_energy: Any,
+    scale: float,
+    atoms: Any,
+    rows: Any,
+    counts: Any,
+    scratch: Any,
+    settings: Any,
+) -> None:
+    """Atoms on one side of a random plane through the centre turn about its normal. settings: angle."""
+    key, counter = counts[KEY], counts[COUNTER]
+    a, b, c = centre_of(n, x)
+    sync()
+    if lane() == 0:
+        u, v, w = direction(key, counter + 1)
+        angle = settings[0] * (2.0 * uniform(key, counter + 3) - 1.0)
+        cosine, sine = math.cos(angle), math.sin(angle)
+        for i in range(n):
+            dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
+            if u * dx + v * dy + w * dz > 0.0 and atoms[n + i] > 0.0:
+                dx, dy, dz = turned(dx, dy, dz, u, v, w, cosine, sine)
+                x[i] = a + dx
+                x[n + i] = b + dy
+                x[2 * n + i] = c + dz
+        counts[COUNTER] = counter + 3
+    sync()

@@ -1,1 +1,0 @@
-"""Paths between minima: bands of images, their beginnings and their profiles."""

@@ -1,0 +1,315 @@
+"""Rates over saddles in the harmonic approximation: Vineyard for atoms, HTST and Langer for spins.
+
+All of them multiply ``exp(-barrier / kT)`` by a prefactor that does not depend on temperature, as long as minimum and
+saddle have no modes without restoring force. Such a zero mode puts the volume that it sweeps in the place of the
+Gaussian integral ``sqrt(2 pi kT / lambda)`` on its side (Bessarab, Uzdin & Jónsson, Phys. Rev. B 85, 184409 (2012)).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlopt.core.atoms.units import SPINS, Units
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.optimizers.saddles.modes import NEAR_ZERO, spectra
+
+#: electron g-factor, and hbar in meV seconds (CODATA 2018)
+G_ELECTRON, HBAR_MEV_S = 2.00231930436256, 6.582119569e-13
+_KB_EV, _AMU, _ELEMENTARY_CHARGE = 8.617333262e-5, 1.66053906660e-27, 1.602176634e-19
+_EV = Units()
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Escape from a minimum over a saddle: ``prefactor exp(-barrier / kT)``, with zero modes accounted for.
+
+    barrier: in the energy of ``units``. prefactor: 1/s (in reduced units one over the unit of time),
+    without what zero modes bring.
+    zero_modes: of the minimum and of the saddle; volumes: swept by them, in the length of x to that power.
+    saddles: number of equivalent saddles, already in ``prefactor``. method: who says so.
+    """
+
+    barrier: float
+    prefactor: float
+    units: Units
+    zero_modes: tuple[int, int] = (0, 0)
+    volumes: tuple[float, float] = (1.0, 1.0)
+    saddles: int = 1
+    method: str = "vineyard"
+
+    def at(self, temperature: float) -> float:
+        """Rate, 1/s, at ``temperature`` in kelvin (reduced: in units of energy).
+
+        Raises:
+            InputError: a temperature that is not positive.
+        """
+        if not temperature > 0:
+            raise InputError(f"a rate needs a positive temperature, got {temperature}")
+        thermal = temperature if self.units.reduced else _KB_EV / self.units.ev * temperature
+        at_minimum, at_saddle = self.zero_modes
+        zero = math.pow(2.0 * math.pi * thermal, 0.5 * (at_minimum - at_saddle))
+        zero *= self.volumes[1] / self.volumes[0]
+        return self.prefactor * zero * math.exp(-self.barrier / thermal)
+
+    def lifetime(self, temperature: float) -> float:
+        """Mean time to escape, s: one over the rate; infinite where that underflows."""
+        rate = self.at(temperature)
+        return 1.0 / rate if rate > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Spectra at both ends, zero modes told apart: values (m,) and vectors (m, rows, d) of what is left."""
+
+    barrier: float
+    minimum: torch.Tensor
+    saddle: torch.Tensor
+    saddle_vectors: torch.Tensor
+    unstable: float
+    unstable_vector: torch.Tensor
+    zero_modes: tuple[int, int]
+
+
+def vineyard(
+    landscape: Landscape,
+    minimum: torch.Tensor,
+    saddle: torch.Tensor,
+    masses: torch.Tensor | float,
+    *,
+    units: Units | str = _EV,
+    saddles: int = 1,
+    near_zero: float = NEAR_ZERO,
+) -> Rate:
+    """Harmonic transition state theory of atoms (Vineyard, J. Phys. Chem. Solids 3, 121 (1957), eq. 10).
+
+    ``nu = product of the frequencies at the minimum / product of the real ones at the saddle``.
+
+    landscape: one problem. minimum, saddle: (n_rows, d). masses: (n_rows,) or one number, atomic mass units.
+    units: of energy and length; "reduced" takes masses, lengths and energies in units of their own and gives one over
+        the time length sqrt(mass / energy). near_zero: modes softer than this times the stiffest are zero modes.
+
+    Rigid motions of free atoms are left out at both ends: their inertia hardly differs, and for clusters in vacuum
+    the ratio of rotational partition functions and of symmetry numbers is not included.
+
+    Raises:
+        InputError: the minimum has negative modes, the saddle not exactly one, or their zero modes differ in number;
+            shapes or masses that do not fit; units that are not known, or no lengths.
+    """
+    units = Units.of(units)
+    # energy / (length^2 u) in 1/s^2
+    square = 1.0 if units.reduced else units.ev * _ELEMENTARY_CHARGE / (_AMU * (1e-10 * units.angstrom) ** 2)
+    masses = torch.as_tensor(masses, dtype=minimum.dtype, device=minimum.device)
+    if masses.ndim == 0:
+        masses = masses.expand(len(minimum))
+    if masses.shape != (len(minimum),) or not bool((masses > 0).all()):
+        raise InputError(
+            f"vineyard: `masses` must be {len(minimum)} positive numbers, one a row, or one for all; "
+            f"got shape {tuple(masses.shape)}, smallest {float(masses.min()) if masses.numel() else 'none'}"
+        )
+    scaled = _MassWeighted(landscape, masses.rsqrt())
+    root = masses.sqrt()[:, None]
+    ends = _ends("vineyard", scaled, minimum * root, saddle * root, near_zero)
+    if ends.zero_modes[0] != ends.zero_modes[1]:
+        raise InputError(
+            f"vineyard: {ends.zero_modes[0]} zero modes at the minimum but {ends.zero_modes[1]} at the saddle, beyond "
+            f"rigid motions; a ratio of frequencies has no meaning then. Relax both more tightly, or change `near_zero`"
+        )
+    exponent = 0.5 * (ends.minimum.log().sum() - ends.saddle.log().sum())
+    prefactor = saddles * math.sqrt(square) * math.exp(float(exponent)) / (2.0 * math.pi)
+    return Rate(ends.barrier, prefactor, units, saddles=saddles, method="vineyard")
+
+
+def spin_rate(
+    landscape: Landscape,
+    minimum: torch.Tensor,
+    saddle: torch.Tensor,
+    moments: torch.Tensor | float,
+    *,
+    damping: float | None = None,
+    units: Units | str = SPINS,
+    volumes: tuple[float, float] | None = None,
+    saddles: int = 1,
+    near_zero: float = NEAR_ZERO,
+) -> Rate:
+    """Rate of a spin system over a saddle.
+
+    Without ``damping``, harmonic transition state theory (Bessarab, Uzdin & Jónsson 2012, as in Spirit):
+    ``k = s Omega / (2 pi) exp(-barrier / kT)`` with ``Omega = sqrt(prod lambda_min / prod' lambda_saddle)`` and
+    ``s = sqrt(sum'_i a_i^2 / lambda_i)``, where a_i is the velocity along the unstable mode that precession gives to
+    mode i of the saddle. With ``damping`` (Gilbert's alpha >= 0) Langer's theory, which also counts those that turn
+    back: s |lambda_unstable|^(1/2) is replaced by the growth rate of the linearised Landau-Lifshitz-Gilbert equation
+    (Langer, Ann. Phys. 54, 258 (1969); Coffey, Garanin & McCarthy, Adv. Chem. Phys. 117, 528 (2001)).
+    For one spin Langer at alpha = 0 is HTST; for more it is less.
+
+    landscape: one problem of unit vectors. minimum, saddle: (n_spins, 3). moments: (n_spins,) or one number, in Bohr
+        magnetons; with units "reduced", moment over gyromagnetic ratio.
+    units: of energy; unless they are reduced, rates come in 1/s, by ``g mu_B / (hbar mu)``.
+    volumes: swept by the zero modes of minimum and saddle, needed where there are any; 2 pi sqrt(n) for n spins that
+        turn together about an axis while they lie across it.
+
+    Raises:
+        InputError: wrong number of negative modes, zero modes without volumes, shapes that do not fit; and a saddle
+            that precession does not cross, as in axial symmetry: HTST then gives 0, and damping alone carries across.
+    """
+    units = Units.of(units)
+    moments = torch.as_tensor(moments, dtype=minimum.dtype, device=minimum.device)
+    if moments.ndim == 0:
+        moments = moments.expand(len(minimum))
+    if moments.shape != (len(minimum),) or not bool((moments > 0).all()):
+        raise InputError(
+            f"spin_rate: `moments` must be {len(minimum)} positive numbers, one a spin, or one for all; "
+            f"got shape {tuple(moments.shape)}; leave vacancies out of the rows"
+        )
+    if damping is not None and not (damping >= 0 and math.isfinite(damping)):
+        raise InputError(f"spin_rate: `damping` must not be negative, got {damping}")
+    if minimum.shape[-1] != 3:
+        raise InputError(f"spin_rate: spins have 3 components, got {minimum.shape[-1]}")
+    ends = _ends("spin_rate", landscape, minimum, saddle, near_zero)
+    precession = 1.0 if units.reduced else G_ELECTRON / (HBAR_MEV_S * 1e-3 / units.ev)
+    gyration = precession / moments[:, None]  # velocity of a spin / torque
+    entropy = float(0.5 * (ends.minimum.log().sum() - ends.saddle.log().sum()))
+    if damping is None:
+        velocity = gyration * torch.linalg.cross(
+            saddle.expand_as(ends.saddle_vectors), ends.saddle_vectors, dim=-1
+        )
+        a = ends.saddle * (velocity * ends.unstable_vector).sum((-1, -2))
+        flux = float((a * a / ends.saddle).sum().sqrt())
+        reach = float(gyration.max()) * math.sqrt(float(ends.saddle.max()) if ends.saddle.numel() else 0.0)
+        if not flux > 1e-6 * reach:
+            raise InputError(
+                "spin_rate: precession does not cross this saddle (no stable mode drives the unstable one, as in axial "
+                "symmetry), so the undamped harmonic rate is 0 and says nothing. Give `damping`: Langer's rate is then "
+                "proportional to alpha / (1 + alpha^2), Brown's result for the axial case"
+            )
+        prefactor = flux * math.exp(entropy) / (2.0 * math.pi)
+    else:
+        growth = _growth(saddle, ends, gyration, damping)
+        if not growth > 0:
+            raise InputError(
+                "spin_rate: no motion of the linearised equation grows at this saddle; without damping an axially "
+                "symmetric one is never crossed. Give a positive `damping`"
+            )
+        prefactor = growth * math.exp(entropy) / (2.0 * math.pi * math.sqrt(-ends.unstable))
+    if volumes is None and ends.zero_modes != (0, 0):
+        raise InputError(
+            f"spin_rate: {ends.zero_modes[0]} zero modes at the minimum and {ends.zero_modes[1]} at the saddle; give "
+            f"`volumes`, what they sweep at minimum and saddle (1 where there are none), or a smaller `near_zero`"
+        )
+    return Rate(
+        ends.barrier,
+        saddles * prefactor,
+        units,
+        ends.zero_modes,
+        volumes or (1.0, 1.0),
+        saddles,
+        "htst" if damping is None else "langer",
+    )
+
+
+def _growth(saddle: torch.Tensor, ends: _Ends, gyration: torch.Tensor, damping: float) -> float:
+    """Growth rate of the unstable motion: largest real eigenvalue of ``g/(1 + a^2) (s x H - a H)``."""
+    # zero modes exert no torque, so the motion can be looked at without them
+    values = torch.cat([ends.saddle.new_tensor([ends.unstable]), ends.saddle])
+    vectors = torch.cat([ends.unstable_vector[None], ends.saddle_vectors])
+    turned = torch.linalg.cross(saddle.expand_as(vectors), vectors, dim=-1) - damping * vectors
+    velocity = gyration / (1.0 + damping**2) * turned * values[:, None, None]
+    matrix = vectors.flatten(1) @ velocity.flatten(1).T
+    found = torch.linalg.eigvals(matrix)
+    real = found.imag.abs() <= 1e-6 * found.abs().max()
+    return float(torch.where(real, found.real, -torch.inf).max())
+
+
+def _ends(
+    where: str, landscape: Landscape, minimum: torch.Tensor, saddle: torch.Tensor, near_zero: float
+) -> _Ends:
+    """Energies and spectra, checked.
+
+    Raises:
+        InputError: as said by the callers.
+    """
+    segments = landscape.segments
+    if segments.n_problems != 1:
+        raise InputError(
+            f"{where}: the landscape must be of one problem, got {segments.n_problems}: `select` one"
+        )
+    if minimum.shape != saddle.shape or minimum.ndim != 2 or len(minimum) != segments.n_rows:
+        raise InputError(
+            f"{where}: `minimum` and `saddle` must have shape ({segments.n_rows}, d), "
+            f"got {tuple(minimum.shape)} and {tuple(saddle.shape)}"
+        )
+    with torch.no_grad():
+        energy = [float(landscape.evaluate(one).energy[0]) for one in (minimum, saddle)]
+        (low, _), (high, vectors) = (spectra(landscape, one)[0] for one in (minimum, saddle))
+    scale = float(torch.cat([low, high]).abs().max())
+    soft_low, soft_high = (values.abs() <= near_zero * scale for values in (low, high))
+    negative = [int(((values < 0) & ~soft).sum()) for values, soft in ((low, soft_low), (high, soft_high))]
+    if negative[0]:
+        raise InputError(
+            f"{where}: the minimum has {negative[0]} negative modes, lowest {float(low[0]):.6g}: it is none; relax it "
+            f"after a small push"
+        )
+    if negative[1] != 1:
+        raise InputError(
+            f"{where}: the saddle has {negative[1]} negative modes instead of one, lowest "
+            f"{[float(f'{value:.6g}') for value in high[:3]]}: rates are about saddles of first order"
+        )
+    if energy[1] < energy[0]:
+        raise InputError(f"{where}: the saddle ({energy[1]:.8g}) lies below the minimum ({energy[0]:.8g})")
+    stable = ~soft_high & (high > 0)
+    return _Ends(
+        energy[1] - energy[0],
+        low[~soft_low],
+        high[stable],
+        vectors[stable],
+        float(high[0]),
+        vectors[0],
+        (int(soft_low.sum()), int(soft_high.sum())),
+    )
+
+
+class _MassWeighted(Landscape):
+    """A flat landscape in coordinates ``q = sqrt(m) x``, whose curvatures are squared frequencies."""
+
+    def __init__(self, landscape: Landscape, weight: torch.Tensor) -> None:
+        self.landscape, self.weight = landscape, weight  # (n_rows,) one over the root of the mass
+        self.segments, self.manifold, self.fixed = landscape.segments, landscape.manifold, landscape.fixed
+
+    @property
+    def hessian_calls(self) -> int:
+        return self.landscape.hessian_calls
+
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """Energy, and force along the scaled coordinates."""
+        weight = self.weight[:, None]
+        found = self.landscape.evaluate(x * weight)
+        return Evaluation(found.energy, found.force * weight)
+
+    def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The scaled Hessian."""
+        weight = self.weight[:, None]
+        return weight * self.landscape.hessian_product(x * weight, v * weight)
+
+    def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Rigid motions, orthonormal in the scaled coordinates."""
+        weight = self.weight[:, None]
+        found = self.landscape.free_motions(x * weight)
+        if found is None:
+            return None
+        kept: list[torch.Tensor] = []
+        for motion in found / weight:
+            for one in kept * 2:
+                motion = motion - self.segments.scale(self.segments.dot(one, motion), one)
+            square = self.segments.dot(motion, motion)
+            kept.append(
+                self.segments.scale(torch.where(square > 0, square.clamp(min=1e-300).rsqrt(), 0.0), motion)
+            )
+        return torch.stack(kept)
+
+    def select(self, problems: torch.Tensor) -> _MassWeighted:
+        """The same for a part."""
+        _, rows = self.segments.select(problems)
+        return _MassWeighted(self.landscape.select(problems), self.weight[rows])

@@ -1,0 +1,180 @@
+"""What basin hopping and random restarts share: quench, judge, leave, quench again; each problem at its own pace."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import field_validator
+
+from mlopt.core.batch.random import Draws
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.landscape import Landscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.protocols.optimizer import Found, Optimizer, State, local_only, nested, per_problem, per_row
+from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.optimizers.moves.basic import close_packed, free_rows
+
+
+@dataclass(frozen=True)
+class HoppingState(State):
+    """inner: of the quench. key, counter (n,) int64: random numbers. quench_calls (n,) int64: in this quench.
+
+    x (n_rows, d), energy (n,), row_energy (n_rows,): the current minimum, infinite energy before the first.
+    scale, temperature (n,): present factor on moves, and temperature.
+    hops, accepted (n,) int64: since the start, and in the present window of adaptation.
+    arrived (n,) bool, found_energy (n,), found_x (n_rows, d): minima that the last step ended at.
+    """
+
+    inner: Any = nested()
+    key: torch.Tensor = per_problem()
+    counter: torch.Tensor = per_problem()
+    quench_calls: torch.Tensor = per_problem()
+    x: torch.Tensor = per_row()
+    energy: torch.Tensor = per_problem()
+    row_energy: torch.Tensor = per_row()
+    scale: torch.Tensor = per_problem()
+    temperature: torch.Tensor = per_problem()
+    hops: torch.Tensor = per_problem()
+    accepted: torch.Tensor = per_problem()
+    arrived: torch.Tensor = per_problem()
+    found_energy: torch.Tensor = per_problem()
+    found_x: torch.Tensor = per_row()
+
+
+class Hopping(Optimizer):
+    """Base of searches that quench, hop, and quench again. Subclasses write `hop`."""
+
+    searching: ClassVar[bool] = True
+    recovers: ClassVar[bool] = True
+
+    quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "the inner optimizer")
+    quench_tolerance: float = setting(
+        1e-2,
+        "a quench ends when the root mean square force component is below this",
+        unit="energy/length",
+        ge=0,
+    )
+    quench_calls: int = setting(1000, "and at the latest after this many force calls", ge=1)
+
+    @field_validator("quench")
+    @classmethod
+    def _local(cls, quench: Optimizer) -> Optimizer:
+        return local_only(quench)
+
+    def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> HoppingState:
+        """Before the first quench."""
+        n = landscape.segments.n_problems
+        integers = torch.zeros(n, dtype=torch.int64, device=x.device)
+        infinite = x.new_full((n,), torch.inf)
+        return HoppingState(
+            inner=self.quench.init(landscape, x, key),
+            key=key,
+            counter=integers,
+            quench_calls=integers,
+            x=x,
+            energy=infinite,
+            row_energy=x.new_zeros(len(x)),
+            scale=x.new_ones(n),
+            temperature=x.new_ones(n) * self.initial_temperature,
+            hops=integers,
+            accepted=integers,
+            arrived=integers.bool(),
+            found_energy=infinite,
+            found_x=x,
+        )
+
+    @property
+    def initial_temperature(self) -> float:
+        """Temperature of the first hop."""
+        return torch.inf
+
+    def step(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState
+    ) -> tuple[torch.Tensor, HoppingState]:
+        """One step of the quench; where it has ended, a hop instead."""
+        segments = landscape.segments
+        mean2 = segments.dot(evaluation.force, evaluation.force) / (segments.counts * x.shape[1])
+        sound = torch.isfinite(evaluation.energy + mean2)
+        quiet = sound & (mean2 <= self.enough2(evaluation, state))
+        calls = state.quench_calls + 1
+        ended = quiet | ~sound | (calls >= self.quench_calls)
+        new_x, inner = self.quench.step(landscape, x, evaluation, state.inner)
+        state = replace(
+            state,
+            inner=inner,
+            quench_calls=calls.masked_fill(ended, 0),
+            arrived=ended & sound,
+            found_energy=evaluation.energy,
+            found_x=x,
+        )
+        # nor is a finite energy with a non-finite force one to accept
+        evaluation = replace(evaluation, energy=torch.where(sound, evaluation.energy, torch.nan))
+        problems = torch.nonzero(ended).flatten()
+        if not problems.numel():
+            return new_x, state
+        part, (_, rows) = landscape.select(problems), segments.select(problems)
+        moved, there = self.select(problems)._leave(
+            part, x[rows], evaluation.select(problems, rows), state.select(problems, rows)
+        )
+        return new_x.index_copy(0, rows, moved), state.put(problems, rows, there)
+
+    def enough2(self, evaluation: Evaluation, state: Any) -> float | torch.Tensor:
+        """The mean squared force component below which a quench ends: a number, or (n_problems,)."""
+        return self.quench_tolerance**2
+
+    def _leave(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState
+    ) -> tuple[torch.Tensor, HoppingState]:
+        """Hop from minima: all of these problems have just ended a quench."""
+        draws = Draws(state.key, state.counter, landscape.segments)
+        x, state = self.hop(landscape, x, evaluation, replace(state, hops=state.hops + 1), draws)
+        inner = self.quench.init(landscape, x, state.key)
+        return x, replace(state, inner=inner, counter=draws.counter)
+
+    @abstractmethod
+    def hop(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws
+    ) -> tuple[torch.Tensor, HoppingState]:
+        """Judge the minimum ``x`` (its energy may be non-finite) and propose where to quench from next."""
+        raise NotImplementedError(f"{type(self).__name__} must define `hop`")
+
+    def metropolis(
+        self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any, draws: Draws
+    ) -> Any:
+        """Accept the minimum ``x`` with probability min(1, exp(-(E_new - E_old) / temperature)), or stay."""
+        rise = evaluation.energy - state.energy
+        chance = torch.where(rise <= 0, 1.0, torch.exp(-rise / state.temperature.clamp(min=1e-300)))
+        # NaN and infinite energies compare false; the first minimum has an infinitely high one before it
+        accept = (draws.uniform(1)[:, 0] < chance) & torch.isfinite(evaluation.energy)
+        rows = landscape.segments.rows_of(accept)
+        known = evaluation.row_energy
+        return replace(
+            state,
+            x=torch.where(rows[:, None], x, state.x),
+            energy=torch.where(accept, evaluation.energy, state.energy),
+            row_energy=state.row_energy if known is None else torch.where(rows, known, state.row_energy),
+            accepted=state.accepted + accept,
+        )
+
+    def found(self, state: HoppingState) -> Found:
+        """Where quenches have ended in the last step."""
+        return Found(state.arrived, state.found_energy, state.found_x)
+
+
+def contained(landscape: Landscape, x: torch.Tensor, container: float | None) -> torch.Tensor:
+    """Pull evaporated rows back, as GMIN's container does; only where rows are atoms without periodicity.
+
+    container: how far from the centre they may be, in radii of a close-packed ball with one diameter of room.
+    """
+    if container is None or landscape.diameter is None or x.shape[1] != 3:
+        return x
+    segments = landscape.segments
+    ball = segments.max(landscape.diameter.to(x)) * (1.0 + close_packed(segments.counts.to(x)))
+    away = x - segments.rows_of(segments.mean_rows(x))
+    distance = (away * away).sum(-1).sqrt()
+    factor = (container * segments.rows_of(ball) / distance.clamp(min=1e-12)).clamp(max=1.0)
+    outside = (factor < 1.0) & free_rows(landscape, x)
+    return torch.where(outside[:, None], x - away * (1.0 - factor)[:, None], x)

@@ -1,0 +1,60 @@
+"""What a search may spend, which energy it is to reach, and which minima it keeps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from mlopt.core.errors import InputError
+from mlopt.core.plugins.input_file import AbsolutePath
+from mlopt.core.plugins.plugin import Plugin, setting
+
+
+class Budget(Plugin):
+    """What each start, or the whole run, may spend."""
+
+    force_calls: int = setting(50_000, "force calls of each start", ge=1)
+    minutes: float | None = setting(
+        None, "wall time of the whole run, compiling apart; where it ends is not reproducible", gt=0
+    )
+
+
+class Target(Plugin):
+    """An energy to reach."""
+
+    energy: float = setting(..., "the energy, such as that of the known global minimum")
+    tolerance: float = setting(
+        1e-3, "above it, and still reached: quenches end a little above the bottom", ge=0
+    )
+    stop: Literal["never", "start", "run"] = setting("run", "what a hit ends")
+
+
+class MinimaSettings(Plugin):
+    """Which minima are kept."""
+
+    keep: int = setting(50, "lowest distinct minima of the run that are polished and stored", ge=1)
+    per_start: int = setting(10, "lowest distinct minima that each start remembers", ge=1)
+    energy_window: float = setting(
+        1e-3, "minima whose energies differ by more are different", unit="energy", gt=0
+    )
+    distance_tolerance: float = setting(
+        0.05, "largest displacement between atoms of equal minima", unit="length", gt=0
+    )
+    database: AbsolutePath | None = setting(
+        None, "a minima store that this run adds to; several runs can share one"
+    )
+
+    def check(self) -> None:
+        """Refuse a database that this run could not add to in the end; creates none."""
+        if self.database is None:
+            return
+        path = Path(self.database)
+        if path.exists():
+            from mlopt.core.minima.store import MinimaStore
+
+            MinimaStore(path, self.energy_window, self.distance_tolerance).close()
+        elif not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise InputError(
+                f"`minima.database`: {path.parent} is no folder that can be written to; create it first"
+            )

@@ -1,0 +1,31 @@
+"""Tasks of meta-training: what theta should be good at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlopt.core.lazy import names_of
+
+if TYPE_CHECKING:
+    from mlopt.optimizers.training.tasks.band import BandTask
+    from mlopt.optimizers.training.tasks.hop import HopTask, Hunt
+    from mlopt.optimizers.training.tasks.rollout import RolloutTask
+    from mlopt.optimizers.training.tasks.systems import Case
+
+__all__ = [
+    "BandTask",
+    "Case",
+    "HopTask",
+    "Hunt",
+    "RolloutTask",
+]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "band": ("BandTask",),
+        "hop": ("HopTask", "Hunt"),
+        "rollout": ("RolloutTask",),
+        "systems": ("Case",),
+    },
+)

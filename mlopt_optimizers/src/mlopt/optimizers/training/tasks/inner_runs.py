@@ -1,0 +1,147 @@
+"""Many inner runs as few batches, each problem under its own theta: what the task `rollout` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import derive
+from mlopt.core.driver.driver import Driver
+from mlopt.core.driver.engine import EngineName
+from mlopt.core.driver.progress import Progress
+from mlopt.core.driver.stop import Reason, Stop
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.optimizers.training.tasks.settings import Member
+
+#: keeps the random numbers of starts apart from those of the runs
+_START_STREAM = 1
+
+
+@dataclass
+class Resting(Progress):
+    """A `Progress` that can be carried on after its budget.
+
+    resting: problems that ended for their budget alone, with all they need to go on: indices, points, state, tally.
+    """
+
+    resting: tuple[torch.Tensor, torch.Tensor, Any, Any] | None = None
+
+    def schedule(self, calls: int) -> list[int]:
+        """No trace."""
+        return []
+
+    def record(self, calls: int, energy: torch.Tensor) -> None:
+        """Nothing is stored."""
+
+    def end(self, reason: torch.Tensor, calls: torch.Tensor | int) -> None:
+        """As `Progress.end`; those whose budget is spent leave what they need to go on."""
+        rest = torch.nonzero(reason == Reason.BUDGET.code).flatten()
+        if rest.numel():
+            segments, _ = self.segments.select(self.active)
+            _, rows = segments.select(rest)
+            self.resting = (
+                self.active[rest], self.x[rows], self.state.select(rest, rows), self.tally.select(rest, rows)
+            )  # fmt: skip
+        super().end(reason, calls)
+
+    def wake(self) -> bool:
+        """Let those that rest go on with a budget of their own; false where nobody does."""
+        if self.resting is None:
+            return False
+        (self.active, self.x, self.state, self.tally), self.resting = self.resting, None
+        self.calls, self.trace_calls = 0, []
+        return True
+
+
+@dataclass
+class Batch:
+    """Runs under one potential. index (m,) int64: which of all runs these are, in this order."""
+
+    index: torch.Tensor
+    landscape: AtomsLandscape
+    x: torch.Tensor
+    key: torch.Tensor
+    progress: Resting | None = None
+
+    def carry(self, optimizer: Optimizer, steps: int, engine: EngineName, lowest: bool) -> None:
+        """``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch."""
+        # the last evaluation is not followed by a step
+        driver = Driver(self.landscape, optimizer, Stop(steps + 1), keep=1, engine=engine, lowest=lowest)
+        if self.progress is None:
+            self.progress = Resting(**vars(driver.begin(self.x, self.key)))
+        elif not self.progress.wake():
+            return  # all have failed
+        driver.advance(self.progress)
+
+    def energy(self) -> torch.Tensor:
+        """(m,) float64, the lowest so far or the last one, as it was carried; infinite where there is no finite one."""
+        if self.progress is None:
+            raise ValueError("no step has been taken")
+        outcome = self.progress.outcome
+        found = outcome.tally.energy
+        if not self.progress.lowest:  # the lowest was put aside, whatever came after
+            found = torch.where(outcome.reason == Reason.NON_FINITE.code, torch.inf, found)
+        found = found.to("cpu", torch.float64)
+        return torch.where(torch.isfinite(found), found, torch.inf)
+
+
+def batches(
+    members: Sequence[Member],
+    member: torch.Tensor,
+    key: torch.Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Batch]:
+    """Runs of the members ``member (m,)`` int64 with the random numbers of ``key (m,)``: one batch a potential.
+
+    Runs with equal keys (and members) begin at the same point. Within a batch members stand together.
+    """
+    made = []
+    for kinds in _by_potential(members):
+        index = torch.nonzero(torch.isin(member, torch.tensor(kinds))).flatten()
+        if not index.numel():
+            continue
+        index = index[member[index].argsort(stable=True)]
+        systems, place = _started(members, member[index], key[index])
+        drawn = systems.select(place)
+        # float64 until here, so that float32 and float64 begin at the same point
+        drawn = drawn.to(device, dtype)
+        landscape = AtomsLandscape(drawn, members[kinds[0]].potential)
+        made.append(Batch(index, landscape, drawn.pos, key[index].to(device)))
+    return made
+
+
+def _by_potential(members: Sequence[Member]) -> list[list[int]]:
+    """The numbers of the members that share a potential."""
+    groups: list[list[int]] = []
+    for number, one in enumerate(members):
+        same = [group for group in groups if members[group[0]].potential == one.potential]
+        if same:
+            same[0].append(number)
+        else:
+            groups.append([number])
+    return groups
+
+
+def _started(
+    members: Sequence[Member], member: torch.Tensor, key: torch.Tensor
+) -> tuple[Systems, torch.Tensor]:
+    """Every distinct start once, and which of them each run has: one start serves all theta of an epoch."""
+    parts, place, before = [], torch.empty_like(member), 0
+    for number in torch.unique(member).tolist():
+        own = torch.nonzero(member == number).flatten()
+        keys, inverse = torch.unique(key[own], return_inverse=True)
+        one = members[number]
+        systems = one.loaded.select([0] * len(keys))
+        diameter = one.potential.diameter(systems.z)
+        parts.append(systems.with_pos(one.start.sample(systems, diameter, derive(keys, _START_STREAM))))
+        place[own] = before + inverse
+        before += len(keys)
+    return Systems.concatenate(parts), place
+
+
+MetaLoss = Literal["final", "best"]

@@ -1,0 +1,64 @@
+"""What a learned optimizer is trained on: a family of systems, and how long its runs are."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from mlopt.core.batch.random import derive, uniform
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import Plugin, setting
+from mlopt.optimizers.training.tasks.systems import Case
+
+_LENGTH_STREAM = 201
+
+
+class Member(Case):
+    """One kind of problem: a system under a potential, from random starts."""
+
+    weight: float = setting(1.0, "share of the problems, relative to the other members", gt=0)
+    reference: float | None = setting(
+        None, "energy that losses are measured in; none: the best that Adam finds", unit="energy", lt=0
+    )
+
+
+class Truncation(Plugin):
+    """How long the inner runs of an epoch are.
+
+    full: always the horizon. grow: from `shortest` to the horizon, by the same factor in each of `epochs` epochs, so
+    that theta learns to descend before it learns what needs time. log-uniform: anything between the two, anew in each
+    epoch.
+    """
+
+    kind: Literal["full", "grow", "log-uniform"] = setting("full", "full, grow or log-uniform")
+    shortest: int = setting(100, "inner steps", ge=1)
+    epochs: int = setting(100, "in which runs grow", ge=1)
+
+    def steps(self, horizon: int, epoch: int, seed: int) -> int:
+        """Inner steps of that epoch."""
+        if self.kind == "full" or self.shortest >= horizon:
+            return horizon
+        if self.kind == "grow":
+            share = min(1.0, epoch / self.epochs)
+        else:
+            share = float(
+                uniform(derive(seed, _LENGTH_STREAM, epoch)[None], torch.zeros(1, dtype=torch.int64), 1)
+            )
+        return min(horizon, round(self.shortest * math.exp(share * math.log(horizon / self.shortest))))
+
+
+class Reference(Plugin):
+    """The Adam runs whose best energy becomes -1 (Learn2Hop, section 3.3: 150 starts)."""
+
+    starts: int = setting(150, "for each member", ge=1)
+    steps: int | None = setting(None, "of each; none: the horizon", ge=1)
+    step_size: float = setting(0.01, "of Adam", unit="length", gt=0)
+
+
+class HeldOut(Plugin):
+    """How theta is judged while it is trained, and in the end: as the paper evaluates."""
+
+    starts: int = setting(150, "for each member, that no epoch has", ge=1)
+    steps: int | None = setting(None, "of each; none: the horizon", ge=1)
+    descent: int = setting(1000, "steps of gradient descent after them", ge=0)
+    step_size: float = setting(1e-3, "of that descent", unit="length^2/energy", gt=0)

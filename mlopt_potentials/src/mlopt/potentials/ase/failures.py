@@ -1,0 +1,77 @@
+"""How failures of an ASE calculator are told: each cause once, with a count."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlopt.core.atoms.elements import NUMBERS
+from mlopt.core.quoting import one_line
+from mlopt.potentials.ase.results import BadResultError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Seen:
+    """One cause: how often, what it said first, and the count at which it is told again."""
+
+    text: str
+    count: int = 0
+    next_told: int = 1
+
+
+class Failures:
+    """Counts failures by the kind of exception and the line that raised it.
+
+    The text does not tell causes apart: it may hold the energy, a file name or a time, and differ at every call. Each
+    cause is logged at its first failure, and then when its count has grown tenfold.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], _Seen] = {}
+
+    def add(self, calculator: str, error: Exception, index: int) -> None:
+        """Count one, and log it if it is due."""
+        text = cause(error)
+        # what was returned, not where we noticed, tells bad results apart
+        where = str(error) if isinstance(error, BadResultError) else _place(error)
+        seen = self._seen.setdefault((type(error).__name__, where), _Seen(text))
+        seen.count += 1
+        if seen.count < seen.next_told:
+            return
+        seen.next_told = 10 * seen.count
+        if seen.count == 1:
+            log.warning("ASE calculator %r failed for system %d, which gets NaN: %s", calculator, index, text)
+        else:
+            log.warning(
+                "ASE calculator %r has failed in this way %d times; now: %s", calculator, seen.count, text
+            )
+
+    def lines(self, calculator: str) -> list[str]:
+        """One line for each cause, with its count."""
+        return [
+            f"ASE calculator {calculator!r} failed {seen.count} {'time' if seen.count == 1 else 'times'}, and each "
+            f"time one system got NaN; the first: {seen.text}"
+            for seen in self._seen.values()
+        ]
+
+
+def cause(error: Exception) -> str:
+    """Kind and text of an exception in one line; for one without text, where it was raised."""
+    name = "a bad result" if isinstance(error, BadResultError) else type(error).__name__
+    text = one_line(error, 200)
+    if isinstance(error, KeyError) and text.strip("'") in NUMBERS:
+        text = f"it does not know {text}"  # calculators look elements up in dictionaries
+    return f"{name}: {text or _place(error)}" if text or error.__traceback__ else name
+
+
+def _place(error: Exception) -> str:
+    """File, line and text of the line that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}: {last.line}".strip()

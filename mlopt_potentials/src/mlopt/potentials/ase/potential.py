@@ -1,0 +1,219 @@
+"""Any ASE calculator as a potential of mlopt: one call per system."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+
+from pydantic import AfterValidator, PrivateAttr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from mlopt.core.atoms.elements import SYMBOLS
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.potential import Potential, Trial
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.input_file import Reads, absolute_entry
+from mlopt.core.plugins.plugin import setting
+from mlopt.core.quoting import quoted
+from mlopt.core.suggestions import hint
+from mlopt.potentials.ase.failures import Failures, cause
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+log = logging.getLogger(__name__)
+
+#: calculators of ASE that a configuration may name: those that start no other program and read no pickle
+CALCULATORS = ("eam", "emt", "lj", "morse", "tip3p", "tip4p")
+
+
+#: of the calculators above only `eam` reads a file
+Parameters: TypeAlias = Annotated[
+    dict[str, Any], AfterValidator(absolute_entry("potential")), Reads(key="potential")
+]
+
+
+class AsePotential(Potential):
+    """An ASE calculator, named in a configuration or given in Python: ``AsePotential.wrap(EMT())``.
+
+    Not differentiable. A calculator that raises for one system, or returns what is no energy or no forces, fails that
+    system alone, with NaN energy. It is reset
+    before every call, so that neighbour lists and wave functions that it may keep cannot make a result depend on what
+    was computed before.
+    """
+
+    differentiable = False
+
+    calculator: str = setting(doc="name of the calculator in ASE: " + ", ".join(CALCULATORS))
+    parameters: Parameters = setting({}, "what the calculator's constructor takes")
+
+    _given: Any = PrivateAttr(default=None)
+    _failures: Failures = PrivateAttr(default_factory=Failures)
+    #: what was tried, byte for byte -> warnings
+    _tried: dict[bytes, tuple[int, list[str]]] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def wrap(cls, calculator: Any) -> AsePotential:
+        """From a calculator object, of whatever kind. Its parameters then cannot be shown by `config`."""
+        made = cls.model_construct(calculator=type(calculator).__name__, parameters={})
+        made._given = calculator
+        return made
+
+    @field_validator("calculator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in CALCULATORS:
+            # others start programs with a command line of the configuration's choice, or unpickle what they download
+            raise ValueError(
+                f"no calculator {quoted(name)} for use in a configuration.{hint(name, CALCULATORS)} There are "
+                f"{', '.join(CALCULATORS)}. Any other can be given in Python: AsePotential.wrap(calculator)"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _has_its_file(self) -> Self:
+        if self.calculator == "eam" and not self.parameters.get("potential"):
+            raise PydanticCustomError(
+                "parameters",
+                "the calculator 'eam' reads its functions from a file: give `parameters: {potential: FILE}`, such as "
+                "a file of LAMMPS or NIST named *.eam.alloy",
+            )
+        return self
+
+    def energy(self, systems: Systems) -> torch.Tensor:
+        """Energy of each system: (n_systems,), without gradient."""
+        return self.evaluate(systems).energy
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        """Energy, force, and stress where asked for; NaN for a system at which the calculator fails.
+
+        The energy is the one that forces belong to; where the calculator tells another one, extrapolated to electrons
+        without smearing, that is in ``zero_width``.
+        """
+        import numpy as np
+
+        from mlopt.potentials.ase.results import ask
+
+        calculator = self._calculator()
+        energy, zero_width = np.full((2, len(systems)), np.nan)
+        force = np.full(tuple(systems.pos.shape), np.nan)
+        tensor = np.full((len(systems), 3, 3), np.nan)
+        ptr = systems.ptr.tolist()
+        for index, atoms in enumerate(systems.to_atoms()):
+            if not len(atoms):
+                energy[index] = zero_width[index] = 0.0
+            if not len(atoms) or not np.isfinite(atoms.positions).all():
+                continue
+            try:
+                found = ask(calculator, atoms, stress and atoms.cell.rank == 3)
+            except Exception as error:  # whatever a calculator raises, the other systems go on
+                self._failures.add(self.calculator, error, index)
+                continue
+            energy[index], zero_width[index] = found.energy, found.zero_width
+            force[ptr[index] : ptr[index + 1]] = found.forces
+            if found.stress is not None:
+                tensor[index] = found.stress
+        smeared = not np.array_equal(energy, zero_width, equal_nan=True)
+        like = systems.pos
+        return Evaluation(
+            torch.from_numpy(energy).to(like),
+            torch.from_numpy(force).to(like),
+            stress=torch.from_numpy(tensor).to(like) if stress else None,
+            zero_width=torch.from_numpy(zero_width).to(like) if smeared else None,
+        )
+
+    def check(self, systems: Systems) -> None:
+        """Try the calculator, as `trial` does.
+
+        Raises:
+            InputError: the calculator raises, or its result is not finite.
+        """
+        self.trial(systems)
+
+    def trial(self, systems: Systems) -> Trial:
+        """Try the calculator once for each set of elements and boundaries that occurs, and once only in a process.
+
+        Systems with positions are tried as they are. Of a formula, whose start may not have been drawn yet, a small
+        cluster of its elements is tried. Two calculations more compare the forces with the slope of the energy, and
+        another two where they disagree.
+
+        Raises:
+            InputError: the calculator raises, or its result is not finite.
+        """
+        tried, calls, warnings = set(), 0, []
+        for atoms in systems.to_atoms():
+            kind = (frozenset(atoms.numbers.tolist()), tuple(atoms.pbc.tolist()))
+            if kind in tried or not len(atoms):
+                continue
+            tried.add(kind)
+            whole = (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions)
+            identity = b"".join(part.tobytes() for part in whole)
+            if identity not in self._tried:
+                self._tried[identity] = self._try(atoms)
+            spent, told = self._tried[identity]
+            calls += spent
+            warnings += told
+        return Trial(calls, tuple(warnings))
+
+    def _try(self, atoms: Atoms) -> tuple[int, list[str]]:
+        """Try one structure; return the calls that took, and what to warn of."""
+        import numpy as np
+
+        from mlopt.potentials.ase.results import ask
+        from mlopt.potentials.ase.trial import mismatch, trial_structure
+
+        calculator = self._calculator()
+        trial = trial_structure(atoms, self.calculator)
+        what = "a system of " + " and ".join(
+            SYMBOLS[number] for number in sorted(set(atoms.numbers.tolist()))
+        )
+        try:
+            found = ask(calculator, trial)
+        except Exception as error:
+            raise InputError(
+                f"the ASE calculator {quoted(self.calculator)} cannot treat {what}: "
+                f"{cause(error)}. Change the system, or the calculator and its parameters."
+            ) from error
+        if not (np.isfinite(found.energy) and np.isfinite(found.forces).all()):
+            raise InputError(
+                f"the ASE calculator {quoted(self.calculator)} gives a non-finite energy or force for "
+                f"{what}. Check its parameters and the distances between the atoms."
+            )
+        calls, off = mismatch(calculator, trial, found)
+        if off is None:
+            return 1 + calls, []
+        warning = (
+            f"the forces of the ASE calculator {quoted(self.calculator)} do not belong to its energy: for {what}, "
+            f"along a random direction, the energy has the slope {off[0]:.6g}, and its forces say {off[1]:.6g}. "
+            f"Minimisation may stick. A calculator that smears electrons should tell its `free_energy`"
+        )
+        log.warning("%s", warning)
+        return 1 + calls, [warning]
+
+    @property
+    def giver(self) -> str:
+        return f"the calculator {quoted(self.calculator)}"
+
+    def remarks(self) -> list[str]:
+        """How often the calculator has failed since this process began, one line for each cause."""
+        return self._failures.lines(self.calculator)
+
+    def _calculator(self) -> Any:
+        """The calculator that was given, or a new one.
+
+        Raises:
+            InputError: its constructor raises.
+        """
+        if self._given is not None:
+            return self._given
+        from ase.calculators.calculator import get_calculator_class
+
+        try:
+            return get_calculator_class(self.calculator)(**self.parameters)
+        except Exception as error:
+            raise InputError(
+                f"ase: calculator {quoted(self.calculator)} with parameters {self.parameters} cannot be made: "
+                f"{cause(error)}"
+            ) from error
