@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlopt.core.errors import CheckpointError, InputError
 from mlopt.core.files import atomic
 from mlopt.core.files.atomic import JSON
-from mlopt.core.errors import CheckpointError, InputError
 from mlopt.core.quoting import quoted
 
 if TYPE_CHECKING:

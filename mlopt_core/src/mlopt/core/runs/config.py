@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlopt.core.plugins import plugin
-from mlopt.core.plugins import registry
 from mlopt.core.errors import ConfigError, MloptError, PluginError
+from mlopt.core.plugins import plugin, registry
+from mlopt.core.quoting import QUOTED, one_line, quoted
 from mlopt.core.runs.experiment import Experiment
 from mlopt.core.runs.nesting import too_deep
-from mlopt.core.quoting import QUOTED, one_line, quoted
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50

@@ -25,13 +25,13 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlopt.core.files import atomic
-from mlopt.core.runs import lock as dirlock
-from mlopt.core.files.atomic import JSON
-from mlopt.core.runs.lock import timestamp
-from mlopt.core.runs.environment import environment
 from mlopt.core.errors import RunDirectoryError
+from mlopt.core.files import atomic
+from mlopt.core.files.atomic import JSON
 from mlopt.core.quoting import quoted
+from mlopt.core.runs import lock as dirlock
+from mlopt.core.runs.environment import environment
+from mlopt.core.runs.lock import timestamp
 
 FORMAT_VERSION = 1
 MARKER = ".mlopt-run"

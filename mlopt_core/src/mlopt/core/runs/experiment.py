@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlopt.core.runs.checkpoint import Checkpoint
 from mlopt.core.plugins.plugin import Plugin
+from mlopt.core.runs.checkpoint import Checkpoint
 
 
 class Preempted(Exception):

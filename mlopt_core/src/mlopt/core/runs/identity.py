@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlopt.core.runs import config
-from mlopt.core.runs.checkpoint import Checkpoint
 from mlopt.core.errors import MloptError, RunDirectoryError
 from mlopt.core.quoting import one_line
+from mlopt.core.runs import config
+from mlopt.core.runs.checkpoint import Checkpoint
 
 #: the entry of a checkpoint's ``meta`` that is not the experiment's
 KEY = "mlopt run"

@@ -2,9 +2,9 @@
 
     inputs/inputs.json  inputs/<digest>/<name of the file>
 
-When a run begins, every file that a setting names (`mlopt.core.plugins.input_file`) is copied. The run, and whatever resumes
-it, reads the copies. Invariant: from then on the original may change or vanish, and the run computes the same. A file
-that ships with mlopt, or that is too large to copy, is compared with its digest instead.
+When a run begins, every file that a setting names (`mlopt.core.plugins.input_file`) is copied. The run reads the
+copies, and so does whatever resumes it. Invariant: from then on the original may change or vanish, and the run computes
+the same. A file that ships with mlopt, or that is too large to copy, is compared with its digest instead.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlopt.core.files import atomic
-from mlopt.core.runs import config
-from mlopt.core.files.atomic import JSON
 from mlopt.core.errors import InputError, MloptError, RunDirectoryError
-from mlopt.core.runs.experiment import Experiment
+from mlopt.core.files import atomic
+from mlopt.core.files.atomic import JSON
 from mlopt.core.plugins.input_file import Copy, Reads
 from mlopt.core.plugins.plugin import Plugin, mark_of
+from mlopt.core.runs import config
+from mlopt.core.runs.experiment import Experiment
 
 #: where files are kept in a run directory
 FOLDER = "inputs"

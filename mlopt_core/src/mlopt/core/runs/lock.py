@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mlopt.core.errors import RunDirectoryError
 from mlopt.core.files import atomic
 from mlopt.core.files.atomic import JSON
-from mlopt.core.errors import RunDirectoryError
 
 NAME = "lock"
 
