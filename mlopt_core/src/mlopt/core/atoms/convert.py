@@ -1,4 +1,4 @@
-"""Systems from and to other forms: ASE, PyG, and our own file."""
+"""The fields of a batch of atoms from ASE, PyG or our own file, and a batch as these."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.batch import AtomBatch
 from mlopt.core.atoms.template import Template, make_atoms
 from mlopt.core.errors import InputError
 from mlopt.core.files import atomic
@@ -27,15 +27,8 @@ _OPTIONAL = ("given_masses", "template")
 
 def from_atoms(
     atoms: Atoms | Sequence[Atoms], dtype: torch.dtype | None = None, device: str | None = None
-) -> Systems:
-    """From one ASE ``Atoms`` or several: positions, elements, cell, periodicity, masses, ``FixAtoms`` as ``fixed``.
-
-    Tags, charges, magnetic moments, other arrays and ``info`` come along and are given back by `to_atoms`; velocities
-    and results do not, for they belong to the positions. float64 unless ``dtype`` says otherwise, to lose nothing.
-
-    Raises:
-        InputError: there are none, an atom is constrained otherwise than fixed altogether, or has no positive mass.
-    """
+) -> dict[str, Any]:
+    """Return the fields of a batch; see `Systems.from_atoms`."""
     import numpy as np
     from ase import Atoms as AseAtoms
 
@@ -53,17 +46,17 @@ def from_atoms(
     numbers = iter(range(len(templates)))
     template = [-1 if one is None else next(numbers) for one in carried]
     masses = [_masses(one, index) for index, one in enumerate(images)]
-    return Systems(
-        joined([one.positions for one in images]).to(kind),
-        joined([one.numbers.astype(np.int64) for one in images]),
-        counts.cumsum(0).to(device),
-        torch.from_numpy(np.stack([one.cell.array for one in images])).to(device, kind),
-        torch.from_numpy(np.stack([one.pbc for one in images])).to(device),
-        joined([_fixed(one, index) for index, one in enumerate(images)]),
-        joined(masses) if any(one.has("masses") for one in images) else None,
-        torch.tensor(template, device=device) if templates else None,
-        templates,
-    )
+    return {
+        "pos": joined([one.positions for one in images]).to(kind),
+        "z": joined([one.numbers.astype(np.int64) for one in images]),
+        "ptr": counts.cumsum(0).to(device),
+        "cell": torch.from_numpy(np.stack([one.cell.array for one in images])).to(device, kind),
+        "pbc": torch.from_numpy(np.stack([one.pbc for one in images])).to(device),
+        "fixed": joined([_fixed(one, index) for index, one in enumerate(images)]),
+        "given_masses": joined(masses) if any(one.has("masses") for one in images) else None,
+        "template": torch.tensor(template, device=device) if templates else None,
+        "templates": templates,
+    }
 
 
 def _masses(atoms: Atoms, index: int) -> Any:
@@ -99,8 +92,8 @@ def _fixed(atoms: Atoms, index: int) -> Any:
     return mask
 
 
-def to_atoms(systems: Systems) -> list[Atoms]:
-    """A list of ASE ``Atoms`` with what `from_atoms` takes over; gradients are cut."""
+def to_atoms(systems: AtomBatch) -> list[Atoms]:
+    """Return a list of ASE ``Atoms``; see `Systems.to_atoms`."""
     pos = systems.pos.detach().to("cpu", torch.float64).numpy()
     z, fixed = systems.z.cpu().numpy(), systems.fixed.cpu().numpy()
     cells = systems.cell.detach().to("cpu", torch.float64).numpy()
@@ -116,14 +109,8 @@ def to_atoms(systems: Systems) -> list[Atoms]:
     return images
 
 
-def from_pyg(data: Any) -> Systems:
-    """From a PyG ``Data`` or ``Batch`` with ``pos``, ``z``, and ``cell``, ``pbc``, ``fixed``, ``masses`` where present.
-
-    ``cell`` is (3, 3), (1, 3, 3) or (n, 3, 3), ``pbc`` (3,) or (n, 3); a ``Batch`` has them one system after another.
-
-    Raises:
-        InputError: ``pos`` or ``z`` is missing, atoms are not sorted by system, or a shape does not fit.
-    """
+def from_pyg(data: Any) -> dict[str, Any]:
+    """Return the fields of a batch; see `Systems.from_pyg`."""
     missing = [name for name in ("pos", "z") if getattr(data, name, None) is None]
     if missing:
         raise InputError(f"from_pyg: the data has no {' and no '.join(f'`{name}`' for name in missing)}")
@@ -147,15 +134,11 @@ def from_pyg(data: Any) -> Systems:
     masses = getattr(data, "masses", None)
     if masses is not None:
         extra["given_masses"] = masses.to(torch.float64)
-    return Systems(data.pos, data.z.to(torch.int64), ptr, **extra)
+    return {"pos": data.pos, "z": data.z.to(torch.int64), "ptr": ptr, **extra}
 
 
-def to_pyg(systems: Systems) -> Any:
-    """A PyG ``Batch`` of ``Data`` with ``pos``, ``z``, ``cell`` (1, 3, 3), ``pbc`` (1, 3), ``fixed`` and ``masses``.
-
-    Raises:
-        InputError: torch-geometric is not installed.
-    """
+def to_pyg(systems: AtomBatch) -> Any:
+    """Return a PyG ``Batch``; see `Systems.to_pyg`."""
     try:
         from torch_geometric.data import Batch, Data
     except ImportError as error:
@@ -179,12 +162,8 @@ def to_pyg(systems: Systems) -> Any:
     )
 
 
-def save(systems: Systems, path: str | Path) -> None:
-    """Write every field, bit for bit, to a safetensors file; objects in ``info`` that are no plain data are left out.
-
-    Raises:
-        MloptError: the file cannot be written; a former one is then intact.
-    """
+def save(systems: AtomBatch, path: str | Path) -> None:
+    """Write every field; see `Systems.save`."""
     from safetensors.torch import save as serialize
 
     names = [*_FIELDS, *(name for name in _OPTIONAL if getattr(systems, name) is not None)]
@@ -194,12 +173,8 @@ def save(systems: Systems, path: str | Path) -> None:
     atomic.write_bytes(path, serialize(tensors, metadata=about))
 
 
-def load(path: str | Path) -> Systems:
-    """Read what `save` wrote.
-
-    Raises:
-        InputError: no such file, not one of ours, damaged, or of a newer version.
-    """
+def load(path: str | Path) -> dict[str, Any]:
+    """Return the fields that `save` wrote; see `Systems.load`."""
     from safetensors import SafetensorError, safe_open
 
     file = existing_file(path)
@@ -225,4 +200,4 @@ def load(path: str | Path) -> Systems:
         templates = tuple(Template.from_json(one) for one in json.loads(about.get("templates", "[]")))
     except (InputError, ValueError, TypeError) as error:
         raise InputError(f"{file}: damaged: {cause(error)}") from error
-    return Systems(**tensors, templates=templates)
+    return {**tensors, "templates": templates}

@@ -1,16 +1,13 @@
-"""A batch of atomic configurations: concatenated, never padded (PyG's convention)."""
+"""A batch of atomic configurations, and its other forms: ASE, PyG, and a file of our own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
-from mlopt.core.atoms.elements import MASSES
-from mlopt.core.atoms.template import Template
-from mlopt.core.batch.segments import Segments
-from mlopt.core.errors import InputError
+from mlopt.core.atoms import convert
+from mlopt.core.atoms.batch import AtomBatch
 from mlopt.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -20,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Systems:
-    """Atomic configurations, batched.
+class Systems(AtomBatch):
+    """Atomic configurations, batched: concatenated, never padded (PyG's convention).
 
     pos: (n_atoms, 3) angstrom, or the potential's reduced length.
     z: (n_atoms,) int64 atomic numbers; a dimensionless model uses any element as a label.
@@ -33,225 +30,57 @@ class Systems:
     template: (n_systems,) int64, which of ``templates`` a system wears in other forms, -1 for none. None: all so.
     """
 
-    pos: torch.Tensor
-    z: torch.Tensor
-    ptr: torch.Tensor
-    cell: torch.Tensor = field(default=None)  # type: ignore[assignment]
-    pbc: torch.Tensor = field(default=None)  # type: ignore[assignment]
-    fixed: torch.Tensor = field(default=None)  # type: ignore[assignment]
-    given_masses: torch.Tensor | None = None
-    template: torch.Tensor | None = None
-    templates: tuple[Template, ...] = ()
-
-    def __post_init__(self) -> None:
-        n = self.ptr.numel() - 1
-        like = self.pos
-        if self.cell is None:
-            object.__setattr__(self, "cell", like.new_zeros(n, 3, 3))
-        if self.pbc is None:
-            object.__setattr__(self, "pbc", torch.zeros(n, 3, dtype=torch.bool, device=like.device))
-        if self.fixed is None:
-            object.__setattr__(self, "fixed", torch.zeros(len(like), dtype=torch.bool, device=like.device))
-        n_atoms = self.segments.n_rows
-        expected = {
-            "pos": (n_atoms, 3),
-            "z": (n_atoms,),
-            "cell": (n, 3, 3),
-            "pbc": (n, 3),
-            "fixed": (n_atoms,),
-        }
-        expected |= {} if self.given_masses is None else {"given_masses": (n_atoms,)}
-        expected |= {} if self.template is None else {"template": (n,)}
-        for name, shape in expected.items():
-            got = tuple(getattr(self, name).shape)
-            if got != shape:
-                raise InputError(f"Systems: `{name}` must have shape {shape} to fit `ptr`, got {got}")
-        if self.template is not None:
-            worn = zip(self.segments.counts.tolist(), self.template.tolist(), strict=True)
-            for index, (count, number) in enumerate(worn):
-                if not -1 <= number < len(self.templates):
-                    raise InputError(
-                        f"Systems: there are {len(self.templates)} templates, and no number {number}"
-                    )
-                if number >= 0 and not self.templates[number].fits(count):
-                    raise InputError(f"Systems: the template of system {index} is not of its {count} atoms")
-
-    @cached_property
-    def segments(self) -> Segments:
-        """The atoms of each system."""
-        return Segments(self.ptr)
-
-    @property
-    def batch(self) -> torch.Tensor:
-        """(n_atoms,) system of each atom."""
-        return self.segments.batch
-
-    @property
-    def n_systems(self) -> int:
-        """Number of systems."""
-        return self.segments.n_problems
-
-    def __len__(self) -> int:
-        return self.n_systems
-
-    @cached_property
-    def periodic(self) -> bool:
-        """Whether any system has a periodic direction."""
-        return bool(self.pbc.any())
-
-    @cached_property
-    def volume(self) -> torch.Tensor:
-        """(n_systems,) cell volumes, 0 without a cell."""
-        determinant: torch.Tensor = torch.linalg.det(self.cell)
-        return determinant.abs()
-
-    @cached_property
-    def masses(self) -> torch.Tensor:
-        """(n_atoms,) float64, atomic mass units: what the structures say, else the standard ones."""
-        standard = torch.tensor(MASSES, dtype=torch.float64, device=self.z.device)[self.z]
-        given = self.given_masses
-        return standard if given is None else torch.where(given.isnan(), standard, given)
-
-    def template_of(self, index: int) -> Template | None:
-        """What system ``index`` carries besides what can be computed with."""
-        number = -1 if self.template is None else int(self.template[index])
-        return None if number < 0 else self.templates[number]
-
-    def with_pos(self, pos: torch.Tensor) -> Systems:
-        """The same systems at other positions; keeps what was derived from the rest."""
-        moved = object.__new__(Systems)
-        moved.__dict__.update(self.__dict__)
-        object.__setattr__(moved, "pos", pos)
-        return moved
-
-    def select(self, systems: torch.Tensor | Sequence[int]) -> Systems:
-        """Keep the given systems (int64 indices, in that order)."""
-        index = torch.as_tensor(systems, dtype=torch.int64, device=self.ptr.device)
-        segments, rows = self.segments.select(index)
-        part = object.__new__(Systems)  # a part of what was checked: searches take one at every hop
-        given, template = self.given_masses, self.template
-        part.__dict__.update(
-            pos=self.pos[rows],
-            z=self.z[rows],
-            ptr=segments.ptr,
-            cell=self.cell[index],
-            pbc=self.pbc[index],
-            fixed=self.fixed[rows],
-            given_masses=None if given is None else given[rows],
-            template=None if template is None else template[index],
-            templates=self.templates,
-            segments=segments,
-            periodic=self.periodic and bool(self.pbc[index].any()),
-        )
-        return part
-
-    def __getitem__(self, index: int) -> Systems:
-        """One system as a batch of one."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"system {index} of a batch of {len(self)}")
-        return self.select([index % len(self)])
-
-    def repeat(self, times: int) -> Systems:
-        """The whole batch, ``times`` times over."""
-        return Systems.concatenate([self] * times)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Systems:
-        """On another device, or with floating-point fields in another dtype."""
-        moved: dict[str, Any] = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, torch.Tensor):
-                kind = dtype if one.name in ("pos", "cell") else None
-                moved[one.name] = value.to(device=device, dtype=kind)
-        return replace(self, **moved)
-
-    @staticmethod
-    def concatenate(batches: Sequence[Systems]) -> Systems:
-        """One batch out of several."""
-        if not batches:
-            raise InputError("Systems.concatenate needs at least one batch")
-        counts = torch.cat([batch.segments.counts for batch in batches])
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        joined: dict[str, Any] = {
-            name: torch.cat([getattr(batch, name) for batch in batches])
-            for name in ("pos", "z", "cell", "pbc", "fixed")
-        }
-        return Systems(ptr=ptr, **joined, **_joined_extras(batches))
-
-    @staticmethod
-    def cluster(numbers: Sequence[int], n_systems: int = 1, dtype: torch.dtype | None = None) -> Systems:
-        """``n_systems`` free clusters of the given atomic numbers, all atoms at the origin until a start is drawn."""
-        z = torch.tensor(numbers, dtype=torch.int64).repeat(n_systems)
-        ptr = torch.arange(n_systems + 1) * len(numbers)
-        return Systems(torch.zeros(len(z), 3, dtype=dtype or torch.float64), z, ptr)
-
-    @staticmethod
+    @classmethod
     def from_atoms(
-        atoms: Atoms | Sequence[Atoms], dtype: torch.dtype | None = None, device: str | None = None
-    ) -> Systems:
-        """From one ASE ``Atoms`` or several; ``FixAtoms`` constraints become ``fixed``."""
-        from mlopt.core.atoms.convert import from_atoms
+        cls, atoms: Atoms | Sequence[Atoms], dtype: torch.dtype | None = None, device: str | None = None
+    ) -> Self:
+        """Make a batch of one ASE ``Atoms`` or several; ``FixAtoms`` constraints become ``fixed``.
 
-        return from_atoms(atoms, dtype, device)
+        Tags, charges, magnetic moments, other arrays and ``info`` come along and are given back by `to_atoms`.
+        Velocities and results do not, for they belong to the positions. float64 unless ``dtype`` says otherwise.
+
+        Raises:
+            InputError: there are none, an atom is constrained otherwise than fixed altogether, or has no positive mass.
+        """
+        return cls(**convert.from_atoms(atoms, dtype, device))
 
     def to_atoms(self) -> list[Atoms]:
-        """A list of ASE ``Atoms``."""
-        from mlopt.core.atoms.convert import to_atoms
+        """Return a list of ASE ``Atoms`` with what `from_atoms` takes over; gradients are cut."""
+        return convert.to_atoms(self)
 
-        return to_atoms(self)
+    @classmethod
+    def from_pyg(cls, data: Any) -> Self:
+        """Make a batch of a PyG ``Data`` or ``Batch`` with ``pos`` and ``z``.
 
-    @staticmethod
-    def from_pyg(data: Any) -> Systems:
-        """From a PyG ``Batch`` or ``Data`` with ``pos`` and ``z`` (and ``cell``, ``pbc``, ``fixed`` where present)."""
-        from mlopt.core.atoms.convert import from_pyg
+        ``cell`` (3, 3), (1, 3, 3) or (n, 3, 3), ``pbc`` (3,) or (n, 3), ``fixed`` and ``masses`` are
+        read where present.
 
-        return from_pyg(data)
+        Raises:
+            InputError: ``pos`` or ``z`` is missing, atoms are not sorted by system, or a shape does not fit.
+        """
+        return cls(**convert.from_pyg(data))
 
     def to_pyg(self) -> Any:
-        """A PyG ``Batch`` (needs torch-geometric)."""
-        from mlopt.core.atoms.convert import to_pyg
+        """Return a PyG ``Batch`` with ``pos``, ``z``, ``cell`` (1, 3, 3), ``pbc`` (1, 3), ``fixed`` and ``masses``.
 
-        return to_pyg(self)
+        Raises:
+            InputError: torch-geometric is not installed.
+        """
+        return convert.to_pyg(self)
 
     def save(self, path: str | Path) -> None:
-        """Write every field, bit for bit, to a safetensors file."""
-        from mlopt.core.atoms.convert import save
+        """Write every field, bit for bit, to a safetensors file; info that is no plain data is left out.
 
-        save(self, path)
+        Raises:
+            MloptError: the file cannot be written; a former one is then intact.
+        """
+        convert.save(self, path)
 
-    @staticmethod
-    def load(path: str | Path) -> Systems:
-        """Read what `save` wrote."""
-        from mlopt.core.atoms.convert import load
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
 
-        return load(path)
-
-
-def _joined_extras(batches: Sequence[Systems]) -> dict[str, Any]:
-    """Masses and templates of a batch made of several; what is shared stays so."""
-    found: dict[str, Any] = {}
-    if any(batch.given_masses is not None for batch in batches):
-        found["given_masses"] = torch.cat(
-            [
-                batch.z.new_full(batch.z.shape, float("nan"), dtype=torch.float64)
-                if batch.given_masses is None
-                else batch.given_masses
-                for batch in batches
-            ]
-        )
-    if any(batch.template is not None for batch in batches):
-        places: dict[int, int] = {}  # by identity: templates are not compared
-        kept: list[Template] = []
-        numbers = []
-        for batch in batches:
-            if batch.template is None:
-                numbers.append(batch.ptr.new_full((len(batch),), -1))
-                continue
-            for one in batch.templates:
-                if id(one) not in places:
-                    places[id(one)] = len(kept)
-                    kept.append(one)
-            new = batch.ptr.new_tensor([*(places[id(one)] for one in batch.templates), -1])
-            numbers.append(new[batch.template])  # -1 is the last
-        found |= {"template": torch.cat(numbers), "templates": tuple(kept)}
-    return found
+        Raises:
+            InputError: no such file, not one of ours, damaged, or of a newer version.
+        """
+        return cls(**convert.load(path))

@@ -8,17 +8,35 @@ both functions here give it without knowing which manifold they are on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from mlopt.core.batch.segments import Segments
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.manifold import Manifold
 from mlopt.core.lazy import torch
 
-if TYPE_CHECKING:
-    from mlopt.core.landscapes.landscape import Landscape
+
+class Surface(Protocol):
+    """What the products need of a landscape; `mlopt.core.landscapes.landscape.Landscape` has all of it."""
+
+    @property
+    def segments(self) -> Segments:
+        """Which rows belong to which problem."""
+
+    @property
+    def manifold(self) -> Manifold:
+        """The space of the points."""
+
+    @property
+    def fixed(self) -> torch.Tensor | None:
+        """(n_rows,) bool, rows that must not move, or None."""
+
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """Energies and forces at x (n_rows, d)."""
 
 
 def difference_product(
-    landscape: Landscape, x: torch.Tensor, v: torch.Tensor, step: float | None = None
+    landscape: Surface, x: torch.Tensor, v: torch.Tensor, step: float | None = None
 ) -> torch.Tensor:
     """Central difference of the forces a little ahead and a little behind along ``v``: two force calls.
 
@@ -40,7 +58,7 @@ def difference_product(
     return _loose(landscape, manifold.project(x, slope))
 
 
-def differentiated_product(landscape: Landscape, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def differentiated_product(landscape: Surface, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Exact product, through the graph of one evaluation, which must be differentiable.
 
     The derivative of the projected force, projected, is symmetric on the tangent space, so a backward pass does.
@@ -57,7 +75,7 @@ def differentiated_product(landscape: Landscape, x: torch.Tensor, v: torch.Tenso
     return _loose(landscape, landscape.manifold.project(x.detach(), slope))
 
 
-def _loose(landscape: Landscape, v: torch.Tensor) -> torch.Tensor:
+def _loose(landscape: Surface, v: torch.Tensor) -> torch.Tensor:
     """``v`` without what fixed rows would do."""
     return v if landscape.fixed is None else v.masked_fill(landscape.fixed[:, None], 0.0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.core.atoms.convert import from_atoms
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.files.reading import existing_file
@@ -80,7 +79,7 @@ def read_structure(
 
 def _checked(images: list[Atoms], source: str, least_distance: float, separate: bool) -> Systems:
     try:
-        systems = from_atoms(images)
+        systems = Systems.from_atoms(images)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     return check_structures(systems, source=source, least_distance=least_distance, separate=separate)
