@@ -1,9 +1,7 @@
-"""A checkpoint carries on the run that it belongs to, and no other; runs of older versions still go on."""
+"""A checkpoint carries on the run that it belongs to, and no other."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -11,10 +9,8 @@ import pytest
 
 from mlopt.core.runs import checkpoint
 from mlopt.core.runs.checkpoint import Checkpoint
-from mlopt.core.runs.directory import RunDirectory
 from mlopt.core.runs.identity import KEY, Identity
 
-OLD = Path(__file__).with_name("old_runs")
 SEARCH = """
 experiment: search
 system: {cluster: Ar4}
@@ -92,26 +88,3 @@ def test_a_long_configuration_keeps_its_digest_alone():
     assert Identity(long).unseal(sealed, "c").meta == {"step": 1}
     with pytest.raises(Exception, match=r"c: written by a run with another configuration\. Only"):
         Identity(other).unseal(sealed, "c")
-
-
-@pytest.mark.parametrize("kind", ["search", "contest"])
-def test_a_run_of_an_older_version_goes_on(mlopt, here, quick, kind):
-    """Begun, and stopped in the middle, before checkpoints had an identity and runs kept their files."""
-    shutil.copytree(OLD / kind, here / "x")
-    shutil.copy(OLD / "start.extxyz", here)
-    marker = json.loads((here / "x" / "marker.json").read_text())
-    text = marker["config_resolved"].replace("{folder}", str(here))
-    marker |= {"config_resolved": text, "config_sha256": hashlib.sha256(text.encode()).hexdigest()}
-    (here / "x" / "marker.json").unlink()
-    (here / "x" / ".mlopt-run").write_text(json.dumps(marker))
-    begun = len((here / "x" / "metrics.jsonl").read_text().splitlines())
-    told = mlopt("resume", "x", "--max-minutes", "1e-9")
-    assert told.code == 75 and "resumed from step-" in told.err, told.err
-    assert ("no copy of" in told.err) == (kind == "search")
-    told = mlopt("resume", "x", "--json")
-    assert told.code == 0, told.err
-    assert RunDirectory.open(here / "x").read_status().state == "finished"
-    assert len((here / "x" / "metrics.jsonl").read_text().splitlines()) >= begun
-    summary = json.loads(told.out)
-    lowest = summary["best_energy"] if kind == "search" else summary["rows"][1]["min"]
-    assert lowest == pytest.approx(-16.505384, abs=1e-5)
