@@ -17,7 +17,7 @@ from mlopt.core.plugins import registry
 
 MODULE = '''
 """An experiment for tests: adds up sines, one step at a time."""
-import json, math, os, signal, time
+import json, math, multiprocessing, os, signal, threading, time
 import numpy as np
 from pathlib import Path
 from typing import Literal
@@ -50,7 +50,7 @@ class Sines(Experiment):
     forbidden: bool = setting(False, "whether check refuses")
     trouble: Literal[
         "no", "input", "disk", "bug", "interrupt", "signal", "usr2", "ctrl-c", "all-failed", "leave", "nan",
-        "print"
+        "print", "end", "end-in-thread", "end-of-children"
     ] = setting("no")
     sub: Sub = setting(Sub(), "a group")
     device: str = setting("cpu", "cpu or cuda")
@@ -104,6 +104,18 @@ class Sines(Experiment):
             print("printed by a plugin")
         if self.trouble == "leave":
             raise SystemExit(0)
+        if self.trouble == "end":
+            os._exit(0)
+        if self.trouble == "end-in-thread":
+            thread = threading.Thread(target=os._exit, args=(0,))
+            thread.start()
+            thread.join()
+        if self.trouble == "end-of-children":
+            child = os.fork()
+            if child == 0:
+                os._exit(7)
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), pool.apply(abs, (-3,)))
         if self.trouble == "interrupt":
             raise KeyboardInterrupt
         kinds = {"signal": signal.SIGTERM, "usr2": signal.SIGUSR2, "ctrl-c": signal.SIGINT}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 
 import pytest
 
@@ -223,6 +225,7 @@ def test_status_of_a_killed_run(mlopt, here, plugins, quick):
     with run.lock():
         run.write_status("running")
     assert json.loads(mlopt("status", "x", "--json").out)["state"] == "killed"
+    assert f"process {os.getpid()} on {socket.gethostname()} ended without a word" in mlopt("status", "x").out
 
 
 def test_report_command(mlopt, here, plugins, quick):

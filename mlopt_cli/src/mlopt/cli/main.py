@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from mlopt.cli.terminal import leaving
 from mlopt.cli.terminal.output import emit_json, note, open_closed_streams, silence
 
 # name -> one line for --help; the module is mlopt.cli.commands.<name>, its command the attribute `command`
@@ -86,7 +87,8 @@ class LazyGroup(click.Group):
     def _guarded(self, given: list[str], as_json: bool, more: dict[str, Any]) -> int:
         stdout = sys.stdout
         try:
-            code = super().main(given, **more)
+            with leaving.held():
+                code = super().main(given, **more)
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except click.ClickException as error:
@@ -108,11 +110,9 @@ class LazyGroup(click.Group):
             ):  # wrapped: click's own answer to a reader, such as `head`, that has left
                 silence(stdout)
                 return 1
-            from mlopt.core.quoting import quoted
-
             return _say(
-                f"a plugin, or a library under it, called sys.exit({quoted(error.code)}). `mlopt plugins` says where "
-                f"plugins come from; tell its authors.",
+                f"a plugin, or a library under it, called {leaving.called(error)}. `mlopt plugins` says where plugins "
+                f"come from; tell its authors.",
                 1,
                 as_json,
             )

@@ -26,6 +26,8 @@ def command(directory: str, as_json: bool) -> None:
     rows = [("state", status.state)]
     if status.message:
         rows.append(("", status.message))
+    if status.state == "killed" and status.pid:
+        rows.append(("", status.silent_end))
     done = status.progress.get("done")
     if isinstance(done, int | float):
         rows.append(("progress", f"{100 * done:.0f} %  {status.progress.get('message', '')}"))

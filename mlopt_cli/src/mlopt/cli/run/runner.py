@@ -7,6 +7,7 @@ and writes the same results again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -20,7 +21,7 @@ from typing import Any
 from mlopt.cli.report.exhibits import goal
 from mlopt.cli.run import environment, new_directory, workers
 from mlopt.cli.run.context import RunContext
-from mlopt.cli.terminal import display
+from mlopt.cli.terminal import display, leaving
 from mlopt.cli.terminal.output import not_numbers, plain
 from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
 from mlopt.core.files import atomic
@@ -119,6 +120,7 @@ def resume(path: str, options: Options) -> Outcome:
         summary = _finished(run)
         if summary is not None:
             return _outcome(run, summary, options, f"{run.root} is finished already; nothing was done")
+        before = _silent_end(run)
         experiment, files, notes = _files_of(run, text, source)
         environment.use_threads(options.threads or environment.recorded_threads(run))
         experiment.check()
@@ -132,7 +134,7 @@ def resume(path: str, options: Options) -> Outcome:
         context = RunContext(
             run, preemption, clock, display.make(options.quiet), identity, restored, options.max_minutes
         )
-        for warning in [*environment.differences(run), *notes]:
+        for warning in [*before, *environment.differences(run), *notes]:
             context.log(f"warning: {warning}")
         step = -math.inf
         if found:
@@ -211,6 +213,15 @@ def _finished(run: RunDirectory) -> Summary | None:
     return read_summary(run) if done else None
 
 
+def _silent_end(run: RunDirectory) -> list[str]:
+    """What to say of the process that had the run before, if it left no word."""
+    with contextlib.suppress(RunDirectoryError):
+        before = run.read_status()
+        # the lock is ours by now: whoever calls itself running is not there any more
+        return [before.silent_end] if before.state in ("running", "killed") and before.pid else []
+    return []
+
+
 def _conduct(
     experiment: Experiment, context: RunContext, preemption: Preemption, options: Options
 ) -> Outcome:
@@ -250,7 +261,7 @@ def _conduct(
     except (Exception, SystemExit) as error:
         message = f"the run failed with an unexpected {type(error).__name__}: {one_line(error, 400)}"
         if isinstance(error, SystemExit):  # from a plugin or a library under it; mlopt itself never leaves so
-            message = f"the run failed: something in it called sys.exit({quoted(error.code)})"
+            message = f"the run failed: something in it called {leaving.called(error)}"
         _failed(context, message, traceback.format_exc())
         log = run.path("log.txt")
         raise MloptError(

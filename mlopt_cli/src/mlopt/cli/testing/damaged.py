@@ -55,6 +55,7 @@ ends: {fmax: 1.0e-3}
 }
 _MODULE = '''
 """Potentials that break the contract."""
+import os
 from dataclasses import replace
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
@@ -67,6 +68,8 @@ class Odd(Potential):
         found = LennardJones(epsilon=1.0, r0=1.0).evaluate(systems, stress=stress)
         if self.how == "exit":
             raise SystemExit(0)
+        if self.how == "ends":
+            os._exit(0)
         if self.how == "raises":
             raise RuntimeError("\\x1b[2J two\\nlines")
         if self.how == "moves":

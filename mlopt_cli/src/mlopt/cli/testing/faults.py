@@ -33,6 +33,7 @@ _ODD_RUNS = (
 _HOWS = {
     "nan": "returns NaN",
     "exit": "leaves the program",
+    "ends": "ends the process",
     "moves": "changes positions in place",
     "shape": "returns energies of a wrong shape",
     "dtype": "returns energies of a wrong dtype",
@@ -294,7 +295,9 @@ def faults() -> list[Fault]:
     for name, damage in _DAMAGES.items():
         found.append(Fault(f"a file of a kernel: {name}", _each(partial(_kernels, damage=damage))))
     for how, name in _HOWS.items():
-        found.append(Fault(f"a potential that {name}", _each(partial(_odd, how=how)), how == "exit"))
+        found.append(
+            Fault(f"a potential that {name}", _each(partial(_odd, how=how)), how in ("exit", "ends"))
+        )
     found += [
         Fault("a plugin that ends the process when imported", _each(_check)),
         Fault("100,000 threads", _each(_threads)),

@@ -28,7 +28,7 @@ from pathlib import Path
 from mlopt.core.errors import RunDirectoryError
 from mlopt.core.files import atomic
 from mlopt.core.files.atomic import JSON
-from mlopt.core.quoting import quoted
+from mlopt.core.quoting import one_line, quoted
 from mlopt.core.runs import lock as dirlock
 from mlopt.core.runs.environment import environment
 from mlopt.core.runs.lock import timestamp
@@ -52,6 +52,14 @@ class Status:
     host: str = ""
     started: str = ""
     updated: str = ""
+
+    @property
+    def silent_end(self) -> str:
+        """What to say of a process that calls itself running and is not there any more."""
+        return (
+            f"process {self.pid} on {one_line(self.host, 100)} ended without a word: killed, for lack of memory "
+            f"perhaps, or by a library that ends the program it runs in"
+        )
 
 
 class RunDirectory:
