@@ -19,6 +19,10 @@ class WorkerContext(Context):
 
     @property
     def stopping(self) -> bool:
+        return self.interrupted
+
+    @property
+    def interrupted(self) -> bool:
         return self._preemption.requested is not None
 
 

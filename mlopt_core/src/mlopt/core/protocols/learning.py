@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import PrivateAttr
+
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import Plugin
 from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.core.runs.experiment import Context
 
 
 class Task(Plugin):
@@ -20,6 +23,22 @@ class Task(Plugin):
     affair. Invariant: a loss is a function of theta, seed and epoch alone, and all theta of an epoch meet the same
     problems (common random numbers).
     """
+
+    _context: Context | None = PrivateAttr(None)
+
+    def within(self, context: Context) -> Self:
+        """This task in the surroundings of a run, which it asks whether to leave what takes long and is no step.
+
+        Any method may then raise `Preempted`; what it was asked for is not done.
+        """
+        made = self.model_copy()
+        made._context = context
+        return made
+
+    @property
+    def context(self) -> Context:
+        """The surroundings; where there are none, ones that never interrupt."""
+        return self._context or Context()
 
     @property
     @abstractmethod

@@ -18,7 +18,11 @@ from datetime import timedelta
 from typing import Any
 
 from mlopt.core.errors import InputError, MloptError
+from mlopt.core.runs.experiment import Preempted
 from mlopt.core.lazy import torch
+
+#: how the share of a rank went, if it is not there
+_FAILED, _LEFT = 1.0, 2.0
 
 
 @dataclass
@@ -176,7 +180,7 @@ def spread(
         whatever the number of ranks, for functions that keep the invariant only to rounding (on GPUs).
 
     Where ``function`` itself calls `spread`, the inner one is not shared out. Raises what ``function`` raises, and on
-    the other ranks `MloptError`.
+    the other ranks `MloptError`; or `Preempted`, which is no failure, on all of them.
     """
     here = _here
     everything = torch.arange(count)
@@ -193,16 +197,19 @@ def spread(
         sent[1 : 1 + len(own)] = own
     except Exception as error:  # the others wait: they have to be told before this one ends
         failure = error
-        sent[0] = 1.0
+        sent[0] = _LEFT if isinstance(error, Preempted) else _FAILED
     finally:
         here.busy = False
     table = here.gather(sent)
     if failure is not None:
         raise failure
-    failed = torch.nonzero(table[:, 0, 0]).flatten().tolist()
+    went = table[:, 0, 0]
+    failed = torch.nonzero(went == _FAILED).flatten().tolist()
     if failed:
         names = " and ".join(f"rank {rank}" for rank in failed)
         raise MloptError(f"{names} of {here.size} failed while computing losses; its own message says why")
+    if bool((went == _LEFT).any()):
+        raise Preempted
     found = torch.empty(count, columns, dtype=torch.float64)
     for rank in range(here.size):
         theirs = owner == rank

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import PrivateAttr
+
 from mlopt.core.driver.engine import Engine
 from mlopt.core.driver.progress import PATIENCE, Progress
 from mlopt.core.driver.stop import Reason, Stop
@@ -33,6 +35,9 @@ _SCRATCH = 10
 
 class FusedEngine(Engine):
     """Numba compiles potential, optimizer and loop into one kernel; `mlopt.optimizers.fused.launch` runs it."""
+
+    #: what `prepare` wrote, for the `advance` that follows: writing a kernel takes as long as many steps
+    _written: tuple[Any, _Program] | None = PrivateAttr(None)
 
     def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
         """See `Engine.refusal`."""
@@ -77,7 +82,9 @@ class FusedEngine(Engine):
         """See `Engine.prepare`."""
         if not isinstance(landscape, AtomsLandscape) or progress.done:
             return 0.0
-        return _Program.of(landscape, optimizer, progress, stop, announce).prepare(progress, leave)
+        program = _Program.of(landscape, optimizer, progress, stop, announce)
+        self._written = ((landscape, optimizer, progress, progress.calls, stop), program)
+        return program.prepare(progress, leave)
 
     def advance(
         self,
@@ -93,7 +100,7 @@ class FusedEngine(Engine):
             raise InputError(f"{type(landscape).__name__} is not a landscape of atoms")
         if progress.done:
             return progress
-        program = _Program.of(landscape, optimizer, progress, stop, announce)
+        program = self._program(landscape, optimizer, progress, stop, announce)
         steps, stepped = _FIRST_STEPS, False
         while progress.active.numel() and not (stepped and pause is not None and pause()):
             stepped = True
@@ -109,6 +116,21 @@ class FusedEngine(Engine):
             speed = (limit - calls) / max(batch.seconds, 1e-9)
             steps = max(1, min(8 * steps, int(speed * max(_SLICE, 10.0 * around))))
         return progress
+
+    def _program(
+        self,
+        landscape: AtomsLandscape,
+        optimizer: Optimizer,
+        progress: Progress,
+        stop: Stop,
+        announce: Callable[[str], None],
+    ) -> _Program:
+        """That of `prepare`, if it was about the same."""
+        written, self._written = self._written, None
+        given = (landscape, optimizer, progress, progress.calls, stop)
+        if written is not None and all(a is b for a, b in zip(written[0], given, strict=True)):
+            return written[1]
+        return _Program.of(landscape, optimizer, progress, stop, announce)
 
 
 def _species(landscape: AtomsLandscape) -> tuple[int, ...]:

@@ -189,6 +189,8 @@ class ContestResult:
             "starts": self.experiment.starts,
             "force_calls": sum(row["force_calls"] for row in self.rows),
             "wall_s": round(sum(row["wall_s"] for row in self.rows), 3),
+            # rows of checkpoints of older versions have none
+            "compile_s": round(sum(row.get("compile_s", 0.0) for row in self.rows), 3),
             "rows": self.rows,
         } | ({"warnings": self.warnings} if self.warnings else {})
 
@@ -238,6 +240,7 @@ class _Table:
             "mean_error": _error(sound),
             "force_calls": sum(calls) + int(found.polished.spent.sum()),
             "wall_s": round(found.wall_s, 3),
+            "compile_s": round(found.compile_s, 3),
             "engine": found.engine,
         }
         self.rows.append(row)

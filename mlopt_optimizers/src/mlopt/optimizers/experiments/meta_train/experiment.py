@@ -90,13 +90,18 @@ class _Worker(Context):
     def stopping(self) -> bool:
         return self._context.stopping
 
+    @property
+    def interrupted(self) -> bool:
+        return self._context.interrupted
+
 
 class _Training:
     """One piece of a training, on one rank."""
 
     def __init__(self, experiment: MetaTrain, context: Context, here: processes.Ranks) -> None:
         self.experiment, self.context, self.here = experiment, context, here
-        self.task = experiment.task
+        self.task = experiment.task.within(context)
+        self.prepared = False
         self.history: list[dict[str, float]] = []
         self.held_out: dict[str, float] = {}
         self.best: MetaState | None = None  # whose held-out loss was lowest so far
@@ -109,17 +114,24 @@ class _Training:
         """Go on from the checkpoint that there is, to the end or until told to stop."""
         experiment = self.experiment
         state = self._restored()
-        fresh = state is None
+        if state is None:
+            state = MetaState(experiment.first_theta())
+            self._save(state)
         self.task.prepare()
-        state = state or MetaState(experiment.first_theta())
-        if fresh:
+        if not self.prepared:
+            self.prepared = True
             self._save(state)  # what `prepare` computed can be costly
         self.pace.look(state.epoch, experiment.epochs - state.epoch)
         while state.epoch < experiment.epochs:
             began = time.monotonic()
-            state, metrics = experiment.trainer.advance(self.task, state, experiment.seed)
-            took = time.monotonic() - began
-            self._record(state, metrics)
+            before = state
+            try:
+                state, metrics = experiment.trainer.advance(self.task, before, experiment.seed)
+                took = time.monotonic() - began
+                self._record(state, metrics)
+            except Preempted:
+                self._save(before)  # this epoch is done again
+                raise
             pausing = self.context.pause()
             if self._stopping(state, took) and state.epoch < experiment.epochs:
                 self._save(state)
@@ -221,7 +233,9 @@ class _Training:
         if "best" in restored.tensors:
             self.best = MetaState(restored.tensors["best"], int(restored.meta["best_epoch"]))
             self.best_loss = float(restored.meta["best_loss"])
-        self.task = self.task.with_constants(restored.tensors["constants"])
+        self.prepared = "constants" in restored.tensors
+        if self.prepared:
+            self.task = self.task.with_constants(restored.tensors["constants"])
         memory = {
             name.removeprefix(_MEMORY): one
             for name, one in restored.tensors.items()
@@ -230,7 +244,9 @@ class _Training:
         return MetaState(restored.tensors["theta"], int(restored.meta["epoch"]), memory)
 
     def _save(self, state: MetaState) -> None:
-        tensors = {"theta": state.theta, "constants": self.task.constants()}
+        tensors = {"theta": state.theta}
+        if self.prepared:
+            tensors["constants"] = self.task.constants()
         tensors |= {_MEMORY + name: one for name, one in state.memory.items()}
         meta: dict[str, Any] = {"epoch": state.epoch, "seconds": self._elapsed(), "judging": self.judging}
         meta |= {"history": self.history, "held_out": self.held_out}

@@ -131,6 +131,7 @@ class Search(Experiment):
             save()
         clock.compile_s += driver.prepare(progress, lambda: context.interrupted)
         if context.interrupted:
+            save()  # which says how long that took
             raise Preempted
         clock.start()
         watch = _Watch(self, context, progress, clock, Pace(context, landscape.giver))

@@ -22,6 +22,7 @@ from mlopt.core.protocols.start import StartSampler
 from mlopt.core.reporting.statistics import Estimate, mean_calls_to_hit, wilson
 from mlopt.optimizers.learned.hop.learnable import LearnedHop
 from mlopt.optimizers.starts.starts import SphereStart
+from mlopt.optimizers.training.tasks.inner_runs import carried
 
 #: the epoch whose starts are for `HopTask.evaluate` alone
 HELD_OUT = 2**31
@@ -132,7 +133,7 @@ class HopTask(Task):
         stop = Stop(calls, target=hunt.target, target_tolerance=hunt.tolerance, on_target="stop-start")
         searches, landscape = self.learnable.optimizer(theta), AtomsLandscape(systems, hunt.potential)
         driver = Driver(landscape, searches, stop, keep=1, engine=self.engine)
-        return driver.advance(driver.begin(x, key)).outcome
+        return carried(driver, driver.begin(x, key), self.context).outcome
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
         """On held-out starts: ``held_out``, the mean loss; for each cluster hits, their share, calls to a hit if any.

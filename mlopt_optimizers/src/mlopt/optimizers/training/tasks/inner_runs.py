@@ -15,6 +15,7 @@ from mlopt.core.driver.stop import Reason, Stop
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.core.runs.experiment import Context, Preempted
 from mlopt.optimizers.training.tasks.settings import Member
 
 #: keeps the random numbers of starts apart from those of the runs
@@ -67,15 +68,20 @@ class Batch:
     key: torch.Tensor
     progress: Resting | None = None
 
-    def carry(self, optimizer: Optimizer, steps: int, engine: EngineName, lowest: bool) -> None:
-        """``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch."""
+    def carry(
+        self, optimizer: Optimizer, steps: int, engine: EngineName, lowest: bool, context: Context
+    ) -> None:
+        """``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch.
+
+        Raises as `carried`.
+        """
         # the last evaluation is not followed by a step
         driver = Driver(self.landscape, optimizer, Stop(steps + 1), keep=1, engine=engine, lowest=lowest)
         if self.progress is None:
             self.progress = Resting(**vars(driver.begin(self.x, self.key)))
         elif not self.progress.wake():
             return  # all have failed
-        driver.advance(self.progress)
+        carried(driver, self.progress, context)
 
     def energy(self) -> torch.Tensor:
         """(m,) float64, the lowest so far or the last one, as it was carried; infinite where there is no finite one."""
@@ -87,6 +93,19 @@ class Batch:
             found = torch.where(outcome.reason == Reason.NON_FINITE.code, torch.inf, found)
         found = found.to("cpu", torch.float64)
         return torch.where(torch.isfinite(found), found, torch.inf)
+
+
+def carried(driver: Driver, progress: Progress, context: Context) -> Progress:
+    """`Driver.advance`, after a kernel has been compiled in a way that can be left.
+
+    Raises:
+        Preempted: ``context`` asked to stop before the first step.
+    """
+    driver.announce = context.log
+    driver.prepare(progress, lambda: context.interrupted)
+    if context.interrupted:
+        raise Preempted
+    return driver.advance(progress)
 
 
 def batches(

@@ -224,7 +224,8 @@ class RolloutTask(SegmentedTask):
         energy = torch.full((len(run.member),), torch.inf, dtype=torch.float64)
         for batch in run.batches:
             optimizer = optimizer_of(batch)
-            batch.carry(optimizer, steps, self._engine(batch.landscape, optimizer), self.loss == "best")
+            engine = self._engine(batch.landscape, optimizer)
+            batch.carry(optimizer, steps, engine, self.loss == "best", self.context)
             energy[batch.index] = batch.energy()
         return energy
 
