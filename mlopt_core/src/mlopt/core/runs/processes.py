@@ -18,8 +18,8 @@ from datetime import timedelta
 from typing import Any
 
 from mlopt.core.errors import InputError, MloptError
-from mlopt.core.runs.experiment import Preempted
 from mlopt.core.lazy import torch
+from mlopt.core.runs.experiment import Preempted
 
 #: how the share of a rank went, if it is not there
 _FAILED, _LEFT = 1.0, 2.0
