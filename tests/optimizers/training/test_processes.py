@@ -23,6 +23,7 @@ import torch
 
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.runs import processes as ranks
+from mlopt.core.runs.experiment import Preempted
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -228,6 +229,26 @@ def test_failures_reach_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         ranks.spread(4, lambda index: index * (1 // 0))
     assert not ranks._here.busy
+
+
+def test_all_leave_where_one_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may reach some processes alone; the others have no fault to tell of."""
+    told: list[torch.Tensor] = []
+
+    class Here(ranks.Ranks):
+        def gather(self, own: torch.Tensor) -> torch.Tensor:
+            told.append(own)
+            return torch.stack([own, told[0]])
+
+    def leave(index: torch.Tensor) -> torch.Tensor:
+        raise Preempted
+
+    monkeypatch.setattr(ranks, "_here", Here(0, 2))
+    with pytest.raises(Preempted):
+        ranks.spread(4, leave)
+    with pytest.raises(Preempted):
+        ranks.spread(4, lambda index: index)
+    assert len(told) == 2 and not ranks._here.busy
 
 
 def test_processes_that_cannot_meet_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
