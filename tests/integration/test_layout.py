@@ -25,7 +25,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "potentials": [{"kernels"}, {"sums", "ase", "spins", "models"}, {"classical"}],
     "optimizers": [
-        {"local", "moves", "starts"},
+        {"local", "moves", "starts", "labelling"},
         {"searches", "bands", "saddles", "fused"},
         {"learned"},
         {"training"},

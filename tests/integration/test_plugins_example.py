@@ -8,11 +8,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mlopt.core import AtomsLandscape, Systems, minimize
+from mlopt.core import AtomsLandscape, Dataset, Systems, minimize
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.plugins import registry
 from mlopt.core.runs.config import load_experiment, resolved
-from mlopt.core.testing import check_optimizer, check_potential
+from mlopt.core.testing import (
+    check_fittable,
+    check_labeller,
+    check_optimizer,
+    check_potential,
+    check_query_strategy,
+)
 from mlopt.optimizers import LBFGS
 
 try:
@@ -23,7 +29,13 @@ except importlib.metadata.PackageNotFoundError:
         allow_module_level=True,
     )
 
-PLUGINS = {("potential", "buckingham"), ("optimizer", "heavy-ball"), ("query-strategy", "farthest")}
+PLUGINS = {
+    ("potential", "buckingham"),
+    ("potential", "gaussian-pairs"),
+    ("optimizer", "heavy-ball"),
+    ("query-strategy", "farthest"),
+    ("labeller", "diluted"),
+}
 CONFIG = {
     "experiment": "search",
     "system": {"cluster": "Ar5"},
@@ -80,14 +92,24 @@ def test_optimizer_keeps_the_contract():
     check_optimizer(registry.load("optimizer", "heavy-ball")())
 
 
-def test_query_strategy_scores():
-    strategy = registry.load("query-strategy", "farthest")()
-    systems = clusters()
-    score = strategy.score(systems, systems.select([0]))
-    assert score.shape == (2,)
-    assert score[0] == 0
-    assert score[1] > 0
-    assert torch.isfinite(strategy.score(systems, systems.select([]))).all(), "nothing is known yet"
+def test_fittable_potential_keeps_the_contract():
+    check_fittable(registry.load("potential", "gaussian-pairs")(), clusters())
+
+
+def test_query_strategy_keeps_the_contract():
+    strategy, systems = registry.load("query-strategy", "farthest")(), clusters()
+    known = Dataset(systems.select([0]))
+    check_query_strategy(strategy, systems, known)
+    found = strategy.select(systems, known, None, 1, torch.tensor(0))
+    assert found.indices.tolist() == [1] and found.scores[0] == 0
+
+
+def test_labeller_keeps_the_contract():
+    buckingham, systems = registry.load("potential", "buckingham")(), clusters()
+    diluted = registry.load("labeller", "diluted")
+    check_labeller(diluted(potential=buckingham), systems)
+    crowded = diluted(potential=buckingham, least=2.5).label(systems)
+    assert not crowded.with_energy.all() and "too near" in " ".join(crowded.source)
 
 
 def test_search_from_a_configuration():

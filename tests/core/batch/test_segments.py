@@ -98,3 +98,21 @@ def test_gradients_pass() -> None:
 def test_bad_pointers_are_refused(ptr: list[int]) -> None:
     with pytest.raises(InputError, match="`ptr` must be a non-decreasing 1-D tensor that starts at 0"):
         Segments(torch.tensor(ptr, dtype=torch.int64))
+
+
+def test_no_problems_at_all():
+    """A batch from which nothing was chosen, however it was made."""
+    for nothing in (
+        Segments(torch.tensor([0])),
+        Segments.uniform(0, 5),
+        Segments.uniform(3, 5).select(torch.tensor([]).long())[0],
+    ):
+        values = torch.zeros(0, 3)
+        assert (
+            nothing.sum(values).shape
+            == nothing.max(values).shape
+            == nothing.dot(values, values).shape
+            == (0,)
+        )
+        assert nothing.mean_rows(values).shape == (0, 3)
+        assert nothing.rows_of(torch.zeros(0, 2)).shape == (0, 2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
+    from mlopt.core.atoms.dataset import Dataset
     from mlopt.core.atoms.systems import Systems
     from mlopt.core.batch.random import problem_keys
     from mlopt.core.batch.segments import Segments
@@ -38,6 +39,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "Context",
+    "Dataset",
     "Driver",
     "Evaluation",
     "Experiment",
@@ -77,6 +79,7 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
+        "atoms.dataset": ("Dataset",),
         "atoms.systems": ("Systems",),
         "batch.random": ("problem_keys",),
         "batch.segments": ("Segments",),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
+    from mlopt.core.atoms.dataset import Dataset
     from mlopt.core.atoms.elements import NUMBERS, SYMBOLS, parse_formula
     from mlopt.core.atoms.neighbours import Neighbours, find_neighbours
     from mlopt.core.atoms.systems import Systems
@@ -17,6 +18,7 @@ __all__ = [
     "REDUCED",
     "SPINS",
     "SYMBOLS",
+    "Dataset",
     "Neighbours",
     "Systems",
     "Units",
@@ -27,6 +29,7 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
+        "dataset": ("Dataset",),
         "elements": ("NUMBERS", "SYMBOLS", "parse_formula"),
         "neighbours": ("Neighbours", "find_neighbours"),
         "systems": ("Systems",),

@@ -48,15 +48,15 @@ class Kernel:
 class PotentialKernel:
     """A potential for the fused engine.
 
-    function: ``evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers) -> energy``, which fills
-        ``force (3 n,)`` and ``row_energy (n,)`` at ``x (3 n,)``: all x, then all y, then all z. See
+    function: ``evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers, settings) -> energy``,
+        which fills ``force (3 n,)`` and ``row_energy (n,)`` at ``x (3 n,)``: all x, then all y, then all z. See
         `mlopt.potentials.kernels` for what is there to build on; a pair potential needs its `pair_kernel` alone.
     table: numbers for each ordered pair of species, (K, K, p) nested tuples; (1, 1, p) for a potential of one species.
         In ``evaluate`` it is an array (K * K, p).
     species: the atomic numbers of the K rows; empty where the potential does not tell species apart.
     cutoff: where the range ends; None for a kernel that takes all pairs, of free clusters alone.
     reals, integers: numbers of scratch space for a system of n atoms, as functions of n.
-    constants, parts: as in `Kernel`.
+    constants, parts, weights: as in `Kernel`; the coefficients of a fitted potential are weights, not compiled in.
     """
 
     function: Callable[..., Any]
@@ -67,6 +67,7 @@ class PotentialKernel:
     integers: Callable[[int], int] = lambda n: 0
     constants: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    weights: Any = None
 
 
 @dataclass(frozen=True)

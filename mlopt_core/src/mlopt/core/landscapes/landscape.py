@@ -161,7 +161,7 @@ class AtomsLandscape(Landscape):
     def select(self, problems: torch.Tensor) -> AtomsLandscape:
         """The chosen systems under the same potential."""
         part = object.__new__(AtomsLandscape)  # what was looked up for the whole holds for a part
-        part.systems, part.potential = self.systems.select(problems), self.potential
+        part.systems, part.potential = self.systems.select(problems), self.potential.select(problems)
         if "manifold" in self.__dict__:
             part.__dict__["manifold"] = self.manifold.select(problems, self.segments.select(problems)[1])
         part.segments, part.species = part.systems.segments, part.systems.z

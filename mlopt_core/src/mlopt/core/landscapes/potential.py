@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.atoms.systems import Systems
@@ -46,11 +46,16 @@ class Potential(Plugin):
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """Energy, force (n_atoms, 3), and stress (n_systems, 3, 3) where asked for.
 
-        This version differentiates `energy`. The result is differentiable again where gradients are enabled.
+        This version differentiates `energy`. The result is differentiable again where gradients are enabled and the
+        positions or a parameter of the potential ask for them.
         """
-        keep = torch.is_grad_enabled() and systems.pos.requires_grad
+        keep = torch.is_grad_enabled() and (systems.pos.requires_grad or _asks_for_gradients(self))
         with torch.enable_grad():
-            pos = systems.pos if keep else systems.pos.detach().requires_grad_(True)
+            pos = (
+                systems.pos
+                if systems.pos.requires_grad and keep
+                else systems.pos.detach().requires_grad_(True)
+            )
             strain = torch.zeros_like(systems.cell)
             moved = systems.with_pos(pos)
             if stress:
@@ -76,6 +81,13 @@ class Potential(Plugin):
             energy, force = energy.detach(), force.detach()
             tensor = None if tensor is None else tensor.detach()
         return Evaluation(energy, force, stress=tensor)
+
+    def select(self, problems: torch.Tensor) -> Self:
+        """Return this potential for some systems of a batch (int64 indices).
+
+        That is itself, unless each system has parameters of its own.
+        """
+        return self
 
     def species(self) -> set[int] | None:
         """Atomic numbers that the potential knows, or None where it takes any."""
@@ -134,3 +146,15 @@ def per_volume(virial: torch.Tensor, systems: Systems) -> torch.Tensor:
     """Stress from dE/dstrain (n_systems, 3, 3); NaN for systems without three lattice vectors, which have none."""
     volume = systems.volume
     return virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]
+
+
+def _asks_for_gradients(plugin: Plugin) -> bool:
+    """Whether a tensor among the settings of a potential, or of one that it is made of, requires a gradient."""
+    for value in vars(plugin).values():
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, Plugin):
+                if _asks_for_gradients(one):
+                    return True
+            elif getattr(one, "requires_grad", False) is True:
+                return True
+    return False

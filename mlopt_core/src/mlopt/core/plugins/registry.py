@@ -26,6 +26,7 @@ GROUPS = {
     "learnable": "mlopt.learnables",
     "meta-trainer": "mlopt.meta_trainers",
     "query-strategy": "mlopt.query_strategies",
+    "labeller": "mlopt.labellers",
     "experiment": "mlopt.experiments",
     "engine": "mlopt.engines",
 }

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
+    from mlopt.core.protocols.fittable import Design, FittablePotential
+    from mlopt.core.protocols.labeller import Labeller
     from mlopt.core.protocols.learning import Learnable, MetaState, MetaTrainer, SegmentedTask, Task
     from mlopt.core.protocols.model import Model, ModelState
     from mlopt.core.protocols.move import Move
     from mlopt.core.protocols.optimizer import Found, Optimizer, State, nested, per_problem, per_row
-    from mlopt.core.protocols.query import QueryStrategy
+    from mlopt.core.protocols.query import QueryStrategy, Selection
     from mlopt.core.protocols.start import StartSampler
 
 __all__ = [
+    "Design",
+    "FittablePotential",
     "Found",
+    "Labeller",
     "Learnable",
     "MetaState",
     "MetaTrainer",
@@ -25,6 +30,7 @@ __all__ = [
     "Optimizer",
     "QueryStrategy",
     "SegmentedTask",
+    "Selection",
     "StartSampler",
     "State",
     "Task",
@@ -40,7 +46,9 @@ __getattr__ = names_of(
         "model": ("Model", "ModelState"),
         "move": ("Move",),
         "optimizer": ("Found", "Optimizer", "State", "nested", "per_problem", "per_row"),
-        "query": ("QueryStrategy",),
+        "fittable": ("Design", "FittablePotential"),
+        "labeller": ("Labeller",),
+        "query": ("QueryStrategy", "Selection"),
         "start": ("StartSampler",),
     },
 )

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
+from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import Plugin
+from mlopt.core.protocols.fittable import FittablePotential
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a strategy chose.
+
+    indices: (k,) int64, the chosen candidates, the most wanted first, each once.
+    scores: (n_candidates,) how much each candidate is worth a label, higher is more; NaN where the strategy cannot say.
+    reason: one sentence on why these, for logs and reports.
+    """
+
+    indices: torch.Tensor
+    scores: torch.Tensor
+    reason: str
 
 
 class QueryStrategy(Plugin):
-    """Scores candidate configurations. It never labels and never fits."""
+    """A way to choose candidates for labels, as a set: it labels nothing and fits nothing."""
+
+    #: whether `select` needs a potential that has been fitted, or can be
+    needs_potential: ClassVar[bool] = False
 
     @abstractmethod
-    def score(self, candidates: Systems, known: Systems) -> torch.Tensor:
-        """(n_systems,) one number a candidate, higher is more worth a label; ``known`` has labels already."""
-        raise NotImplementedError(f"{type(self).__name__} must define `score`")
+    def select(
+        self,
+        candidates: Systems,
+        known: Dataset,
+        fitted: FittablePotential | None,
+        count: int,
+        key: torch.Tensor,
+    ) -> Selection:
+        """Choose at most ``count`` of the candidates.
+
+        known: what has labels already, possibly nothing. fitted: the potential that was fitted to it; for a linear one
+        an unfitted basis will do. key: int64 scalar, to which random numbers belong: the same key, the same choice.
+
+        Raises:
+            InputError: the strategy cannot serve this potential.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `select`")

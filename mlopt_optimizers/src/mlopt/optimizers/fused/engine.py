@@ -152,7 +152,7 @@ def _write(
     """All functions of the rollout, and the name of the one that is called."""
     writer = Writer()
     parts: dict[str, Any] = {
-        "evaluate": Kernel(potential.function, (), potential.constants, potential.parts),
+        "evaluate": Kernel(potential.function, (), potential.constants, potential.parts, potential.weights),
         "step": optimizer.step,
     }
     if optimizer.finish is not None:

@@ -47,6 +47,7 @@ def evaluate(
     cell: Any,
     reals: Any,
     integers: Any,
+    settings: Any,
 ) -> float:
     """Stands for the potential."""
     return 0.0
@@ -109,7 +110,7 @@ def rollout(
         integers[0] = 0  # the potential has seen nothing of this system yet
     for taken in range(steps):
         sync()
-        energy = evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers)
+        energy = evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers, settings)
         sync()
         for i in range(lane(), n, lanes()):
             if atoms[2 * n + i] == 0.0:

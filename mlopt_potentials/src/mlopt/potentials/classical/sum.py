@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.atoms.units import REDUCED, Units
@@ -62,6 +62,12 @@ class SumPotential(Potential):
             row_energy = _added(row_energy, part.row_energy)
             tensor = _added(tensor, part.stress)
         return Evaluation(energy, force, row_energy, tensor, torch.stack(widths).sum(0) if smeared else None)
+
+    def select(self, problems: torch.Tensor) -> Self:
+        """See `Potential.select`."""
+        parts = [term.select(problems) for term in self.terms]
+        same = all(part is term for part, term in zip(parts, self.terms, strict=True))
+        return self if same else self.replace(terms=parts)
 
     def species(self) -> set[int] | None:
         """Those that all terms know."""

@@ -64,6 +64,7 @@ def evaluate(
     cell: Any,
     reals: Any,
     integers: Any,
+    settings: Any,
 ) -> float:
     """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if n < LISTED_FROM and cell[9] == 0.0 and cell[10] == 0.0 and cell[11] == 0.0:

@@ -35,6 +35,7 @@ def all_pairs(
     cell: Any,
     reals: Any,
     integers: Any,
+    settings: Any,
 ) -> float:
     """See `mlopt.core.kernels.kernel.PotentialKernel`; without a cutoff."""
     if lanes() == 1 and n <= KEPT_UP_TO:

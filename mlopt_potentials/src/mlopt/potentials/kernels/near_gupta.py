@@ -42,6 +42,7 @@ def near_gupta(
     cell: Any,
     reals: Any,
     integers: Any,
+    settings: Any,
 ) -> float:
     """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):

@@ -54,6 +54,7 @@ def all_pairs(
     cell: Any,
     reals: Any,
     integers: Any,
+    settings: Any,
 ) -> float:
     """Energy, force and row energies of a free cluster. ``runs``: where atoms of another species begin, and n."""
     sum_energy = 0.0

@@ -61,6 +61,7 @@ def stillinger_weber(
     cell: Any,
     reals: Any,
     integers: Any,
+    settings: Any,
 ) -> float:
     """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):

@@ -1,0 +1,124 @@
+"""What every potential that can be fitted must keep, as a function to call in its tests."""
+
+from __future__ import annotations
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.fittable import Design, FittablePotential
+from mlopt.core.testing.potential import PotentialTolerance, check_potential
+
+
+def check_fittable(
+    potential: FittablePotential,
+    systems: Systems,
+    tolerance: PotentialTolerance | None = None,
+    *,
+    scale: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Check the contract on ``systems`` (float64): that of potentials, and that of theta.
+
+    The parameters are moved by random numbers of the size ``scale``, for a potential that was never fitted may be zero.
+
+    Raises:
+        AssertionError: names the potential, the property and by how much it is off.
+    """
+    limits = tolerance or PotentialTolerance()
+    generator = torch.Generator().manual_seed(seed)
+    start = potential.parameters
+    if start.ndim == 2:
+        start = start[0]
+    noise = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+    theta = start + scale * noise
+    moved = potential.with_theta(theta)
+    check_potential(moved, systems, tolerance)
+    name = type(potential).__name__
+    try:
+        _check_rows(moved, systems, limits)
+        _check_gradients(moved, systems, limits, generator)
+        _check_own_theta(moved, systems, limits, generator)
+    except AssertionError as error:
+        raise AssertionError(f"{name}: {error}") from error
+
+
+def _close(found: torch.Tensor, wanted: torch.Tensor, relative: float, what: str) -> None:
+    off = float((found - wanted).abs().max()) if wanted.numel() else 0.0
+    limit = relative * max(1.0, float(wanted.abs().max()) if wanted.numel() else 0.0)
+    assert off <= limit, f"{what}: off by {off:.3g}, more than {limit:.3g}"
+
+
+def _check_rows(potential: FittablePotential, systems: Systems, limits: PotentialTolerance) -> None:
+    """Rows times theta, and what is fixed, are energy, force and stress."""
+    cells = bool((systems.volume > 0).all())
+    design = potential.design(systems, force=True, stress=cells, row_energy=True)
+    if design is None:
+        return
+    theta = potential.parameters
+    p = theta.shape[-1]
+    found = potential.evaluate(systems, stress=cells)
+    n, n_atoms = len(systems), len(systems.pos)
+    shapes = {"energy": (n, p), "force": (n_atoms, 3, p), "row_energy": (n_atoms, p), "stress": (n, 3, 3, p)}
+    for part, shape in shapes.items():
+        rows = getattr(design, part)
+        if rows is None:
+            assert part in ("stress", "row_energy") and not (part == "stress" and cells), (
+                f"design has no `{part}`"
+            )
+            continue
+        assert tuple(rows.shape) == shape, f"design.{part} has the shape {tuple(rows.shape)}, not {shape}"
+        if part == "row_energy":
+            summed = rows.new_zeros(n, p).index_add(0, systems.batch, rows)
+            _close(summed, design.energy, 1e-10, "rows of atoms, summed over each system")
+            continue
+        fixed = getattr(design, f"fixed_{part}")
+        told = rows @ theta + (0.0 if fixed is None else fixed)
+        _close(told, getattr(found, part), limits.gradient, f"design.{part} times theta")
+    few = potential.design(systems, force=False)
+    assert isinstance(few, Design) and few.force is None, "design gives forces that nobody asked for"
+    _close(few.energy, design.energy, 1e-12, "design.energy without forces")
+
+
+def _loss(potential: FittablePotential, systems: Systems, pull: torch.Tensor) -> torch.Tensor:
+    """A number in which energies and forces have a part."""
+    found = potential.evaluate(systems)
+    return (found.energy**2).sum() + (found.force * pull).sum()
+
+
+def _check_gradients(
+    potential: FittablePotential, systems: Systems, limits: PotentialTolerance, generator: torch.Generator
+) -> None:
+    """A loss of energies and forces has the gradient in theta that differences have, without any at the positions."""
+    pull = torch.randn(systems.pos.shape, generator=generator, dtype=torch.float64)
+    theta = potential.parameters.detach().clone().requires_grad_(True)
+    assert not systems.pos.requires_grad
+    loss = _loss(potential.with_theta(theta), systems, pull)
+    assert loss.requires_grad, "energy and force do not depend on theta where only theta asks for gradients"
+    (slope,) = torch.autograd.grad(loss, theta)
+    way = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
+    way = way / way.norm()
+    step = limits.step
+    with torch.no_grad():
+        ahead, behind = (
+            _loss(potential.with_theta(theta.detach() + sign * step * way), systems, pull) for sign in (1, -1)
+        )
+    _close(slope @ way, (ahead - behind) / (2.0 * step), limits.difference, "gradient of a loss in theta")
+
+
+def _check_own_theta(
+    potential: FittablePotential, systems: Systems, limits: PotentialTolerance, generator: torch.Generator
+) -> None:
+    """A batch in which each system has its own theta is each system with its theta."""
+    theta = potential.parameters.detach()
+    noise = torch.randn((len(systems), len(theta)), generator=generator, dtype=torch.float64)
+    own = theta * (1.0 + 0.01 * noise)
+    together = potential.with_theta(own).evaluate(systems)
+    for index in range(len(systems)):
+        alone = potential.with_theta(own[index]).evaluate(systems[index])
+        _close(
+            together.energy[index],
+            alone.energy[0],
+            limits.gradient,
+            f"energy of system {index} under its own theta",
+        )
+        rows = together.force[int(systems.ptr[index]) : int(systems.ptr[index + 1])]
+        _close(rows, alone.force, limits.gradient, f"force on system {index} under its theta")

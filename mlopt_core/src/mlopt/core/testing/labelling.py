@@ -1,0 +1,75 @@
+"""What every query strategy and every labeller must keep, as functions to call in their tests."""
+
+from __future__ import annotations
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.core.protocols.labeller import Labeller
+from mlopt.core.protocols.query import QueryStrategy, Selection
+
+
+def check_query_strategy(
+    strategy: QueryStrategy,
+    candidates: Systems,
+    known: Dataset,
+    fitted: FittablePotential | None = None,
+    count: int = 2,
+) -> None:
+    """Check the contract: what is chosen, that it can be repeated, and that nothing which was given has changed.
+
+    Raises:
+        AssertionError: names the strategy and the property.
+    """
+    name, key = type(strategy).__name__, torch.tensor(7)
+    before, labels = candidates.pos.clone(), known.digest()
+    found = strategy.select(candidates, known, fitted, count, key)
+    _check_selection(found, len(candidates), count, name)
+    again = strategy.select(candidates, known, fitted, count, key)
+    assert found.indices.tolist() == again.indices.tolist(), f"{name}: the same key gives another choice"
+    assert torch.equal(candidates.pos, before), f"{name} changes the candidates"
+    assert known.digest() == labels, f"{name} changes the known structures"
+    _check_selection(strategy.select(candidates, known, fitted, 0, key), len(candidates), 0, name)
+    everything = strategy.select(candidates, known, fitted, len(candidates) + 3, key)
+    _check_selection(everything, len(candidates), len(candidates), name)
+    nothing = known.select([])
+    _check_selection(strategy.select(candidates, nothing, fitted, count, key), len(candidates), count, name)
+
+
+def _check_selection(found: Selection, n: int, count: int, name: str) -> None:
+    indices = found.indices
+    assert indices.dtype == torch.int64 and indices.ndim == 1, f"{name}: indices must be a vector of int64"
+    assert len(indices) <= count, f"{name} chooses {len(indices)} where at most {count} were asked for"
+    assert len(set(indices.tolist())) == len(indices), f"{name} chooses one candidate twice"
+    assert all(0 <= one < n for one in indices.tolist()), f"{name} chooses a candidate that is not there"
+    assert tuple(found.scores.shape) == (n,), f"{name}: scores must be one number a candidate"
+    assert found.reason.strip() and "\n" not in found.reason, f"{name} must say its reason in one line"
+
+
+def check_labeller(labeller: Labeller, systems: Systems) -> None:
+    """Check the contract: labels in order, each whole or NaN, and the same alone as in the batch.
+
+    Raises:
+        AssertionError: names the labeller and the property.
+    """
+    name, before = type(labeller).__name__, systems.pos.clone()
+    found = labeller.label(systems)
+    assert torch.equal(systems.pos, before), f"{name} changes the structures"
+    assert len(found) == len(systems), f"{name} returns {len(found)} structures for {len(systems)}"
+    assert torch.equal(found.systems.pos, systems.pos.to(found.systems.pos)), (
+        f"{name} changes positions or their order"
+    )
+    for index in range(len(systems)):
+        alone = labeller.label(systems[index])
+        part = found.select([index])
+        for label in ("energy", "force", "stress"):
+            one, other = getattr(alone, label), getattr(part, label)
+            assert torch.allclose(one, other, rtol=1e-10, atol=1e-10, equal_nan=True), (
+                f"{name}: the {label} of structure {index} depends on the others of its batch"
+            )
+        known = [bool(part.with_energy[0]), bool(part.with_force[0])]
+        assert any(known) or part.source[0], (
+            f"{name} does not say in `source` why structure {index} has no label"
+        )
+    assert len(labeller.label(systems.select([]))) == 0, f"{name} cannot label nothing"
