@@ -1,0 +1,1 @@
+"""Fitting: from labelled structures to the parameters of a potential."""

@@ -1,0 +1,1 @@
+"""Potentials that are fitted to data."""

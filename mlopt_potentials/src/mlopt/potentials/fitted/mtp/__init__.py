@@ -1,0 +1,1 @@
+"""Moment tensor potentials: linear in their coefficients."""

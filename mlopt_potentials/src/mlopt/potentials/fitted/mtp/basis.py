@@ -1,0 +1,236 @@
+"""The basis of a moment tensor potential: table, radial functions, and what comes of them for a batch of atoms."""
+
+from __future__ import annotations
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.potential import per_volume
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.fittable import Design
+from mlopt.potentials.fitted.mtp import assembly, evaluation
+from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods
+from mlopt.potentials.fitted.mtp.radial import RadialSet
+from mlopt.potentials.fitted.mtp.table import Table
+
+#: atoms that one thread takes at a time
+_CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """A table with its radial functions, for some species.
+
+    species: atomic numbers, in the order in which coefficients are kept.
+    sets: radial functions with a cutoff each; set_of, place_of (n_radial,): where each radial function of the table is.
+    """
+
+    table: Table
+    species: tuple[int, ...]
+    sets: tuple[RadialSet, ...]
+    set_of: NDArray[np.int64]
+    place_of: NDArray[np.int64]
+
+    @property
+    def n_scalars(self) -> int:
+        """Number of basis functions for one species of the centre."""
+        return len(self.table.scalars)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of coefficients: for each species a constant, and for each a coefficient of every scalar."""
+        return len(self.species) * (1 + self.n_scalars)
+
+    @property
+    def cutoff(self) -> float:
+        """The largest cutoff."""
+        return max(one.cutoff for one in self.sets)
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[Any, ...]:
+        """What compiled functions take of the radial functions."""
+        functions = max(one.n_functions for one in self.sets)
+        degrees = max(one.n_chebyshev for one in self.sets)
+        k = len(self.species)
+        radial = np.zeros((len(self.sets), k, k, functions, degrees))
+        for index, one in enumerate(self.sets):
+            radial[index, :, :, : one.n_functions, : one.n_chebyshev] = one.coefficients
+        shortest = np.array([one.shortest for one in self.sets])
+        cutoff = np.array([one.cutoff for one in self.sets])
+        return shortest, cutoff, radial, self.set_of, self.place_of
+
+    @functools.cached_property
+    def _derivatives(self) -> assembly.Derivatives:
+        return assembly.Derivatives.of(self.table)
+
+    @functools.cached_property
+    def _monomials(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Exponents of all monomials, the place of the one with a power less, and which each sum takes."""
+        wanted = {tuple(row) for row in self.table.basic[:, 1:].tolist()}
+        todo = list(wanted)
+        while todo:
+            one = todo.pop()
+            for axis in range(3):
+                if one[axis]:
+                    less = tuple(power - (axis == c) for c, power in enumerate(one))
+                    if less not in wanted:
+                        wanted.add(less)
+                        todo.append(less)
+        ordered = sorted(wanted | {(0, 0, 0)}, key=lambda one: (sum(one), one))
+        place = {one: index for index, one in enumerate(ordered)}
+        lower = np.full((len(ordered), 3), -1, dtype=np.int64)
+        for index, one in enumerate(ordered):
+            for axis in range(3):
+                if one[axis]:
+                    lower[index, axis] = place[tuple(power - (axis == c) for c, power in enumerate(one))]
+        of_basic = np.array([place[tuple(row)] for row in self.table.basic[:, 1:].tolist()], dtype=np.int64)
+        return np.array(ordered, dtype=np.int64), lower, of_basic
+
+    def kinds(self, systems: Systems) -> torch.Tensor:
+        """Return the place of each atom's species: (n_atoms,) int64."""
+        place = torch.full((max(self.species) + 1,), -1, dtype=torch.int64, device=systems.z.device)
+        place[list(self.species)] = torch.arange(len(self.species), device=systems.z.device)
+        return place[systems.z]
+
+    def values(self, systems: Systems) -> torch.Tensor:
+        """Return the basis functions of each atom, (n_atoms, n_scalars), differentiable in positions and cells."""
+        near = Neighbourhoods.of(systems, self.cutoff)
+        kind = self.kinds(systems)
+        r = torch.linalg.vector_norm(near.vector, dim=-1)
+        unit = near.vector / r[:, None]
+        centre, other = kind[near.centre], kind[near.other]
+        parts = [one.values(r, centre, other) for one in self.sets]
+        radial = [parts[s][:, p] for s, p in zip(self.set_of.tolist(), self.place_of.tolist(), strict=True)]
+        monomials = self._powers(unit)
+        n_atoms, like = len(systems.pos), systems.pos
+        columns = [radial[m] * monomials[a, b, c] for m, a, b, c in self.table.basic.tolist()]
+        sums = like.new_zeros(len(columns), n_atoms).index_add(1, near.centre, torch.stack(columns))
+        value = torch.cat([sums, like.new_zeros(self.table.n_values - len(columns), n_atoms)])
+        for level in self.table.levels:
+            i, j, factor, k = (torch.as_tensor(column, device=like.device) for column in level.T.copy())
+            value = value.index_add(0, k, factor.to(like)[:, None] * value[i] * value[j])
+        found = value[torch.as_tensor(self.table.scalars, device=like.device)].T
+        lost = systems.segments.rows_of(near.lost)
+        return found.masked_fill(lost[:, None], torch.nan) if bool(lost.any()) else found
+
+    def _powers(self, unit: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor]:
+        """All monomials of the components of unit vectors that the table asks for, by exponents."""
+        monomial, lower, _ = self._monomials
+        found = [torch.ones_like(unit[:, 0])]
+        for places in lower[1:].tolist():
+            axis = next(c for c in range(3) if places[c] >= 0)
+            found.append(unit[:, axis] * found[places[axis]])
+        return {tuple(one): part for one, part in zip(monomial.tolist(), found, strict=True)}
+
+    def evaluate(self, systems: Systems, theta: torch.Tensor, stress: bool) -> Evaluation:
+        """Return energy, force, row energies and stress by compiled functions, without a graph.
+
+        theta: (p,), or (n_systems, p).
+        """
+        pulls, gathered = evaluation.compiled()
+        near, kind, system = self._prepared(systems)
+        n_atoms, k = len(systems.pos), len(self.species)
+        rows = theta.detach().to("cpu", torch.float64)
+        own = rows.ndim == 2
+        rows = rows.reshape(-1, self.n_parameters)
+        table = torch.cat([rows[:, :k, None], rows[:, k:].reshape(len(rows), k, -1)], -1).reshape(
+            len(rows) * k, -1
+        )
+        theta_of = kind + (system * k if own else 0)
+        energy, pull = np.zeros(n_atoms), np.zeros((len(near[1]), 3))
+        monomial, lower, of_basic = self._monomials
+        factors = self.table.times[:, 2].astype(np.float64)
+        times = np.ascontiguousarray(self.table.times[:, [0, 1, 3]])
+
+        def work(first: int, last: int) -> None:
+            pulls(
+                first, last, *near[:2], kind, near[2], *self._arrays, self.table.basic, monomial, of_basic, lower,
+                times, factors, self.table.scalars, table.numpy(), theta_of, self.table.n_values, energy, pull,
+            )  # fmt: skip
+
+        _in_threads(work, [(first, min(first + _CHUNK, n_atoms)) for first in range(0, n_atoms, _CHUNK)])
+        force, virial = np.zeros((n_atoms, 3)), np.zeros((len(systems), 3, 3))
+        gathered(*near[:2], system, near[2], pull, force, virial)
+        like = systems.pos
+        row_energy = torch.from_numpy(energy).to(like)
+        force_there, tensor = torch.from_numpy(force).to(like), None
+        lost = near[3]
+        if bool(lost.any()):
+            row_energy = row_energy.masked_fill(systems.segments.rows_of(lost), torch.nan)
+            force_there = force_there.masked_fill(systems.segments.rows_of(lost)[:, None], torch.nan)
+        if stress:
+            tensor = per_volume(torch.from_numpy(virial).to(like), systems)
+        return Evaluation(systems.segments.sum(row_energy), force_there, row_energy, tensor)
+
+    def _prepared(self, systems: Systems) -> tuple[tuple[Any, ...], NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs (begin, other, vector, lost), species and system of each atom, as arrays."""
+        with torch.no_grad():
+            near = Neighbourhoods.of(systems.to("cpu", torch.float64), self.cutoff)
+        pairs = near.begin.numpy(), near.other.numpy(), near.vector.contiguous().numpy(), near.lost
+        return pairs, self.kinds(systems).cpu().numpy(), systems.batch.cpu().numpy()
+
+    def design(self, systems: Systems, force: bool, stress: bool, row_energy: bool) -> Design:
+        """Return the rows that are linear in the coefficients; see `FittablePotential.design`."""
+        near, kind, system = self._prepared(systems)
+        n, n_atoms, k, scalars = len(systems), len(systems.pos), len(self.species), self.n_scalars
+        p = k * scalars
+        energy = np.zeros((k + p, n))
+        rows = np.zeros((p, n_atoms if row_energy else 0))
+        forces = np.zeros((k + p, 3 * n_atoms if force or stress else 0))
+        virial = np.zeros((k + p, n if stress else 0, 9))
+        compiled, sparse = assembly.compiled(), self._derivatives
+        factors = self.table.times[:, 2].astype(np.float64)
+        np.add.at(energy, (kind, system), 1.0)
+
+        def work(first: int, last: int) -> None:
+            compiled(
+                first, last, *near[:2], system, kind, near[2], *self._arrays, self.table.basic, self.table.times,
+                factors, self.table.scalars, sparse.start, sparse.basic, sparse.target, sparse.source, sparse.other,
+                sparse.factor, self.table.n_values, force or stress, energy[k:], rows, forces[k:], virial[k:],
+            )  # fmt: skip
+
+        # a structure is one thread's: what its atoms add to each other stays in one order
+        _in_threads(work, _by_structures(systems.ptr.tolist()))
+        volume = systems.volume.to("cpu", torch.float64)
+        told = torch.from_numpy(virial).permute(1, 2, 0).reshape(-1, 3, 3, k + p) if stress else None
+        if told is not None:
+            told = told / torch.where(volume > 0, volume, torch.nan)[:, None, None, None]
+        of_rows = None
+        if row_energy:
+            constants = torch.nn.functional.one_hot(torch.from_numpy(kind), k).double()
+            of_rows = torch.cat([constants, torch.from_numpy(rows).T], 1)
+        return Design(
+            torch.from_numpy(energy).T,
+            torch.from_numpy(forces).T.reshape(n_atoms, 3, k + p) if force else None,
+            told,
+            of_rows,
+        )
+
+
+def _by_structures(ptr: list[int]) -> list[tuple[int, int]]:
+    """Ranges of whole structures of about `_CHUNK` atoms."""
+    found, first = [], 0
+    for stop in ptr[1:]:
+        if stop - first >= _CHUNK or stop == ptr[-1]:
+            found.append((first, stop))
+            first = stop
+    return found
+
+
+def _in_threads(work: Any, ranges: list[tuple[int, int]]) -> None:
+    """Call ``work`` on every range, in as many threads as torch uses; the compiled functions release the lock."""
+    threads = min(torch.get_num_threads(), len(ranges), os.cpu_count() or 1)
+    if threads <= 1:
+        for first, last in ranges:
+            work(first, last)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda one: work(*one), ranges))

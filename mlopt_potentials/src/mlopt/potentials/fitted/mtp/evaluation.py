@@ -1,0 +1,188 @@
+"""Energies and forces, compiled: sums over neighbours, products, and the way back through both.
+
+Blocks of atoms go through the products side by side, so that each step is one instruction for many atoms. Each pair's
+share of the force is written to a place of its own and gathered in the order of the pairs: the result does not depend
+on how many threads have worked. One function does it all, without calling another, as in `assembly`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+#: atoms that go through the products side by side
+LANES = 16
+
+
+@functools.cache
+def compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Compile `pulls` and `gathered`, or load them from Numba's cache."""
+    from numba import njit
+
+    loose = {"contract", "reassoc", "nsz"}  # sums over neighbours in vectors
+    return (
+        njit(cache=True, nogil=True, error_model="numpy", fastmath=loose)(pulls),
+        njit(cache=True, nogil=True, error_model="numpy")(gathered),
+    )
+
+
+def pulls(
+    first_atom: int,
+    last_atom: int,
+    begin: Any,
+    neighbour: Any,
+    kind: Any,
+    vector: Any,
+    shortest: Any,
+    cutoff: Any,
+    radial: Any,
+    set_of: Any,
+    place_of: Any,
+    basic: Any,
+    monomial: Any,
+    monomial_of: Any,
+    lower: Any,
+    times: Any,
+    factors: Any,
+    scalars: Any,
+    theta: Any,
+    theta_of: Any,
+    n_values: int,
+    out_energy: Any,
+    out_pull: Any,
+) -> None:
+    """Write the energy of each atom, and of each pair the derivative of the centre's energy by the way to the other.
+
+    See `assembly.rows` for the arguments up to ``basic``. monomial (n_monomials, 3): exponents, in an order in which
+    ``lower (n_monomials, 3)``, the place of the monomial with one power less (-1 where there is none), comes before.
+    monomial_of (n_basic,). theta (n_rows, 1 + n_scalars): constant and coefficients, one row for a species, or for a
+    species and a system; theta_of (n_atoms,): which row. out_energy (n_atoms,), out_pull (n_pairs, 3).
+    """
+    n_basic, n_scalars, n_radial = len(basic), len(scalars), len(set_of)
+    n_sets, n_chebyshev, n_monomials = len(cutoff), radial.shape[4], len(monomial)
+    most = 1
+    for i in range(first_atom, last_atom):
+        most = max(most, begin[i + 1] - begin[i])
+    value = np.zeros((n_values, LANES))
+    slope = np.zeros((n_values, LANES))
+    f = np.zeros((LANES, n_radial, most))
+    df = np.zeros((LANES, n_radial, most))
+    mono = np.zeros((LANES, n_monomials, most))
+    length = np.ones((LANES, most))
+    weight = np.zeros((n_monomials, most))
+    along = np.zeros(most)
+    poly = np.zeros((n_sets, n_chebyshev))
+    d_poly = np.zeros((n_sets, n_chebyshev))
+    for block in range(first_atom, last_atom, LANES):
+        n_lanes = min(LANES, last_atom - block)
+        value[:, :] = 0.0
+        slope[:, :] = 0.0
+        for lane in range(n_lanes):
+            i = block + lane
+            nn = begin[i + 1] - begin[i]
+            centre = kind[i]
+            for j in range(nn):
+                pair = begin[i] + j
+                x, y, z = vector[pair, 0], vector[pair, 1], vector[pair, 2]
+                r = np.sqrt(x * x + y * y + z * z)
+                length[lane, j] = r
+                mono[lane, 0, j] = 1.0
+                ux, uy, uz = x / r, y / r, z / r
+                for q in range(1, n_monomials):
+                    if lower[q, 0] >= 0:
+                        mono[lane, q, j] = ux * mono[lane, lower[q, 0], j]
+                    elif lower[q, 1] >= 0:
+                        mono[lane, q, j] = uy * mono[lane, lower[q, 1], j]
+                    else:
+                        mono[lane, q, j] = uz * mono[lane, lower[q, 2], j]
+                for s in range(n_sets):
+                    if r >= cutoff[s]:
+                        poly[s, :] = 0.0
+                        d_poly[s, :] = 0.0
+                        continue
+                    steep = 2.0 / (cutoff[s] - shortest[s])
+                    xi = (r - shortest[s]) * steep - 1.0
+                    end = cutoff[s] - r
+                    t0, t1, d0, d1 = 1.0, xi, 0.0, steep
+                    for b in range(n_chebyshev):
+                        poly[s, b] = t0 * end * end
+                        d_poly[s, b] = d0 * end * end - 2.0 * t0 * end
+                        t2, d2 = 2.0 * xi * t1 - t0, 2.0 * steep * t1 + 2.0 * xi * d1 - d0
+                        t0, t1, d0, d1 = t1, t2, d1, d2
+                other_kind = kind[neighbour[pair]]
+                for m in range(n_radial):
+                    s, place = set_of[m], place_of[m]
+                    total, d_total = 0.0, 0.0
+                    for b in range(n_chebyshev):
+                        total += radial[s, centre, other_kind, place, b] * poly[s, b]
+                        d_total += radial[s, centre, other_kind, place, b] * d_poly[s, b]
+                    f[lane, m, j], df[lane, m, j] = total, d_total
+            for b in range(n_basic):
+                m, q = basic[b, 0], monomial_of[b]
+                total = 0.0
+                for j in range(nn):
+                    total += f[lane, m, j] * mono[lane, q, j]
+                value[b, lane] = total
+        for t in range(len(times)):
+            a, b, k, c = times[t, 0], times[t, 1], times[t, 2], factors[t]
+            for lane in range(LANES):
+                value[k, lane] += c * value[a, lane] * value[b, lane]
+        for lane in range(n_lanes):
+            row = theta_of[block + lane]
+            total = theta[row, 0]
+            for s in range(n_scalars):
+                total += theta[row, 1 + s] * value[scalars[s], lane]
+                slope[scalars[s], lane] += theta[row, 1 + s]
+            out_energy[block + lane] = total
+        for t in range(len(times) - 1, -1, -1):
+            a, b, k, c = times[t, 0], times[t, 1], times[t, 2], factors[t]
+            for lane in range(LANES):
+                pulled = c * slope[k, lane]
+                slope[a, lane] += pulled * value[b, lane]
+                slope[b, lane] += pulled * value[a, lane]
+        for lane in range(n_lanes):
+            i = block + lane
+            nn = begin[i + 1] - begin[i]
+            along[:] = 0.0
+            weight[:, :] = 0.0
+            for b in range(n_basic):
+                m, q, w = basic[b, 0], monomial_of[b], slope[b, lane]
+                for j in range(nn):
+                    weight[q, j] += w * f[lane, m, j]
+                for j in range(nn):
+                    along[j] += w * df[lane, m, j] * mono[lane, q, j]
+            for j in range(nn):
+                pair = begin[i] + j
+                gx, gy, gz = 0.0, 0.0, 0.0
+                for q in range(n_monomials):
+                    w = weight[q, j]
+                    if lower[q, 0] >= 0:
+                        gx += w * monomial[q, 0] * mono[lane, lower[q, 0], j]
+                    if lower[q, 1] >= 0:
+                        gy += w * monomial[q, 1] * mono[lane, lower[q, 1], j]
+                    if lower[q, 2] >= 0:
+                        gz += w * monomial[q, 2] * mono[lane, lower[q, 2], j]
+                r = length[lane, j]
+                ux, uy, uz = vector[pair, 0] / r, vector[pair, 1] / r, vector[pair, 2] / r
+                # across the way only the direction changes, along it only the length
+                radial_part = along[j] - (gx * ux + gy * uy + gz * uz) / r
+                out_pull[pair, 0] = radial_part * ux + gx / r
+                out_pull[pair, 1] = radial_part * uy + gy / r
+                out_pull[pair, 2] = radial_part * uz + gz / r
+
+
+def gathered(
+    begin: Any, neighbour: Any, system: Any, vector: Any, pull: Any, out_force: Any, out_virial: Any
+) -> None:
+    """Add what each pair pulls to the forces (n_atoms, 3) and virials dE/dstrain (n_systems, 3, 3)."""
+    for i in range(len(begin) - 1):
+        for pair in range(begin[i], begin[i + 1]):
+            j = neighbour[pair]
+            for c in range(3):
+                out_force[i, c] += pull[pair, c]
+                out_force[j, c] -= pull[pair, c]
+                for a in range(3):
+                    out_virial[system[i], a, c] += vector[pair, a] * pull[pair, c]

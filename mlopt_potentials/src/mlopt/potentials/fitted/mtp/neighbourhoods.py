@@ -1,0 +1,38 @@
+"""The neighbours of each atom, with the way to each: what a moment is summed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlopt.core.atoms.neighbours import find_neighbours
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.lazy import torch
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """Pairs of each centre, one centre after the other.
+
+    centre, other (n_pairs,) int64 atoms. vector (n_pairs, 3): from the centre to the other, differentiable in positions
+    and cells. begin (n_atoms + 1,) int64: where the pairs of each centre begin.
+    lost (n_systems,) bool: systems without pairs because a position or the cell makes no sense.
+    """
+
+    centre: torch.Tensor
+    other: torch.Tensor
+    vector: torch.Tensor
+    begin: torch.Tensor
+    lost: torch.Tensor
+
+    @classmethod
+    def of(cls, systems: Systems, cutoff: float) -> Neighbourhoods:
+        """Find all pairs nearer than ``cutoff``, each from both of its atoms."""
+        half = find_neighbours(systems, cutoff)
+        delta = half.differences(systems).T  # x_first - x_second
+        centre = torch.cat([half.first, half.second])
+        other = torch.cat([half.second, half.first])
+        vector = torch.cat([-delta, delta])
+        order = torch.sort(centre, stable=True).indices
+        counts = torch.bincount(centre, minlength=len(systems.pos))
+        begin = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return cls(centre[order], other[order], vector[order], begin, half.lost)

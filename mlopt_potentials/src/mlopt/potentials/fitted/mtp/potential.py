@@ -1,0 +1,267 @@
+"""The moment tensor potential, linear in its coefficients."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any, Self
+
+import numpy as np
+from pydantic import field_validator, model_validator
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
+from mlopt.core.atoms.neighbours import find_neighbours
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.errors import InputError
+from mlopt.core.files.weights import Weights, load_theta, read_card, save_weights, settled
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import setting
+from mlopt.core.protocols.fittable import Design, FittablePotential
+from mlopt.potentials.fitted.mtp.basis import Basis
+from mlopt.potentials.fitted.mtp.graphs import Graph, by_degree, by_level, canonical, degree_of
+from mlopt.potentials.fitted.mtp.radial import orthonormal
+from mlopt.potentials.fitted.mtp.table import Table, table_of
+
+#: the shortest distance of the data, times this, is where radial functions begin
+_BELOW = 0.95
+#: of MLIP's tables
+_LEVELS = tuple(range(2, 30, 2))
+
+
+class Mtp(FittablePotential):
+    """A moment tensor potential: a sum over atoms of invariant polynomials of their neighbourhoods.
+
+    ``E = sum_i [c(z_i) + sum_a theta_a(z_i) B_a(i)]``, where B_a are contractions of moments
+    ``M[mu, nu] = sum_j f_mu(r_ij) u_ij (x) ... (x) u_ij`` (Shapeev, Multiscale Model. Simul. 14, 1153 (2016)). Radial
+    functions are fixed and orthonormal, one for each mu, so that the potential is linear in its coefficients and a fit
+    is one least-squares problem. Where there are several species, each has functions and coefficients of its own.
+    Which scalars are taken follows from ``level``, as in MLIP, or from ``degrees``. What `weights` names brings its
+    settings with it.
+    """
+
+    level: int | None = setting(None, "MLIP's level: 2, 4, ..., 28; the degree of a moment is 2 + 4 mu + nu")
+    degrees: list[float] | None = setting(
+        None,
+        "largest degree of products of two, three and four moments, not a level; a moment has mu + 1 + w nu",
+    )
+    angular_weight: float = setting(1.0, "w: what a rank adds to the degree, with `degrees`", gt=0)
+    cutoff: float = setting(5.0, "where radial functions end", unit="angstrom", gt=0)
+    pair_functions: int = setting(12, "functions of the distance alone, beside those of the level", ge=0)
+    pair_cutoff: float | None = setting(None, "where these end; none: at the cutoff", unit="angstrom", gt=0)
+    shortest: float | None = setting(
+        None, "where radial functions begin; none: a little below the shortest distance of the data", gt=0
+    )
+    elements: list[str] | None = setting(None, "the species; none: those of the data")
+    weights: Weights | None = setting(None, "a fitted potential: a file, whose card brings the settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_card(cls, values: Any) -> Any:
+        """Take the settings of the card of a file of weights; such as are given must be the same."""
+        if not isinstance(values, dict) or not isinstance(values.get("weights"), str):
+            return values
+        card = read_card(values["weights"], "mtp")
+        known = {name: one for name, one in card.settings.items() if name in cls.model_fields}
+        for name, one in values.items():
+            if name in known and known[name] != one:
+                raise ValueError(
+                    f"`{name}` is {one!r}, but the weights were fitted with {known[name]!r}; leave it out"
+                )
+        return known | values | {"weights": settled(values["weights"])}
+
+    @field_validator("level")
+    @classmethod
+    def _known_level(cls, level: int | None) -> int | None:
+        if level is not None and level not in _LEVELS:
+            raise ValueError(
+                f"there are the levels {_LEVELS[0]}, {_LEVELS[1]}, ..., {_LEVELS[-1]}, and no {level}"
+            )
+        return level
+
+    @field_validator("degrees")
+    @classmethod
+    def _few_degrees(cls, degrees: list[float] | None) -> list[float] | None:
+        if degrees is not None and not (1 <= len(degrees) <= 3 and all(2 <= one <= 40 for one in degrees)):
+            raise ValueError(
+                "give one to three degrees between 2 and 40: for products of two, three and four moments"
+            )
+        return degrees
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, elements: list[str] | None) -> list[str] | None:
+        strange = [one for one in elements or [] if one not in NUMBERS]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no element; write symbols such as Si")
+        return elements if elements is None else sorted(set(elements), key=lambda one: NUMBERS[one])
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.level is not None and self.degrees is not None:
+            raise ValueError("give `level` or `degrees`, not both")
+        return self
+
+    @functools.cached_property
+    def graphs(self) -> list[Graph | None]:
+        """The scalars of one species of the centre; None stands for a function of the distance alone."""
+        level = 16 if self.level is None and self.degrees is None else self.level
+        known = len(self._species())
+        if level is not None:
+            found = _with_species(by_level(level), known)
+        else:
+            found = _by_degree(tuple(self.degrees or ()), self.angular_weight, known)
+        return [*(None for _ in range(self.pair_functions * known)), *found]
+
+    @functools.cached_property
+    def basis(self) -> Basis:
+        """Table and radial functions.
+
+        Raises:
+            InputError: neither settings nor data say which species, or where radial functions begin.
+        """
+        if self.shortest is None:
+            raise InputError(
+                "mtp: nothing says where the radial functions begin; fit the potential to data, name `weights`, or "
+                "give `shortest`, a little below the shortest distance between atoms"
+            )
+        species = self._species()
+        known = len(species)
+        products = [one for one in self.graphs if one is not None]
+        n_mu = max((max(one.radial) for one in products), default=-1) + 1
+        functions = -(-n_mu // known)
+        table = _table(tuple(products), n_mu, self.pair_functions * known)
+        sets = []
+        if functions:
+            sets.append(orthonormal(self.shortest, self.cutoff, functions, known))
+        if self.pair_functions:
+            sets.append(
+                orthonormal(self.shortest, self.pair_cutoff or self.cutoff, self.pair_functions, known)
+            )
+        n_pair = self.pair_functions * known
+        set_of = np.concatenate(
+            [np.zeros(n_mu, dtype=np.int64), np.full(n_pair, len(sets) - 1, dtype=np.int64)]
+        )
+        place_of = np.concatenate([np.arange(n_mu), np.arange(n_pair)]).astype(np.int64)
+        return Basis(table, species, tuple(sets), set_of, place_of)
+
+    def _species(self) -> tuple[int, ...]:
+        if not self.elements:
+            raise InputError(
+                "mtp: nothing says which species there are; fit the potential to data, or give `elements`"
+            )
+        return tuple(NUMBERS[one] for one in self.elements)
+
+    @property
+    def parameters(self) -> torch.Tensor:
+        """See `FittablePotential.parameters`: constants of the species, then the coefficients of each."""
+        if self.theta is not None:
+            return self.theta  # type: ignore[no-any-return]
+        return self._fitted
+
+    @functools.cached_property
+    def _fitted(self) -> torch.Tensor:
+        if self.weights is None:
+            return torch.zeros(self.basis.n_parameters, dtype=torch.float64)
+        theta = load_theta(self.weights, "mtp")
+        if len(theta) != self.basis.n_parameters:
+            raise InputError(
+                f"weights {self.weights}: {len(theta)} coefficients, and this basis has {self.basis.n_parameters}: "
+                f"they were fitted with another version of mlopt's bases; fit anew"
+            )
+        return theta
+
+    def energy(self, systems: Systems) -> torch.Tensor:
+        """See `Potential.energy`."""
+        return systems.segments.sum(self._row_energy(systems)[:, None])
+
+    def _row_energy(self, systems: Systems) -> torch.Tensor:
+        """The energy of each atom, differentiable."""
+        basis, theta = self.basis, self.parameters.to(systems.pos)
+        k, kind = len(basis.species), basis.kinds(systems)
+        rows = basis.values(systems)
+        if theta.ndim == 1:
+            coefficients = theta[k:].reshape(k, -1)[kind]
+            constants = theta[:k][kind]
+        else:
+            batch = systems.batch
+            coefficients = theta[:, k:].reshape(len(theta), k, -1)[batch, kind]
+            constants = theta[:, :k][batch, kind]
+        return (rows * coefficients).sum(-1) + constants
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        """See `Potential.evaluate`; compiled where nothing asks for gradients."""
+        theta = self.parameters
+        if torch.is_grad_enabled() and (systems.pos.requires_grad or theta.requires_grad):
+            return super().evaluate(systems, stress=stress)
+        return self.basis.evaluate(systems, theta, stress)
+
+    def design(
+        self, systems: Systems, *, force: bool = True, stress: bool = False, row_energy: bool = False
+    ) -> Design:
+        """See `FittablePotential.design`."""
+        return self.basis.design(systems, force, stress, row_energy)
+
+    def prepared(self, data: Dataset) -> Self:
+        """See `FittablePotential.prepared`: species, and where radial functions begin."""
+        elements = self.elements or [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
+        found = self.replace(elements=elements)
+        if self.shortest is not None:
+            return found
+        reach = max(self.cutoff, self.pair_cutoff or 0.0)
+        pairs = find_neighbours(data.systems, reach)
+        vectors = pairs.differences(data.systems)
+        if not vectors.numel():
+            raise InputError(f"mtp: no two atoms of the data are nearer than {reach:g}; raise `cutoff`")
+        shortest = float(torch.linalg.vector_norm(vectors, dim=0).min())
+        return found.replace(shortest=round(_BELOW * shortest, 6))
+
+    def roughness(self) -> torch.Tensor:
+        """See `FittablePotential.roughness`: degrees, 0 for the constants, which are free."""
+        known = len(self.basis.species)
+        weight = 1.0 if self.degrees is None else self.angular_weight
+        own = [
+            float(index // known + 1) if graph is None else _degree(graph, weight, known)
+            for index, graph in enumerate(self.graphs)
+        ]
+        return torch.tensor([0.0] * known + own * known, dtype=torch.float64)
+
+    def species(self) -> set[int] | None:
+        """See `Potential.species`."""
+        return None if self.elements is None else {NUMBERS[one] for one in self.elements}
+
+    def save(self, path: str, training: dict[str, Any]) -> None:
+        """See `FittablePotential.save`."""
+        settings = {name: one for name, one in self.config().items() if name not in ("weights", "theta")}
+        save_weights(path, self.parameters, "mtp", settings, training)
+
+
+def _degree(graph: Graph, angular_weight: float, species: int) -> float:
+    """The degree of a scalar whose radial functions are numbered with the species of the neighbour."""
+    return degree_of(Graph(tuple(one // species for one in graph.radial), graph.edges), angular_weight)
+
+
+def _with_species(graphs: list[Graph], species: int) -> list[Graph]:
+    """Each scalar with every choice of neighbours' species: radial function mu becomes mu * species + s."""
+    if species == 1:
+        return graphs
+    found: dict[Graph, None] = {}
+    for one in graphs:
+        for choice in itertools.product(range(species), repeat=len(one.radial)):
+            labels = tuple(mu * species + s for mu, s in zip(one.radial, choice, strict=True))
+            found[canonical(labels, one.edges)] = None
+    return list(found)
+
+
+@functools.lru_cache(maxsize=32)
+def _by_degree(degrees: tuple[float, ...], angular_weight: float, species: int) -> list[Graph]:
+    most = int(max(degrees))
+    return by_degree(degrees, angular_weight, most * species, species)
+
+
+@functools.lru_cache(maxsize=32)
+def _table(products: tuple[Graph, ...], n_mu: int, n_pair: int) -> Table:
+    """The table of some products, with functions of the distance alone before them."""
+    pairs = [Graph((n_mu + index,), ()) for index in range(n_pair)]
+    return table_of([*pairs, *products])
