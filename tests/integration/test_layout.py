@@ -23,9 +23,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"driver"},
         {"testing"},
     ],
-    "potentials": [{"kernels"}, {"sums", "ase", "spins", "models"}, {"classical"}],
+    "potentials": [{"kernels"}, {"sums", "ase", "spins", "models", "fitted"}, {"classical"}],
     "optimizers": [
-        {"local", "moves", "starts", "labelling"},
+        {"local", "moves", "starts", "labelling", "fitting"},
         {"searches", "bands", "saddles", "fused"},
         {"learned"},
         {"training"},

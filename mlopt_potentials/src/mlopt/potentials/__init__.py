@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlopt.potentials.classical.soft_sphere import SoftSphere
     from mlopt.potentials.classical.stillinger_weber import StillingerWeber
     from mlopt.potentials.classical.sum import SumPotential
+    from mlopt.potentials.fitted.mtp.potential import Mtp
     from mlopt.potentials.sums.pair import CutPairPotential, PairPotential
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "LennardJones",
     "MloptCalculator",
     "Morse",
+    "Mtp",
     "PairPotential",
     "SoftSphere",
     "StillingerWeber",
@@ -42,6 +44,7 @@ __getattr__ = names_of(
         "classical.soft_sphere": ("SoftSphere",),
         "classical.stillinger_weber": ("StillingerWeber",),
         "classical.sum": ("SumPotential",),
+        "fitted.mtp.potential": ("Mtp",),
         "sums.pair": ("CutPairPotential", "PairPotential"),
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import InputFile
 from mlopt.core.plugins.plugin import Plugin, setting
 from mlopt.core.quoting import one_line, quoted
+from mlopt.core.structures.cfg import read_cfg
 from mlopt.core.structures.checks import COINCIDENT, check_structures
 from mlopt.core.structures.read import read_atoms
 
@@ -42,7 +43,9 @@ class LabelledFile(Plugin):
     A bare name stands for the file. Keys that are not given are found by their usual names.
     """
 
-    file: InputFile = setting(..., "structures with labels: extxyz, traj, ASE json, and what else ASE reads")
+    file: InputFile = setting(
+        ..., "structures with labels: extxyz, traj, ASE json, MLIP cfg, and other formats"
+    )
     energy: str | None = setting(None, "key of the total energy, such as dft_energy; none: energy", unit="eV")
     forces: str | None = setting(
         None, "column of the forces, such as force; none: forces", unit="eV/angstrom"
@@ -53,6 +56,7 @@ class LabelledFile(Plugin):
     virial: str | None = setting(None, "key of the virial, minus the stress times the volume", unit="eV")
     group: str | None = setting(None, "key of the kind of structure; none: config_type, group or tag")
     weight: str | None = setting(None, "key of the weight in a fit; none: all are equal")
+    elements: list[str] | None = setting(None, "of the species of a cfg file, which numbers them from 0")
 
     @model_validator(mode="before")
     @classmethod
@@ -80,6 +84,7 @@ class LabelledFile(Plugin):
             virial=self.virial,
             group=self.group,
             weight=self.weight,
+            elements=self.elements,
         )
 
 
@@ -92,6 +97,7 @@ def read_dataset(
     virial: str | None = None,
     group: str | None = None,
     weight: str | None = None,
+    elements: Sequence[str] | None = None,
     least_distance: float = COINCIDENT,
 ) -> Dataset:
     """Read a file of structures with labels; see `LabelledFile` for the keys.
@@ -99,8 +105,8 @@ def read_dataset(
     Raises:
         InputError: as `LabelledFile.read`.
     """
-    images = read_atoms(path)
     name = Path(path).name
+    images = read_cfg(path, elements or ()) if name.lower().endswith(".cfg") else read_atoms(path)
     given = {"energy": energy, "forces": forces, "stress": stress, "virial": virial}
     keys = {kind: _key(images, kind, key, name) for kind, key in given.items()}
     if all(key is None for key in keys.values()):

@@ -17,9 +17,11 @@ from mlopt.core.errors import InputError
 from mlopt.core.files.weights import Weights, load_theta, read_card, save_weights, settled
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.lazy import torch
+from mlopt.core.plugins.input_file import InputFile
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.fittable import Design, FittablePotential
 from mlopt.potentials.fitted.mtp.basis import Basis
+from mlopt.potentials.fitted.mtp.files import MtpFile, read_mtp, write_mtp
 from mlopt.potentials.fitted.mtp.graphs import Graph, by_degree, by_level, canonical, degree_of
 from mlopt.potentials.fitted.mtp.radial import orthonormal
 from mlopt.potentials.fitted.mtp.table import Table, table_of
@@ -55,6 +57,9 @@ class Mtp(FittablePotential):
     )
     elements: list[str] | None = setting(None, "the species; none: those of the data")
     weights: Weights | None = setting(None, "a fitted potential: a file, whose card brings the settings")
+    file: InputFile | None = setting(
+        None, "a potential of MLIP, .mtp or .almtp; `elements` names its species, in order"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -95,13 +100,34 @@ class Mtp(FittablePotential):
         strange = [one for one in elements or [] if one not in NUMBERS]
         if strange:
             raise ValueError(f"{strange[0]!r} is no element; write symbols such as Si")
-        return elements if elements is None else sorted(set(elements), key=lambda one: NUMBERS[one])
+        if elements is not None and len(set(elements)) < len(elements):
+            raise ValueError("each element is named once")
+        return elements
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if self.level is not None and self.degrees is not None:
             raise ValueError("give `level` or `degrees`, not both")
+        if self.file is not None and (
+            self.weights is not None or self.level is not None or self.degrees is not None
+        ):
+            raise ValueError("a `file` brings its own functions: leave out `weights`, `level` and `degrees`")
         return self
+
+    @functools.cached_property
+    def _read(self) -> MtpFile:
+        """What ``file`` holds.
+
+        Raises:
+            InputError: as `read_mtp`, or `elements` does not name its species.
+        """
+        found = read_mtp(str(self.file))
+        if len(self.elements or []) != found.n_species:
+            raise InputError(
+                f"{self.file}: has {found.n_species} species, numbered from 0; name them by `elements`, such as "
+                f"`elements: [Cu]`, in that order"
+            )
+        return found
 
     @functools.cached_property
     def graphs(self) -> list[Graph | None]:
@@ -121,6 +147,8 @@ class Mtp(FittablePotential):
         Raises:
             InputError: neither settings nor data say which species, or where radial functions begin.
         """
+        if self.file is not None:
+            return self._read.basis(self._species())
         if self.shortest is None:
             raise InputError(
                 "mtp: nothing says where the radial functions begin; fit the potential to data, name `weights`, or "
@@ -162,6 +190,8 @@ class Mtp(FittablePotential):
 
     @functools.cached_property
     def _fitted(self) -> torch.Tensor:
+        if self.file is not None:
+            return torch.from_numpy(self._read.parameters())
         if self.weights is None:
             return torch.zeros(self.basis.n_parameters, dtype=torch.float64)
         theta = load_theta(self.weights, "mtp")
@@ -207,7 +237,7 @@ class Mtp(FittablePotential):
         """See `FittablePotential.prepared`: species, and where radial functions begin."""
         elements = self.elements or [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
         found = self.replace(elements=elements)
-        if self.shortest is not None:
+        if self.shortest is not None or self.file is not None:
             return found
         reach = max(self.cutoff, self.pair_cutoff or 0.0)
         pairs = find_neighbours(data.systems, reach)
@@ -217,8 +247,10 @@ class Mtp(FittablePotential):
         shortest = float(torch.linalg.vector_norm(vectors, dim=0).min())
         return found.replace(shortest=round(_BELOW * shortest, 6))
 
-    def roughness(self) -> torch.Tensor:
-        """See `FittablePotential.roughness`: degrees, 0 for the constants, which are free."""
+    def roughness(self) -> torch.Tensor | None:
+        """See `FittablePotential.roughness`: degrees, 0 for the constants, which are free; none for a file."""
+        if self.file is not None:
+            return None
         known = len(self.basis.species)
         weight = 1.0 if self.degrees is None else self.angular_weight
         own = [
@@ -230,6 +262,14 @@ class Mtp(FittablePotential):
     def species(self) -> set[int] | None:
         """See `Potential.species`."""
         return None if self.elements is None else {NUMBERS[one] for one in self.elements}
+
+    def write_mtp(self, path: str) -> None:
+        """Write the potential as an ``.mtp`` of MLIP-2, which MLIP, LAMMPS and motep read.
+
+        Raises:
+            InputError: the format cannot hold it; says why.
+        """
+        write_mtp(path, self.basis, self.parameters.detach().cpu().numpy())
 
     def save(self, path: str, training: dict[str, Any]) -> None:
         """See `FittablePotential.save`."""
