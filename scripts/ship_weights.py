@@ -14,10 +14,12 @@ import json
 from pathlib import Path
 
 from mlopt.cli.configs.sources import find
-from mlopt.core.files.weights import FOLDER
 from mlopt.core.protocols.learning import Learnable
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
-from mlopt.optimizers.experiments.meta_train.result import MetaTrained, load_theta
+from mlopt.optimizers.experiments.meta_train.theta import load_theta
+
+#: where the package keeps weights
+FOLDER = Path(__file__).resolve().parents[1] / "mlopt_optimizers/src/mlopt/optimizers/learned/weights"
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     epoch = arguments.epoch or told["epoch_kept"]
     # those that were chosen for what they reached are judged on other starts
     found = experiment.task.evaluate(theta, experiment.seed + (experiment.keep == "best"))
-    card = MetaTrained(experiment, theta, [], found, seconds, epoch=epoch).training()
+    card = experiment.training(found, epoch=epoch, wall_s=seconds)
     card["command"] = f"mlopt run {arguments.recipe}"
     if arguments.result:
         card["results"] = card["results"] | {"measured": arguments.result}

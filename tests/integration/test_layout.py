@@ -90,6 +90,26 @@ def test_no_folder_imports_upward(part, graph):
     assert not wrong, f"a folder of mlopt.{part} may import only folders on floors below: {wrong}"
 
 
+def test_no_files_import_each_other_in_a_circle(graph):
+    """Imports for types alone and imports inside functions count: they hide a circle, they do not open it."""
+    state: dict[str, int] = {}
+    circles = []
+
+    def visit(name: str, way: list[str]) -> None:
+        state[name] = 1
+        for other in sorted(graph[name]):
+            if state.get(other) == 1:
+                circles.append(" -> ".join([*way[way.index(other) :], other]))
+            elif other not in state:
+                visit(other, [*way, other])
+        state[name] = 2
+
+    for name in sorted(graph):
+        if name not in state:
+            visit(name, [name])
+    assert not circles, "open these circles: " + "; ".join(circles)
+
+
 def faces() -> list[str]:
     """Packages whose ``__init__`` names what is public."""
     found = []

@@ -18,7 +18,8 @@ from mlopt.core.runs.experiment import Preempted
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers import Adam
-from mlopt.optimizers.experiments.contest.experiment import Contest, Contestant, ContestResult
+from mlopt.optimizers.experiments.contest.experiment import Contest, Contestant
+from mlopt.optimizers.experiments.contest.result import ContestResult
 from mlopt.optimizers.experiments.search.experiment import Search
 from mlopt.optimizers.searches.settings import Budget, MinimaSettings, Target
 from mlopt.optimizers.training.tasks.systems import Case

@@ -22,7 +22,8 @@ from mlopt.core.runs.checkpoint import Checkpoint, dumps, loads
 from mlopt.core.runs.experiment import Context, Preempted
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.surfaces import Watched
-from mlopt.optimizers.experiments.network.experiment import Network, NetworkResult
+from mlopt.optimizers.experiments.network.experiment import Network
+from mlopt.optimizers.experiments.network.result import NetworkResult
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.saddles.explorer import Explorer, Found
 from mlopt.optimizers.saddles.min_mode import Dimer

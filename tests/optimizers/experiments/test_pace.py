@@ -14,7 +14,6 @@ from mlopt.optimizers import Budget, Search
 from mlopt.optimizers.bands.settings import BandSettings
 from mlopt.optimizers.experiments.contest.experiment import Contest, Contestant
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
-from mlopt.optimizers.experiments.network import experiment as network_search
 from mlopt.optimizers.experiments.network.experiment import Network
 from mlopt.optimizers.experiments.path.experiment import Path
 from mlopt.optimizers.local.fire import Fire
@@ -90,7 +89,7 @@ def test_path_and_its_ends() -> None:
 
 
 def test_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_search, "_REPORT_EVERY", 0.0)
+    monkeypatch.setattr(pace, "EVERY", 0.0)
     recorder = Recorder()
     Network(**AR3, starts=2, searches=4, rounds=1, force_calls=50).run(recorder)
     assert recorder.logged[0].startswith("a force call takes ")

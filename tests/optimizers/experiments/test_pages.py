@@ -17,10 +17,10 @@ from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import Recorder
 from mlopt.optimizers import LBFGS
 from mlopt.optimizers.bands.settings import BandSettings, PathStart, Saddle
-from mlopt.optimizers.experiments.contest.page import summarise
+from mlopt.optimizers.experiments.contest.result import ContestResult
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
-from mlopt.optimizers.experiments.network import page as network_page
 from mlopt.optimizers.experiments.network.experiment import Network
+from mlopt.optimizers.experiments.network.pictures import branches
 from mlopt.optimizers.experiments.path import pictures
 from mlopt.optimizers.experiments.path.experiment import Path
 from mlopt.optimizers.training.unrolled_gradient import UnrolledGradient
@@ -83,7 +83,7 @@ def test_spins_are_shown_in_the_order_of_the_path() -> None:
 def test_branches_meet_at_the_lowest_saddles() -> None:
     """Merging of four minima by hand; the last one is joined to none."""
     saddles = [(-1.0, 1, 2), (-0.5, 0, 2), (-0.4, 0, 1)]
-    tree, lone = network_page._branches([-4.0, -3.0, -2.0, -1.5], saddles)
+    tree, lone = branches([-4.0, -3.0, -2.0, -1.5], saddles)
     assert (tree.energy, tree.leaves) == (-0.5, [0, 1, 2])
     assert [(one.energy, one.leaves) for one in tree.inner] == [(-4.0, [0]), (-1.0, [1, 2])]
     assert (lone.energy, lone.leaves) == (-1.5, [3])
@@ -112,7 +112,14 @@ def test_a_network_shows_its_saddles(tmp_path: FilePath) -> None:
 
 def test_a_contest_has_intervals_in_one_cell() -> None:
     row: dict[str, Any] = {"system": "Ar38", "optimizer": "hops", "runs": 20, "hits": 3, "mean": -170.0}
-    row |= {"min": -173.9, "mean_error": 0.2, "wall_s": 3.0, "hit_rate": 0.15, "hit_rate_low": 0.05}
+    row |= {
+        "min": -173.9,
+        "mean_error": 0.2,
+        "wall_s": 3.0,
+        "force_calls": 9,
+        "hit_rate": 0.15,
+        "hit_rate_low": 0.05,
+    }
     row |= {
         "hit_rate_high": 0.36,
         "calls_to_hit": 391234.0,
@@ -121,9 +128,10 @@ def test_a_contest_has_intervals_in_one_cell() -> None:
     }
     never = row | {"hits": 0, "calls_to_hit": None, "calls_to_hit_high": None}
     without = {
-        name: row[name] for name in ("system", "optimizer", "runs", "mean", "min", "mean_error", "wall_s")
+        name: row[name]
+        for name in ("system", "optimizer", "runs", "mean", "min", "mean_error", "wall_s", "force_calls")
     }
-    summary = summarise([row, never, without | {"hits": None}], 20, {"force_calls": 9, "rows": []})
+    summary = ContestResult(20, [row, never, without | {"hits": None}]).summary()
     rows = [list(one) for one in summary.tables[0].rows]
     assert rows[0][2:5] == ["3 of 20", Estimate(15.0, 5.0, 36.0), Estimate(391234.0, 2e5, 9e5)]
     assert rows[1][4] == Estimate(math.inf, 2e5, math.inf)
@@ -171,11 +179,12 @@ def test_a_training_shows_what_was_learned_beside_the_start(tmp_path: FilePath) 
     assert (tmp_path / "training.svg").exists() and files(summary) == ["training.svg"]
 
 
-def test_a_training_ends_though_the_file_that_it_began_with_has_gone(tmp_path: FilePath) -> None:
+def test_a_training_shows_where_it_began_though_that_file_has_gone(tmp_path: FilePath) -> None:
     first = MetaTrain(task=Bowl(), trainer=UnrolledGradient(steps=1), epochs=1)
-    first.run(Recorder(folder=tmp_path))
+    began = first.run(Recorder(folder=tmp_path)).theta
     file = tmp_path / "theta.safetensors"
     found = first.replace(theta=str(file)).run(Recorder())
     file.unlink()
     summary = found.summary()
-    assert cards(summary)["step size"][2] == "" and summary.tables[0].rows[0][1] is None
+    assert cards(summary)["step size"][2] == f"at the start {float(began[0]):.4g}"
+    assert summary.tables[0].rows[0][1] == float(began[0])

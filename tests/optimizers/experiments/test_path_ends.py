@@ -155,13 +155,11 @@ def test_mirror_images_are_taken_where_they_are_asked_for(files: Files) -> None:
     lengths = []
     for align in ("auto", "mirror"):
         path = files.path(start, end, ends=Ends(align=align))
-        a, b = path._ends()
-        route = path._route(a, b)
+        a, b = path.path_ends.read()
+        route = path.path_ends.route(a, b)
         lengths.append(float(torch.linalg.vector_norm(route.end - a)))
         assert ("mirrored" in route.words) == (align == "mirror")
-        assert ("`ends: {align: mirror}` takes it" in path._mirror_is_nearer(a, route.end)) == (
-            align == "auto"
-        )
+        assert ("`ends: {align: mirror}` takes it" in path.path_ends.hint(a, route.end)) == (align == "auto")
     assert lengths[1] < 0.6 < 1.2 < lengths[0]
 
 
@@ -224,7 +222,7 @@ def test_two_ends_of_a_hop_are_told_apart(files: Files) -> None:
     """They are one structure, shifted: a saddle whose two ways down lead to one of them does not connect them."""
     start, end = hop()
     path = files.path(start, end, potential=PLATINUM, band=BandSettings(images=1, climb=0), fmax=0.02)
-    start, end, _ = path._relaxed_ends(PathWatch(Context(), "", images=1, evaluations=1, paths=1))
+    start, end, _ = path.path_ends.relaxed(PathWatch(Context(), "", images=1, evaluations=1, paths=1).of_ends)
     landscape = path.landscape(1)
     mode = torch.zeros_like(start)
     mode[-1, 2] = 1.0
@@ -263,8 +261,8 @@ def test_a_slab_whose_atoms_come_in_another_order(files: Files) -> None:
     shuffled = end[np.random.default_rng(0).permutation(len(end))]
     gold = LennardJones(r0=2.9, cutoff=6.0)
     path = files.path(start, shuffled, potential=gold)
-    a, b = path._ends()
-    route = path._route(a, b)
+    a, b = path.path_ends.read()
+    route = path.path_ends.route(a, b)
     assert np.allclose(route.end, end.positions, atol=1e-7)
     less = shuffled.copy()
     less.set_constraint(FixAtoms(shuffled.constraints[0].index[1:]))
@@ -300,28 +298,28 @@ def test_atoms_that_would_meet_go_around_each_other(files: Files) -> None:
     one, swapped = bipyramid(), bipyramid()[[1, 0, 2, 3, 4, 5, 6]]
     order = Ends(align="none")
     path = files.path(one, swapped, ends=order)
-    a, b = path._ends()
-    route = path._route(a, b)
+    a, b = path.path_ends.read()
+    route = path.path_ends.route(a, b)
     band = path.band.make(path.landscape(1), a, b)
-    x, said = path._first(band, route, None)
+    x, said = path.first(band, route, None)
     assert "begins by IDPP, for on the straight way atoms 0 (Ar) and 1 (Ar) are 0 apart in image 3" in said[0]
     assert float(band.inner.evaluate(x).energy.max()) < 100.0
     straight = files.path(one, swapped, ends=order, start=PathStart(way="straight"))
     refused(straight, r"atoms 0 \(Ar\) and 1 \(Ar\) are 0 apart in image 3.*take `start: {way: idpp}`")
     near = straight.replace(band=BandSettings(images=4))
     band = near.band.make(near.landscape(1), a, b)
-    _, said = near._first(band, route, None)
+    _, said = near.first(band, route, None)
     assert len(said) == 1 and "if the band does not converge, take" in said[0]
 
 
 def test_no_contact_no_word(files: Files) -> None:
     path = files.path(bipyramid(), turned(capped_octahedron()))
-    a, b = path._ends()
-    route = path._route(a, b)
-    x, said = path._first(path.band.make(path.landscape(1), a, route.end), route, None)
+    a, b = path.path_ends.read()
+    route = path.path_ends.route(a, b)
+    x, said = path.first(path.band.make(path.landscape(1), a, route.end), route, None)
     assert said == ()
     plain = path.replace(start=PathStart(way="straight"))
-    again, _ = plain._first(path.band.make(path.landscape(1), a, route.end), route, None)
+    again, _ = plain.first(path.band.make(path.landscape(1), a, route.end), route, None)
     assert torch.equal(x, again)
 
 

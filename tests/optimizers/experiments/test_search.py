@@ -255,9 +255,7 @@ def test_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     found = search(budget=Budget(minutes=1e-9), engine="eager").run()  # fused looks at the clock less often
     assert found.result.reason == [Reason.TIME] * 4 and bool((found.result.calls <= 1).all())
     ticks = iter(range(10**6))  # a clock that goes on by a second whenever it is looked at
-    monkeypatch.setattr(
-        "mlopt.optimizers.experiments.search.clock.time", SimpleNamespace(monotonic=lambda: next(ticks))
-    )
+    monkeypatch.setattr("mlopt.core.runs.session.time", SimpleNamespace(monotonic=lambda: next(ticks)))
     found = search(budget=Budget(minutes=0.5), engine="eager").run()
     assert [row["reason"] for row in found.table()] == ["time"] * 4
     calls = found.result.calls.tolist()

@@ -113,9 +113,7 @@ def test_compiling_is_no_time_of_the_search(monkeypatch: pytest.MonkeyPatch) -> 
         return now[0]
 
     monkeypatch.setattr(FusedEngine, "prepare", prepare)
-    monkeypatch.setattr(
-        "mlopt.optimizers.experiments.search.clock.time", SimpleNamespace(monotonic=monotonic)
-    )
+    monkeypatch.setattr("mlopt.core.runs.session.time", SimpleNamespace(monotonic=monotonic))
     found = search(budget=Budget(force_calls=300, minutes=5)).run()
     assert found.result.reason == [Reason.BUDGET] * 4
     assert found.summary()["compile_s"] == 999.0 and 0 < found.summary()["wall_s"] < 100

@@ -23,7 +23,7 @@ from mlopt.core.runs.experiment import Preempted
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
-from mlopt.optimizers.experiments.meta_train.result import save_theta
+from mlopt.optimizers.experiments.meta_train.theta import save_theta
 from mlopt.optimizers.learned.step.optimizer import Learned, LearnedFamily
 from mlopt.optimizers.local.adam import Adam
 from mlopt.optimizers.local.gradient_descent import GradientDescent
@@ -307,7 +307,7 @@ def test_training_starts_from_parameters_of_another(tmp_path: Any) -> None:
     (tmp_path / "bad").write_bytes(b"\x80\x04 a pickle")
     with pytest.raises(InputError, match=r"bad: no file of parameters"):
         again.replace(theta=str(tmp_path / "bad")).check()
-    save_theta(tmp_path / "nan", torch.tensor([0.0, math.nan]), again, 1)
+    save_theta(tmp_path / "nan", torch.tensor([0.0, math.nan]), again.made_by(1))
     with pytest.raises(InputError, match=r"nan: holds NaN or infinity"):
         again.replace(theta=str(tmp_path / "nan")).check()
 
@@ -334,7 +334,7 @@ def test_a_network_is_trained_and_used(tmp_path: Any) -> None:
         Recorder(tmp_path)
     )
     weights = str(tmp_path / "weights.safetensors")
-    assert found.experiment.task.theta.tolist() != found.theta.tolist()
+    assert found.start.tolist() != found.theta.tolist()
     systems = family.members[0].loaded
     landscape = AtomsLandscape(systems, LennardJones())
     x = family.members[0].start.sample(systems, landscape.diameter, torch.tensor([5]))

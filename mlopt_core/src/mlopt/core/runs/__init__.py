@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from mlopt.core.runs.directory import RunDirectory
     from mlopt.core.runs.experiment import Context, Experiment, Preempted
     from mlopt.core.runs.identity import Identity
+    from mlopt.core.runs.nested import NestedContext
     from mlopt.core.runs.pace import Pace
     from mlopt.core.runs.preemption import CheckpointClock, ExitCode, Preemption
+    from mlopt.core.runs.session import Session
 
 __all__ = [
     "Checkpoint",
@@ -22,10 +24,12 @@ __all__ = [
     "ExitCode",
     "Experiment",
     "Identity",
+    "NestedContext",
     "Pace",
     "Preempted",
     "Preemption",
     "RunDirectory",
+    "Session",
     "load_experiment",
     "override",
     "read_file",
@@ -39,7 +43,9 @@ __getattr__ = names_of(
         "directory": ("RunDirectory",),
         "experiment": ("Context", "Experiment", "Preempted"),
         "identity": ("Identity",),
+        "nested": ("NestedContext",),
         "pace": ("Pace",),
         "preemption": ("CheckpointClock", "ExitCode", "Preemption"),
+        "session": ("Session",),
     },
 )

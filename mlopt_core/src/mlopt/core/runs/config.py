@@ -18,7 +18,7 @@ from mlopt.core.errors import ConfigError, MloptError, PluginError
 from mlopt.core.plugins import plugin, registry
 from mlopt.core.quoting import QUOTED, one_line, quoted
 from mlopt.core.runs.experiment import Experiment
-from mlopt.core.runs.nesting import too_deep
+from mlopt.core.runs.yaml_depth import too_deep
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -11,13 +12,15 @@ from mlopt.core.runs.experiment import Context
 AFTER = 3.0
 #: seconds of a force call from which on what evaluates is called slow, by its name
 SLOW = 0.1
+#: seconds between two lines of progress
+EVERY = 0.5
 
 
 class Pace:
-    """Measures a run from look to look, and tells once what it measured.
+    """Measures a run from look to look, logs once what it measured, and shows how far the run is.
 
-    Watchers of experiments `look` before the first step and between steps. What is left is an upper bound wherever a
-    run may end sooner, and then is told as one.
+    Watchers of experiments `look` before the first step and between steps, and `show` a line where one is `due`. What
+    is left is an upper bound wherever a run may end sooner, and then is told as one.
 
     giver: what evaluates, such as "the potential Morse"; named where it is slow.
     unit: of what is counted. scope: of what is left, such as " in this round". bounded: whether that is an upper bound.
@@ -42,6 +45,19 @@ class Pace:
         self._seconds = 0.0  # that one takes; 0: not known yet
         self._left = 0
         self._told = False
+        self._next = -math.inf  # when the next line is due
+
+    def due(self) -> bool:
+        """Return True at first, and then once every half second: another line of progress is welcome."""
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + EVERY
+        return True
+
+    def show(self, done: float, message: str) -> None:
+        """Show how far the run is (0 to 1) in one line, with the time that is left where that is known."""
+        self._context.progress(done, f"{message}, {self.rest}" if self.rest else message)
 
     def look(self, done: int, left: int) -> None:
         """Say that ``done`` force calls have been made since the run began, and ``left`` follow, at most."""

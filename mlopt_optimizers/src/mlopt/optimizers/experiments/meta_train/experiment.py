@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,10 +15,12 @@ from mlopt.core.plugins.input_file import InputFile
 from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.learning import MetaState, MetaTrainer, Task
 from mlopt.core.runs import processes
-from mlopt.core.runs.checkpoint import Checkpoint, dumps, loads
+from mlopt.core.runs.checkpoint import dumps, loads
 from mlopt.core.runs.experiment import Context, Experiment, Preempted
 from mlopt.core.runs.pace import Pace
-from mlopt.optimizers.experiments.meta_train.result import MetaTrained, load_theta, save_theta
+from mlopt.core.runs.session import Session
+from mlopt.optimizers.experiments.meta_train.result import MetaTrained
+from mlopt.optimizers.experiments.meta_train.theta import load_theta, save_theta
 
 _MEMORY = "memory."
 
@@ -78,6 +81,27 @@ class MetaTrain(Experiment):
             # results and checkpoints are the first rank's alone
             return _Training(self, context if here.rank == 0 else _Worker(context), here).run()
 
+    def made_by(self, epoch: int) -> dict[str, Any]:
+        """What a file of parameters of that epoch says of itself."""
+        plugins = {"task": type(self.task).__name__, "trainer": type(self.trainer).__name__}
+        return plugins | {"seed": self.seed, "epoch": epoch}
+
+    def training(
+        self, held_out: Mapping[str, float], *, epoch: int, wall_s: float, ranks: int = 1
+    ) -> dict[str, Any]:
+        """What a card of weights tells of how they came about."""
+        config = self.config()
+        return {
+            "task_family": config["task"],
+            "horizon": config["task"].get("horizon", config["task"].get("force_calls")),
+            "estimator": config["trainer"],
+            "seeds": [self.seed],
+            "epoch": epoch,
+            "cost": {"epochs": self.epochs, "ranks": ranks, "wall_s": round(wall_s, 1)},
+            "results": dict(held_out),
+            "command": "mlopt run, with the `config.resolved.yaml` of this training",
+        }
+
 
 class _Worker(Context):
     """The context of a rank that writes nothing, but can be told to stop."""
@@ -99,23 +123,24 @@ class _Training:
     """One piece of a training, on one rank."""
 
     def __init__(self, experiment: MetaTrain, context: Context, here: processes.Ranks) -> None:
-        self.experiment, self.context, self.here = experiment, context, here
+        self.experiment, self.here = experiment, here
+        self.session = Session(context)
+        self.context, self.began = self.session.context, time.monotonic()
         self.task = experiment.task.within(context)
         self.prepared = False
         self.history: list[dict[str, float]] = []
         self.held_out: dict[str, float] = {}
         self.best: MetaState | None = None  # whose held-out loss was lowest so far
         self.best_loss = math.inf
-        self.began, self.spent = time.monotonic(), 0.0
         self.judging = 0.0  # seconds that the last look at held-out problems took
         self.pace = Pace(context, unit="epoch", bounded=False, after=0.0)
 
     def run(self) -> MetaTrained:
         """Go on from the checkpoint that there is, to the end or until told to stop."""
-        experiment = self.experiment
+        experiment, start = self.experiment, self.experiment.first_theta()
         state = self._restored()
         if state is None:
-            state = MetaState(experiment.first_theta())
+            state = MetaState(start)
             self._save(state)
         self.task.prepare()
         if not self.prepared:
@@ -142,22 +167,25 @@ class _Training:
         if experiment.keep == "best" and self.best is not None:
             state = self.best
             self.held_out = self.task.evaluate(state.theta, experiment.seed + 1)
+        wall_s = self.session.seconds
+        told = experiment.training(self.held_out, epoch=state.epoch, wall_s=wall_s, ranks=self.here.size)
         found = MetaTrained(
-            experiment,
+            self.task,
             state.theta,
+            start,
             self.history,
             self.held_out,
-            self._elapsed(),
-            self.here.size,
-            state.epoch,
+            epoch=state.epoch,
+            epochs=experiment.epochs,
+            wall_s=wall_s,
+            ranks=self.here.size,
+            training=told,
         )
         folder = self.context.results()
         if folder is not None:
+            save_theta(folder / "theta.safetensors", state.theta, experiment.made_by(state.epoch))
             found.write(folder)
         return found
-
-    def _elapsed(self) -> float:
-        return self.spent + time.monotonic() - self.began
 
     def _stopping(self, state: MetaState, took: float) -> bool:
         """Whether all ranks stop now; ``took``: seconds of the last epoch, for the next has to fit in as well."""
@@ -183,17 +211,12 @@ class _Training:
             self._choose(state)
             folder = self.context.results()
             if folder is not None:
-                save_theta(
-                    folder / "theta" / f"epoch-{state.epoch:06d}.safetensors",
-                    state.theta,
-                    experiment,
-                    state.epoch,
-                )
+                file = folder / "theta" / f"epoch-{state.epoch:06d}.safetensors"
+                save_theta(file, state.theta, experiment.made_by(state.epoch))
         self.history.append(row)
         self.context.metric(state.epoch, **row)
         self.pace.look(state.epoch, experiment.epochs - state.epoch)
-        line = ", ".join(part for part in (_line(row, experiment.epochs), self.pace.rest) if part)
-        self.context.progress(state.epoch / experiment.epochs, line)
+        self.pace.show(state.epoch / experiment.epochs, _line(row, experiment.epochs))
 
     def _choose(self, state: MetaState) -> None:
         """Put the parameters aside if they are the best so far."""
@@ -223,12 +246,12 @@ class _Training:
 
     def _restored(self) -> MetaState | None:
         """The state to go on from; every rank gets that of the first."""
-        restored = self.context.restored()
+        restored = self.session.restored
         data = self.here.broadcast(dumps(restored) if restored is not None else b"")
         if not data:
             return None
         restored = loads(data, "the checkpoint of rank 0")
-        self.spent, self.judging = float(restored.meta["seconds"]), float(restored.meta["judging"])
+        self.judging = float(restored.meta["judging"])
         self.history, self.held_out = list(restored.meta["history"]), dict(restored.meta["held_out"])
         if "best" in restored.tensors:
             self.best = MetaState(restored.tensors["best"], int(restored.meta["best_epoch"]))
@@ -248,12 +271,12 @@ class _Training:
         if self.prepared:
             tensors["constants"] = self.task.constants()
         tensors |= {_MEMORY + name: one for name, one in state.memory.items()}
-        meta: dict[str, Any] = {"epoch": state.epoch, "seconds": self._elapsed(), "judging": self.judging}
+        meta: dict[str, Any] = {"epoch": state.epoch, "judging": self.judging}
         meta |= {"history": self.history, "held_out": self.held_out}
         if self.best is not None:
             tensors["best"] = self.best.theta
             meta |= {"best_epoch": self.best.epoch, "best_loss": self.best_loss}
-        self.context.save(state.epoch, Checkpoint(tensors, meta))
+        self.session.save(state.epoch, tensors, meta)
 
 
 def _line(row: dict[str, float], epochs: int) -> str:

@@ -1,130 +1,149 @@
-"""What a meta-training comes to: parameters, history, files."""
+"""What a meta-training returns: parameters, history, held-out problems; and the files that it leaves."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlopt.core.errors import InputError
 from mlopt.core.files import atomic
 from mlopt.core.lazy import torch
-from mlopt.core.protocols.learning import Learnable
-from mlopt.core.reporting.summary import Summary
-from mlopt.optimizers.experiments.meta_train import page
+from mlopt.core.protocols.learning import Learnable, Task
+from mlopt.core.reporting.summary import Card, Column, Figure, Summary, Table
+from mlopt.optimizers.experiments.meta_train import pictures
 
-if TYPE_CHECKING:
-    from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
+#: parameters that get a card of their own
+_CARDS = 6
+_START = "_at_start"
 
 
 @dataclass(frozen=True)
 class MetaTrained:
-    """What training came to: theta (p,), one row of numbers an epoch, and the last look at held-out problems.
+    """What training came to.
 
-    epoch: at which theta was what it is.
+    task: that was trained. theta (p,), epoch: the parameters, and the epoch that they are of. start (p,): the first.
+    history: one row of numbers an epoch. held_out: the last look at held-out problems. epochs: how many there were.
+    wall_s: seconds, over all sittings of a resumed run. ranks: processes that trained together.
+    training: what a card of weights tells of how they came about.
     """
 
-    experiment: MetaTrain
+    task: Task
     theta: torch.Tensor
+    start: torch.Tensor
     history: list[dict[str, float]]
     held_out: dict[str, float]
+    epoch: int
+    epochs: int
     wall_s: float
     ranks: int = 1
-    epoch: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, float]:
         """What theta stands for, by name."""
-        return self.experiment.task.named(self.theta)
-
-    def summary(self) -> Summary:
-        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
-        return page.summarise(self, self._numbers())
-
-    def _numbers(self) -> dict[str, Any]:
-        told = ("held_out", ".mean", ".hits", ".calls_to_hit")
-        judged = {name: one for name, one in self.held_out.items() if name.endswith(told)}
-        named = judged or self.parameters or self.held_out
-        return {
-            "experiment": "meta-train",
-            "status": "finished",
-            "headline": "learned " + ", ".join(f"{name} {one:.4g}" for name, one in named.items()),
-            "parameters": self.parameters,
-            **self.held_out,
-            "loss": self.history[-1]["loss"],
-            "epochs": self.experiment.epochs,
-            "epoch_kept": self.epoch,
-            "ranks": self.ranks,
-            "wall_s": round(self.wall_s, 3),
-        }
+        return self.task.named(self.theta)
 
     def write(self, folder: Path) -> None:
-        """Write ``parameters.json``, ``history.json``, ``theta.safetensors`` and ``training.svg``.
+        """Write ``parameters.json``, ``history.json`` and ``training.svg``.
 
         Where the task has a learnable whose optimizer reads weights, ``weights.safetensors`` too, with its card.
         """
         atomic.write_json(folder / "parameters.json", self.parameters)
         atomic.write_json(folder / "history.json", self.history)
-        save_theta(folder / "theta.safetensors", self.theta, self.experiment, self.epoch)
-        learnable = getattr(self.experiment.task, "learnable", None)
+        learnable = getattr(self.task, "learnable", None)
         if isinstance(learnable, Learnable):
-            learnable.write_weights(self.theta, folder / "weights.safetensors", self.training())
-        page.draw(self, folder / "training.svg")
+            learnable.write_weights(self.theta, folder / "weights.safetensors", self.training)
+        pictures.draw(self.history, list(self.parameters), folder / "training.svg")
 
-    def training(self) -> dict[str, Any]:
-        """What a card of weights tells of how they came about."""
-        config = self.experiment.config()
+    def summary(self) -> Summary:
+        """Return the numbers that ``mlopt run --json`` prints, and what the report shows.
+
+        A training has no goal that could be missed.
+        """
+        start = self.task.named(self.start)
+        figure = Figure(
+            "Training",
+            "training.svg",
+            "The loss against epochs, and the parameters where they are few numbers.",
+        )
+        return Summary(
+            self._numbers(),
+            headline=self.headline,
+            cards=self._cards(start),
+            tables=[*self._parameters(start), *self._held_out()],
+            figures=[figure],
+        )
+
+    @property
+    def headline(self) -> str:
+        """What came out, in one line."""
+        told = ("held_out", ".mean", ".hits", ".calls_to_hit")
+        judged = {name: one for name, one in self.held_out.items() if name.endswith(told)}
+        named = judged or self.parameters or self.held_out
+        return "learned " + ", ".join(f"{name} {one:.4g}" for name, one in named.items())
+
+    def _numbers(self) -> dict[str, Any]:
         return {
-            "task_family": config["task"],
-            "horizon": config["task"].get("horizon", config["task"].get("force_calls")),
-            "estimator": config["trainer"],
-            "seeds": [self.experiment.seed],
-            "epoch": self.epoch,
-            "cost": {"epochs": self.experiment.epochs, "ranks": self.ranks, "wall_s": round(self.wall_s, 1)},
-            "results": self.held_out,
-            "command": "mlopt run, with the `config.resolved.yaml` of this training",
+            "experiment": "meta-train",
+            "status": "finished",
+            "parameters": self.parameters,
+            **self.held_out,
+            "loss": self.history[-1]["loss"],
+            "epochs": self.epochs,
+            "epoch_kept": self.epoch,
+            "ranks": self.ranks,
+            "wall_s": round(self.wall_s, 3),
         }
 
+    def _cards(self, start: Mapping[str, float]) -> list[Card]:
+        learned = self.parameters
+        cards = [
+            Card(_words(name), f"{value:.4g}", note=f"at the start {start[name]:.4g}")
+            for name, value in learned.items()
+        ]
+        if len(learned) > _CARDS:
+            cards = [Card("parameters", len(learned))]
+        losses = [row["loss"] for row in self.history]
+        cards.append(Card("loss", f"{losses[-1]:.4g}", note=f"in the first epoch {losses[0]:.4g}"))
+        judged = [row["held_out"] for row in self.history if "held_out" in row]
+        for name, value in self.held_out.items():
+            if name.endswith(_START) or "." in name:
+                continue
+            note = "on held-out problems"
+            if name + _START in self.held_out:
+                note = f"at the start {self.held_out[name + _START]:.4g}"
+            elif name == "held_out" and len(judged) > 1:
+                note = f"at the first look {judged[0]:.4g}"
+            label = "held-out loss" if name == "held_out" else _words(name)
+            cards.append(Card(label, f"{value:.4g}", note=note))
+        hits = [value for name, value in self.held_out.items() if name.endswith(".hits")]
+        if hits:
+            cards.append(Card("held-out hits", round(sum(hits)), note="starts that reached the target"))
+        told = "" if self.epoch == self.epochs else f"the parameters are those of epoch {self.epoch:,}"
+        return [*cards, Card("epochs", self.epochs, note=told)]
 
-def save_theta(path: Path, theta: torch.Tensor, experiment: MetaTrain, epoch: int) -> None:
-    """Write the parameters alone: the tensor ``theta (p,)``, and which task, trainer, seed and epoch they are of.
+    def _parameters(self, start: Mapping[str, float]) -> list[Table]:
+        if not self.parameters:
+            return []
+        columns = [Column("parameter"), Column("at the start"), Column("learned")]
+        rows = [[_words(name), start.get(name), value] for name, value in self.parameters.items()]
+        return [Table("Learned parameters", columns, rows)]
 
-    What they are of is one entry, ``made_by``, of JSON: safetensors writes several in no fixed order.
-    """
-    from safetensors.torch import save
+    def _held_out(self) -> list[Table]:
+        """Return one row a problem, such as ``Ar13``, whose numbers are named ``Ar13.mean``, ``Ar13.hits``."""
+        problems: dict[str, dict[str, float]] = {}
+        for name, value in self.held_out.items():
+            problem, dot, what = name.rpartition(".")
+            if dot:
+                problems.setdefault(problem, {})[what] = value
+        if not problems:
+            return []
+        heads = list(dict.fromkeys(what for row in problems.values() for what in row))
+        columns = [Column("problem"), *(Column(_words(head)) for head in heads)]
+        rows = [[problem, *(row.get(head) for head in heads)] for problem, row in problems.items()]
+        return [Table("Held-out problems", columns, rows, "Problems that were not trained on.")]
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made_by = {
-        "task": type(experiment.task).__name__,
-        "trainer": type(experiment.trainer).__name__,
-        "seed": experiment.seed,
-        "epoch": epoch,
-    }
-    atomic.write_bytes(
-        path, save({"theta": theta.detach().cpu().contiguous()}, {"made_by": json.dumps(made_by)})
-    )
 
-
-def load_theta(path: Path, size: int) -> torch.Tensor:
-    """The parameters in a file that `save_theta` has written: (size,) float64.
-
-    Raises:
-        InputError: no such file, no such tensor, another number of parameters, or one that is not finite.
-    """
-    from safetensors.torch import load
-
-    try:
-        theta = load(path.read_bytes())["theta"].to(torch.float64)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # whatever safetensors finds wrong: nothing of the file is executed
-        raise InputError(f"{path}: no file of parameters ({type(error).__name__}: {error})") from error
-    if theta.shape != (size,):
-        raise InputError(
-            f"{path}: {theta.numel()} parameters, and this task has {size}: it was trained with other features, "
-            f"another network or other species"
-        )
-    if not bool(torch.isfinite(theta).all()):
-        raise InputError(f"{path}: holds NaN or infinity; take an older file")
-    return theta
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 from pydantic import field_validator
 
 from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.atoms.units import Units
 from mlopt.core.batch.random import derive, problem_keys
 from mlopt.core.driver.progress import Progress
-from mlopt.core.errors import CheckpointError, MloptError
-from mlopt.core.files import atomic
+from mlopt.core.errors import MloptError
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
-from mlopt.core.minima.verification import Check, Reading, check_records
 from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.optimizer import Optimizer, local_only
-from mlopt.core.reporting.summary import Summary
-from mlopt.core.runs.checkpoint import Checkpoint
 from mlopt.core.runs.device import device_of
-from mlopt.core.runs.experiment import Context, Experiment, Preempted
+from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.pace import Pace
+from mlopt.core.runs.session import Session
 from mlopt.core.structures.spec import SystemSpec
-from mlopt.core.structures.write import write_extxyz
-from mlopt.optimizers.experiments.network import page
-from mlopt.optimizers.experiments.search.polish import readings
+from mlopt.optimizers.experiments.network.result import NetworkResult
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.saddles.connect import Same
-from mlopt.optimizers.saddles.explorer import Explorer, Found, Point
+from mlopt.optimizers.saddles.explorer import Explorer, Found
 from mlopt.optimizers.saddles.min_mode import Dimer
 from mlopt.optimizers.starts.starts import GivenStart, SphereStart
 
-if TYPE_CHECKING:
-    from ase import Atoms
-
 #: keeps the random numbers of starts apart from those of the searches
 _START_STREAM = 1
-#: seconds between two lines of progress
-_REPORT_EVERY = 1.0
 
 
 class Network(Experiment):
@@ -108,48 +93,20 @@ class Network(Experiment):
             InputError: as `check`.
             Preempted: ``context`` asked to stop; a checkpoint has been saved, of the last whole round.
         """
-        context, began, spent = context or Context(), time.monotonic(), 0.0
         system = self.system.load()
         self.potential.check(system)
-        identity, found = structure_digest(system), Found()
+        session = Session(context, structure_digest(system))
+        context, found = session.context, Found()
+        if session.restored is None:
+            session.save(found.rounds, *found.to_checkpoint())
+        else:
+            found = Found.from_checkpoint(session.restored.tensors, session.restored.meta)
+            found = found.to(device_of(self.device))
         explorer = self._explorer(system, context, found)
-        restored = context.restored()
-        if restored is not None:
-            if restored.meta.get("system") != identity:
-                raise CheckpointError(
-                    "the checkpoint is of another structure: has the structure file changed? Put it back as it was, or "
-                    "start a new run"
-                )
-            found = Found.from_checkpoint(restored.tensors, restored.meta)
-            found = found.to(explorer.landscape.segments.ptr.device)
-            spent = float(restored.meta["seconds"])
-
-        def elapsed() -> float:
-            return spent + time.monotonic() - began
-
-        def save() -> None:
-            tensors, meta = found.to_checkpoint()
-            meta |= {"system": identity, "seconds": elapsed()}
-            context.save(found.rounds, Checkpoint(tensors, meta))
-
-        def pause() -> bool:
-            return context.stopping
-
-        if restored is None:
-            save()
         if not found.minima:
-            starts = self._starts(system)
-            explorer.settle(found, starts, pause)
-            if self.system.file is None:
-                explorer.settle(found, starts * starts.new_tensor([1.0, 1.0, 0.0]), pause)
-            if not found.minima:
-                raise MloptError(
-                    f"no start was relaxed to a minimum with forces below {self.fmax:g} in {self.force_calls} force "
-                    f"calls: allow more `force_calls`, or a larger `fmax`"
-                )
+            self._settle(explorer, found, system, session)
         while found.idle < self.patience and found.rounds < self.rounds:
-            explorer.round(found, pause)
-            save()
+            explorer.round(found, session.asked_to_leave)
             context.metric(
                 found.rounds,
                 minima=len(found.minima),
@@ -157,9 +114,27 @@ class Network(Experiment):
                 force_calls=found.calls,
             )
             context.progress(found.rounds / self.rounds, self._line(found))
-            if context.stopping:
-                raise Preempted
-        return NetworkResult.of(self, found, context, elapsed)
+            session.save(found.rounds, *found.to_checkpoint())
+            session.leave_if_asked()
+        result = NetworkResult.of(found, system, self.potential, patience=self.patience)
+        result = replace(result, wall_s=session.seconds)
+        context.warn([*result.warnings, *self.potential.remarks()])
+        folder = context.results()
+        if folder is not None:
+            result.write(folder)
+        return result
+
+    def _settle(self, explorer: Explorer, found: Found, system: Systems, session: Session) -> None:
+        """Relax starts to the first minima."""
+        starts = self._starts(system)
+        explorer.settle(found, starts, session.asked_to_leave)
+        if self.system.file is None:
+            explorer.settle(found, starts * starts.new_tensor([1.0, 1.0, 0.0]), session.asked_to_leave)
+        if not found.minima:
+            raise MloptError(
+                f"no start was relaxed to a minimum with forces below {self.fmax:g} in {self.force_calls} force "
+                f"calls: allow more `force_calls`, or a larger `fmax`"
+            )
 
     def _line(self, found: Found) -> str:
         return (
@@ -170,18 +145,15 @@ class Network(Experiment):
     def _explorer(self, system: Systems, context: Context, found: Found) -> Explorer:
         """The explorer; it tells ``context`` how far the searches of a round are."""
         landscape = AtomsLandscape(system.to(device_of(self.device)), self.potential)
-        pace, shown = Pace(context, landscape.giver, scope=" in this round"), 0.0
+        pace = Pace(context, landscape.giver, scope=" in this round")
 
         def told(before: int, progress: Progress) -> None:
-            nonlocal shown
-            if progress.calls and time.monotonic() < shown:
+            if not pace.due() and progress.calls:
                 return
-            shown = time.monotonic() + _REPORT_EVERY
             calls, left = before + progress.total_calls, progress.active.numel()
             pace.look(calls, left * (self.force_calls - progress.calls))
             line = f"round {found.rounds + 1}: {left} searches go on, {calls:,} force calls"
-            rest = pace.rest
-            context.progress(found.rounds / self.rounds, f"{line}, {rest}" if rest else line)
+            pace.show(found.rounds / self.rounds, line)
 
         return Explorer(
             landscape,
@@ -204,151 +176,3 @@ class Network(Experiment):
         )
         sampler = GivenStart() if given else SphereStart()
         return sampler.sample(systems, self.potential.diameter(systems.z), key)
-
-
-@dataclass(frozen=True)
-class NetworkResult:
-    """Outcome of `Network`: minima and saddles by energy; ``ends[i]``: the minima that saddle i joins, -1 unknown.
-
-    check: how the minima, and then the saddles, did when they were evaluated again.
-    """
-
-    network: Network
-    minima: list[Point]
-    saddles: list[Point]
-    ends: list[tuple[int, int]]
-    found: Found
-    check: Check
-    wall_s: float
-
-    @classmethod
-    def of(
-        cls, network: Network, found: Found, context: Context, elapsed: Callable[[], float]
-    ) -> NetworkResult:
-        """Sort, evaluate everything once more from the coordinates that are stored, and write the files of a run."""
-        order = sorted(range(len(found.minima)), key=lambda i: found.minima[i].energy)
-        rank = {old: new for new, old in enumerate(order)} | {-1: -1}
-        tops = sorted(range(len(found.saddles)), key=lambda i: found.saddles[i].energy)
-        ends = [tuple(sorted(rank[end] for end in found.ends[i])) for i in tops]
-        minima, saddles = [found.minima[i] for i in order], [found.saddles[i] for i in tops]
-        check = _verify(network, minima + saddles)
-        found.calls += check.calls + network.potential.trial(network.system.load()).calls
-        result = cls(network, minima, saddles, [(a, b) for a, b in ends], found, check, elapsed())
-        context.warn([*result.warnings, *network.potential.remarks()])
-        folder = context.results()
-        if folder is not None:
-            result.write(folder)
-        return result
-
-    @property
-    def warnings(self) -> list[str]:
-        """What to know before one trusts the energies: of the potential, and of points that do not hold."""
-        lines = list(self.network.potential.trial(self.network.system.load()).warnings)
-        missed = self.check.missed
-        if missed:
-            lines.append(
-                f"{len(missed)} of {len(self.minima) + len(self.saddles)} points have another energy when they are "
-                f"evaluated again (the first: {self.check.verifications[missed[0]].reason}). They are kept, with "
-                f"`verified` false. A potential should give the same energy for the same coordinates"
-            )
-        return lines
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last rounds brought nothing new and every saddle joins two known minima."""
-        joined = all(min(pair) >= 0 for pair in self.ends)
-        return joined and self.found.idle >= self.network.patience
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row a transition state, ready for ``pandas.DataFrame``."""
-        rows = []
-        for i, (saddle, pair) in enumerate(zip(self.saddles, self.ends, strict=True)):
-            over = [saddle.energy - self.minima[end].energy if end >= 0 else None for end in pair]
-            rows.append(
-                {
-                    "saddle": i,
-                    "energy": saddle.energy,
-                    "minimum_1": pair[0] if pair[0] >= 0 else None,
-                    "minimum_2": pair[1] if pair[1] >= 0 else None,
-                    "barrier_1": over[0],
-                    "barrier_2": over[1],
-                    "lowest_eigenvalues": list(saddle.values),
-                    "fmax": saddle.fmax,
-                }
-                | self._notes(len(self.minima) + i)
-            )
-        return rows
-
-    def _notes(self, point: int) -> dict[str, Any]:
-        """What verification says about a point, counted over minima and then saddles, where it says anything."""
-        told = self.check.verifications[point]
-        notes: dict[str, Any] = {} if told.ok else {"verified": False}
-        if not told.ok and math.isfinite(told.energy):
-            notes["energy_again"] = told.energy
-        return notes if told.zero_width is None else notes | {"energy_zero_width": told.zero_width}
-
-    def atoms(self) -> tuple[list[Atoms], list[Atoms]]:
-        """Minima and saddles as ASE atoms, each with its energy in ``info``, lowest first."""
-        groups = []
-        for points, before in ((self.minima, 0), (self.saddles, len(self.minima))):
-            images = []
-            for i, point in enumerate(points):
-                one = _system(self.network, [point]).to_atoms()[0]
-                one.info |= {"index": i, "energy": point.energy, "lowest_eigenvalue": point.values[0]}
-                one.info |= self._notes(before + i)
-                images.append(one)
-            groups.append(images)
-        return groups[0], groups[1]
-
-    def summary(self) -> Summary:
-        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
-        return page.summarise(self, self._numbers())
-
-    def _numbers(self) -> dict[str, Any]:
-        barriers = [row["barrier_1"] for row in self.table() if row["minimum_1"] == 0 != row["minimum_2"]]
-        return {
-            "experiment": "network",
-            "status": "finished",
-            "best_energy": self.minima[0].energy,
-            "minima": len(self.minima),
-            "transition_states": len(self.saddles),
-            "connected": sum(min(pair) >= 0 for pair in self.ends),
-            "lowest_barrier": min((b for b in barriers if b is not None), default=None),
-            "force_calls": self.found.calls,
-            "rounds": self.found.rounds,
-            "searches": self.found.searches,
-            "searches_at_saddles": self.found.hits,
-            "wall_s": round(self.wall_s, 3),
-            "converged": self.complete,
-            "unverified_points": len(self.check.missed),
-            "verified_within": self.check.within(self.minima[0].energy),
-            "units": str(Units.of(self.network.potential.units)),
-        } | ({"warnings": self.warnings} if self.warnings else {})
-
-    def write(self, folder: Path) -> None:
-        """Write ``network.json``, ``minima.extxyz``, ``saddles.extxyz`` and ``disconnectivity.svg``."""
-        minima = [
-            {"minimum": i, "energy": one.energy, "fmax": one.fmax, "lowest_eigenvalues": list(one.values)}
-            | self._notes(i)
-            for i, one in enumerate(self.minima)
-        ]
-        atomic.write_json(folder / "network.json", {"minima": minima, "saddles": self.table()})
-        for name, images in zip(("minima", "saddles"), self.atoms(), strict=True):
-            write_extxyz(folder / f"{name}.extxyz", images)
-        page.draw(self, folder)
-
-
-def _system(network: Network, points: list[Point]) -> Systems:
-    """The structures of ``points`` on the CPU."""
-    base = network.system.load().repeat(len(points))
-    return base.with_pos(torch.cat([point.x for point in points]).to(base.pos))
-
-
-def _verify(network: Network, points: list[Point]) -> Check:
-    """Evaluate once more, from the coordinates that are stored."""
-    systems = _system(network, points)
-
-    def evaluate(indices: list[int]) -> list[Reading]:
-        return readings(AtomsLandscape(systems.select(indices), network.potential))
-
-    return check_records([point.energy for point in points], evaluate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -12,34 +11,34 @@ from pydantic import field_validator
 from mlopt.core.batch.random import problem_keys
 from mlopt.core.driver.driver import Driver
 from mlopt.core.driver.external import ExternalOptimizer
+from mlopt.core.driver.result import Result
 from mlopt.core.driver.stop import Stop
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
-from mlopt.core.protocols.model import Aligned, Model, ModelState
+from mlopt.core.protocols.model import Model, ModelState
 from mlopt.core.protocols.optimizer import Optimizer, local_only
 from mlopt.core.runs.checkpoint import Checkpoint
 from mlopt.core.runs.device import device_of
-from mlopt.core.runs.experiment import Context, Experiment, Preempted
+from mlopt.core.runs.experiment import Context, Experiment
+from mlopt.core.runs.session import Session
 from mlopt.core.structures.checks import COINCIDENT
 from mlopt.optimizers.bands.band import Band
-from mlopt.optimizers.bands.checks import check_fixed
 from mlopt.optimizers.bands.contacts import MET, worst_contact
 from mlopt.optimizers.bands.idpp import idpp
 from mlopt.optimizers.bands.initial import perturb, through
 from mlopt.optimizers.bands.settings import BandSettings, Ends, PathStart, Saddle
+from mlopt.optimizers.experiments.path import pictures
+from mlopt.optimizers.experiments.path.analysis import Analysis, cause
+from mlopt.optimizers.experiments.path.ends import PathEnds, Route
+from mlopt.optimizers.experiments.path.relaxed import RelaxedPath
 from mlopt.optimizers.experiments.path.result import PathResult
 from mlopt.optimizers.experiments.path.watch import PathWatch
 from mlopt.optimizers.local.lbfgs import LBFGS
-from mlopt.optimizers.saddles.connect import Same
 
-#: ends whose order is meant are one minimum if no row is farther off than this
-_ONE_POINT = 1e-3
 #: atoms that meet are taken apart by a random displacement of this share of the path
 _APART = 0.02
-#: a mirror image is worth a hint if the path to it is shorter than this share
-_NEARER = 0.9
 
 
 class Path(Experiment):
@@ -84,11 +83,12 @@ class Path(Experiment):
     def check(self) -> None:
         """Read both ends, lay the first path, and look for the device, before anything is written."""
         device_of(self.device)
-        landscape, (start, end) = self.landscape(1), self._ends()
+        landscape, ends = self.landscape(1), self.path_ends
+        start, end = ends.read()
         if not self.ends.relax:
-            self._refuse_slopes(landscape, start, end)
-        route = self._route(start, end)
-        self._first(self.band.make(landscape, start, route.end), route, None)
+            ends.refuse_slopes(start, end)
+        route = ends.route(start, end)
+        self.first(self.band.make(landscape, start, route.end), route, None)
 
     def run(self, context: Context | None = None) -> PathResult:
         """Relax the ends, then the path; analyse it; write results where ``context`` has a place for them.
@@ -98,228 +98,130 @@ class Path(Experiment):
             MloptError: no path has a finite barrier.
             Preempted: ``context`` asked to stop; a checkpoint has been saved.
         """
-        context = context or Context()
-        began, spent, stage, end_calls = time.monotonic(), 0.0, 0, 0
-        calls = torch.zeros(self.paths, dtype=torch.int64)
-        restored = context.restored()
-        landscape = self.landscape(self.paths)
+        session = Session(context)
+        context, landscape = session.context, self.landscape(self.paths)
         watch = PathWatch(context, landscape.giver, self.band.images, self.evaluations, self.paths)
-        alignment, route = "", None
-        notes: tuple[str, ...] = ()
-        if restored is None:
-            start, end, end_calls = self._relaxed_ends(watch)
-            route = self._route(start, end)
-            end, alignment = route.end, route.words
-            if alignment:
-                context.log(alignment)
-            hint = self._mirror_is_nearer(start, end)
-            if hint:
-                context.log(hint)
+        if session.restored is None:
+            way, plain, x = self._begun(landscape, watch, context)
         else:
-            start, end = restored.tensors["start"], restored.tensors["end"]
-            calls = restored.tensors["calls"]
-            stage, end_calls = (int(restored.meta[name]) for name in ("stage", "end_calls"))
-            spent = float(restored.meta["seconds"])
-            # those of versions that aligned nothing do not have these
-            alignment, notes = str(restored.meta.get("alignment", "")), tuple(restored.meta.get("notes", ()))
-        plain = self.band.make(
-            landscape, *(one.to(self.device).repeat(self.paths, 1) for one in (start, end))
+            way, x = _Way.of(session.restored), None
+            plain = self._plain(landscape, way.start, way.end)
+        band, result, way = self._relaxed(way, plain, x, watch, session)
+        folder, trial = context.results(), self.model.trial()
+        try:
+            relaxed = RelaxedPath.of(self.model, band, result, folder)
+            analysis, notes = self._analysed(relaxed, folder)
+        finally:  # a potential that fails may be why there is no result
+            context.warn([*trial.warnings, *self.model.remarks()])
+        images = band.layout.images.cpu()
+        # the ends of all bands, their profiles, and the look at climbing images
+        looks = 2 * len(result) + 2 * int(images.sum())
+        return PathResult(
+            **vars(relaxed),
+            analysis=analysis,
+            temperature=self.saddle.temperature,
+            alignment=way.alignment,
+            notes=(*way.notes, *notes),
+            warnings=trial.warnings,
+            gradient_evaluations=int((way.calls * images).sum()),
+            other_evaluations=way.end_calls + trial.calls + looks + analysis.calls,
+            wall_s=session.seconds,
         )
-        keys = problem_keys(self.seed, torch.arange(self.paths, device=plain.start.device))
-        if route is not None:
-            x, notes = self._first(plain, route, keys)
-            for note in notes:
-                context.log(note)
-        else:
-            x = plain.start.new_zeros(plain.segments.n_rows, plain.start.shape[1])
+
+    def landscape(self, n_problems: int) -> Landscape:
+        """Return the model's landscape, on the device of the run."""
+        return self.model.landscape(n_problems, device=self.device)
+
+    @property
+    def path_ends(self) -> PathEnds:
+        """The two ends, with what is to be done to them."""
+        return PathEnds(
+            self.model,
+            self.initial,
+            self.final,
+            self.start.keys,
+            self.ends,
+            free=self.ends.align != "none" and self.start.file is None,
+            fmax=self.ends.fmax or 0.1 * self.fmax,
+            device=self.device,
+        )
+
+    def _begun(
+        self, landscape: Landscape, watch: PathWatch, context: Context
+    ) -> tuple[_Way, Band, torch.Tensor]:
+        """Relax and align the ends, and lay the images between them: bands, and the rows of their images."""
+        ends = self.path_ends
+        start, end, end_calls = ends.relaxed(watch.of_ends)
+        route = ends.route(start, end)
+        plain = self._plain(landscape, start, route.end)
+        for line in (route.words, ends.hint(start, route.end)):
+            if line:
+                context.log(line)
+        x, notes = self.first(plain, route, self._keys(plain))
+        for note in notes:
+            context.log(note)
+        calls = torch.zeros(self.paths, dtype=torch.int64)
+        return _Way(start, route.end, calls, end_calls, route.words, notes), plain, x
+
+    def _relaxed(
+        self, way: _Way, plain: Band, x: torch.Tensor | None, watch: PathWatch, session: Session
+    ) -> tuple[Band, Result, _Way]:
+        """Relax the bands: first without climbing images, then with them. x: None goes on from a checkpoint."""
+        climbing = self.band.climbing
+        keys, restored = self._keys(plain), session.restored
         while True:
-            climbs = stage == 1 and self.band.climbing > 0
-            band = plain.replace(climb=self.band.climbing) if climbs else plain
-            last = climbs or self.band.climbing == 0
+            climbs = way.stage == 1 and climbing > 0
+            band = plain.replace(climb=climbing) if climbs else plain
+            last = climbs or climbing == 0
             fmax = self.fmax if last else (self.climb_below or 10.0 * self.fmax)
-            before = int(calls.max())
+            before = int(way.calls.max())
             driver = Driver(band, self.optimizer, Stop(max(1, self.evaluations - before), fmax))
+            if x is None:
+                x = plain.start.new_zeros(plain.segments.n_rows, plain.start.shape[1])
             progress = driver.begin(x, keys)
             if restored is not None:
                 progress.load_checkpoint(restored.tensors, restored.meta["progress"])
                 restored = None
             while not progress.done:
-                driver.advance(progress, watch.of_bands(progress, calls, self.fmax))
+                driver.advance(progress, watch.of_bands(progress, way.calls, self.fmax))
                 tensors, meta = progress.to_checkpoint()
-                meta = {
-                    "progress": meta,
-                    "stage": stage,
-                    "end_calls": end_calls,
-                    "alignment": alignment,
-                    "notes": list(notes),
-                    "seconds": spent + time.monotonic() - began,
-                }
-                tensors |= {"start": start, "end": end, "calls": calls}
-                context.save(before + progress.calls, Checkpoint(tensors, meta))
-                if context.stopping:
-                    raise Preempted
+                session.save(before + progress.calls, tensors | way.tensors, {"progress": meta} | way.meta)
+                session.leave_if_asked()
             result = driver.result(progress)
-            calls = calls + result.calls.cpu()
-            x = result.x
+            way = replace(way, calls=way.calls + result.calls.cpu(), stage=1)
             if last:
-                break
-            stage = 1
-        trial = self.model.trial()
-        try:
-            found = PathResult.of(
-                self,
-                band,
-                result,
-                calls=calls,
-                end_calls=end_calls + trial.calls,
-                alignment=alignment,
-                notes=notes,
-                warnings=trial.warnings,
-                folder=context.results(),
-            )
-        finally:  # a potential that fails may be why there is no result
-            context.warn([*trial.warnings, *self.model.remarks()])
-        return replace(found, wall_s=spent + time.monotonic() - began)
+                return band, result, way
+            x = result.x
 
-    def landscape(self, n_problems: int) -> Landscape:
-        """The model's, on the device of the run."""
-        return self.model.landscape(n_problems, device=self.device)
+    def _plain(self, landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> Band:
+        """Return bands without climbing images, one for each path."""
+        ends = (one.to(self.device).repeat(self.paths, 1) for one in (start, end))
+        return self.band.make(landscape, *ends)
 
-    @property
-    def _aligns(self) -> bool:
-        """Whether the order and the place of the final state may be changed; those of a whole path are given."""
-        return self.ends.align != "none" and self.start.file is None
+    def _keys(self, band: Band) -> torch.Tensor:
+        return problem_keys(self.seed, torch.arange(self.paths, device=band.start.device))
 
-    def _state(self, given: dict[str, Any]) -> torch.Tensor:
-        read = self.model.state_in_any_order if self._aligns else self.model.state
-        return read(given).to(self.device)
+    def _analysed(self, relaxed: RelaxedPath, folder: FilePath | None) -> tuple[Analysis, tuple[str, ...]]:
+        """Look at the saddle, write what there is, and say which pictures could not be drawn."""
+        if folder is not None:
+            relaxed.write(folder)
+        analysis = Analysis.of(self.saddle, self.model, relaxed.band, relaxed.saddle, self.path_ends.fmax)
+        if folder is not None:
+            try:
+                pictures.write(relaxed, folder)  # some of them evaluate the model
+            except Exception as error:
+                return analysis, (f"not all pictures were drawn: {cause(error)}",)
+        return analysis, ()
 
-    def _ends(self) -> tuple[torch.Tensor, torch.Tensor]:
-        start, end = self._state(self.initial), self._state(self.final)
-        check_fixed(
-            self.landscape(1),
-            start,
-            end,
-            self.model.rows(len(start)),
-            (self._named("initial"), self._named("final")),
-        )
-        return start, end
+    def first(
+        self, band: Band, route: Route, keys: torch.Tensor | None
+    ) -> tuple[torch.Tensor, tuple[str, ...]]:
+        """Return the path to begin with, rows of ``band``, and what is to be said of it.
 
-    def _named(self, end: str) -> str:
-        """An end in messages, with its file if it has one."""
-        given = getattr(self, end)
-        return f"`{end}` ({FilePath(given['file']).name})" if "file" in given else f"`{end}`"
-
-    def _route(self, start: torch.Tensor, end: torch.Tensor) -> _Route:
-        """Key images and the final state, each as near to what comes before it as it can be brought.
+        keys (n_bands,): of the disturbances; None lays the path without.
 
         Raises:
-            InputError: the two ends are one minimum.
-        """
-        mirror, keys = self.ends.align == "mirror", [self._state(one) for one in self.start.keys]
-        if not self._aligns:  # whatever the order means, a turn is no path
-            self._refuse_one_minimum(start, self.model.aligned(end, start, exchange=False), _ONE_POINT)
-            return _Route(keys, end)
-        direct = self.model.aligned(end, start, mirror=mirror)
-        self._refuse_one_minimum(start, direct, Same().distance)
-        states, said = [start], []
-        names = [*(f"key image {k}" for k in range(len(keys))), "final"]
-        for name, state in zip(names, [*keys, end], strict=True):
-            found = self.model.aligned(state, states[-1], mirror=mirror) if keys else direct
-            if found.words:
-                before, after = (self._length(states[-1], one) for one in (state, found.x))
-                said.append(f"{name}: {found.words} (a way of {after:.4g} instead of {before:.4g})")
-            states.append(found.x)
-        return _Route(states[1:-1], states[-1], "; ".join(said))
-
-    def _refuse_one_minimum(self, start: torch.Tensor, end: Aligned, least: float) -> None:
-        far = float(self._apart(start, end.x).max())
-        if far > least:
-            return
-        after = f" but for its place and order ({end.words})" if end.words else ""
-        ask = (
-            " If the exchange of like atoms is the path that you mean, or these are two minima all the same, set "
-            "`ends: {align: none}`"
-            if self._aligns
-            else ""
-        )
-        advice = "Give another minimum (another `index` of a file with several)"
-        if self.initial == self.final and "file" in self.initial:
-            advice = (
-                "Of a file with several structures the last is taken: give `index: 0`, say, to one of the two"
-            )
-        raise InputError(
-            f"`initial` and `final` are the same minimum{after}: everything is within {max(far, 1e-6):.2g} of its "
-            f"place in the other, so no path leads from one to the other. {advice}.{ask}"
-        )
-
-    def _apart(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Distance of each row between two states: (n_rows,)."""
-        return self.landscape(1).manifold.distance(a.to(self.device), b.to(self.device))
-
-    def _length(self, a: torch.Tensor, b: torch.Tensor) -> float:
-        """Of the shortest way between two states."""
-        return float(torch.linalg.vector_norm(self._apart(a, b)))
-
-    def _mirror_is_nearer(self, start: torch.Tensor, end: torch.Tensor) -> str:
-        """A hint where the mirror image of the final state, which is as good, would make a shorter path."""
-        if not self._aligns or self.ends.align == "mirror":
-            return ""
-        try:
-            other = self.model.aligned(end, start, mirror=True).x
-        except InputError:
-            return ""
-        here, there = (self._length(start, one) for one in (end, other))
-        if there > _NEARER * here:
-            return ""
-        return (
-            f"the mirror image of the final state is nearer to the initial one ({there:.4g} instead of {here:.4g}): "
-            f"`ends: {{align: mirror}}` takes it"
-        )
-
-    @property
-    def end_fmax(self) -> float:
-        """Largest force at an end that counts as a minimum."""
-        return self.ends.fmax or 0.1 * self.fmax
-
-    def _relaxed_ends(self, watch: PathWatch) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Both ends, on the CPU, and the evaluations that they took."""
-        start, end = self._ends()
-        if not self.ends.relax:
-            return start.cpu(), end.cpu(), 0
-        driver = Driver(self.landscape(2), LBFGS(), Stop(self.ends.evaluations, self.end_fmax))
-        progress = driver.begin(
-            torch.cat([start, end]), problem_keys(0, torch.arange(2, device=start.device))
-        )
-        driver.advance(progress, watch.of_ends(progress, self.ends.evaluations, self.end_fmax))
-        found = driver.result(progress)
-        for k, name in enumerate(("initial", "final")):
-            if not bool(found.converged[k]):
-                raise InputError(
-                    f"{self._named(name)} did not relax to a force of {self.end_fmax:.3g} within "
-                    f"{self.ends.evaluations} evaluations (it has {float(found.fmax[k]):.3g}): raise "
-                    f"`ends.evaluations` or `ends.fmax`, or give a better state"
-                )
-        start, end = found.x[: len(start)], found.x[len(start) :]
-        return start.cpu(), end.cpu(), int(found.calls.sum())
-
-    def _refuse_slopes(self, landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> None:
-        for name, x in (("initial", start), ("final", end)):
-            force = landscape.evaluate(x).force
-            size = torch.linalg.vector_norm(force, dim=-1)
-            if float(size.max()) > self.end_fmax:
-                row = self.model.rows(len(x))[int(size.argmax())]
-                raise InputError(
-                    f"{self._named(name)} is not a minimum: the force on {row} is {float(size.max()):.3g}, above "
-                    f"{self.end_fmax:.3g}. Leave out `ends: {{relax: false}}` to have both ends relaxed"
-                )
-
-    def _first(
-        self, band: Band, route: _Route, keys: torch.Tensor | None
-    ) -> tuple[torch.Tensor, tuple[str, ...]]:
-        """The path to begin with, and what is to be said of it.
-
-        keys: of the disturbances; None lays the path without.
+            InputError: rows meet on it, or a file does not fit.
         """
         if self.start.file is not None:
             x = self._given(band, self.start.file)
@@ -350,7 +252,7 @@ class Path(Experiment):
         return x, said
 
     def _given(self, band: Band, file: str) -> torch.Tensor:
-        """The path of a file."""
+        """Return the path of a file."""
         path = self.model.path({"file": file}).to(band.start)
         if len(path) != self.band.images + 2:
             advice = (
@@ -364,17 +266,50 @@ class Path(Experiment):
             )
         return band.pack([path] * band.landscape.segments.n_problems)
 
-    def _laid(self, band: Band, route: _Route) -> torch.Tensor:
-        """The shortest path through the key images."""
+    def _laid(self, band: Band, route: Route) -> torch.Tensor:
+        """Return the shortest path through the key images."""
         problems = band.landscape.segments.n_problems
         states = [one.to(band.start).repeat(problems, 1) for one in route.keys]
         return through(band, states, self.start.axis)
 
 
 @dataclass(frozen=True)
-class _Route:
-    """Key images and the final state (each (n_rows, d)), and in words how they were aligned."""
+class _Way:
+    """What a run about a path remembers between two sittings, besides the progress of its bands.
 
-    keys: list[torch.Tensor]
+    start, end (n_rows, d): relaxed and aligned, on the CPU. calls (paths,): evaluations of each band in former stages.
+    end_calls: evaluations of the ends. stage: 1 where images climb.
+    """
+
+    start: torch.Tensor
     end: torch.Tensor
-    words: str = ""
+    calls: torch.Tensor
+    end_calls: int
+    alignment: str
+    notes: tuple[str, ...]
+    stage: int = 0
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> _Way:
+        """Read what `tensors` and `meta` gave; versions that aligned nothing kept neither alignment nor notes."""
+        tensors, meta = checkpoint.tensors, checkpoint.meta
+        return cls(
+            start=tensors["start"],
+            end=tensors["end"],
+            calls=tensors["calls"],
+            end_calls=int(meta["end_calls"]),
+            alignment=str(meta.get("alignment", "")),
+            notes=tuple(meta.get("notes", ())),
+            stage=int(meta["stage"]),
+        )
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors for a checkpoint."""
+        return {"start": self.start, "end": self.end, "calls": self.calls}
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """All else for a checkpoint."""
+        names = ("stage", "end_calls", "alignment")
+        return {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}

@@ -6,14 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlopt.core.atoms.units import Units
 from mlopt.core.lazy import torch
 from mlopt.core.reporting.drawing import pyplot, save
-
-if TYPE_CHECKING:
-    from mlopt.optimizers.experiments.path.result import PathResult
+from mlopt.optimizers.experiments.path.relaxed import RelaxedPath
 
 #: images of spins that are drawn, evenly chosen
 _SHOWN = 5
@@ -26,10 +23,10 @@ class Picture:
 
     title: str
     caption: str
-    draw: Callable[[PathResult], Any]
+    draw: Callable[[RelaxedPath], Any]
 
 
-def of(found: PathResult) -> dict[str, Picture]:
+def of(found: RelaxedPath) -> dict[str, Picture]:
     """The pictures of a path, by the names of their files: its profile, and its way where that can be seen."""
     pictures = {"profile": _PROFILE}
     rows, d = found.path.shape[1:]
@@ -42,21 +39,21 @@ def of(found: PathResult) -> dict[str, Picture]:
     return pictures
 
 
-def write(found: PathResult, folder: Path) -> None:
+def write(found: RelaxedPath, folder: Path) -> None:
     """``profile.svg``; ``surface.svg`` for two coordinates and for one spin; ``spins.svg`` for more of them."""
     for name, picture in of(found).items():
         save(picture.draw(found), folder / f"{name}.svg")
 
 
-def _window(found: PathResult) -> tuple[float, float, float, float] | None:
-    return getattr(type(found.experiment.model), "window", None)
+def _window(found: RelaxedPath) -> tuple[float, float, float, float] | None:
+    return getattr(type(found.model), "window", None)
 
 
-def _are_spins(found: PathResult) -> bool:
-    return found.experiment.model.moments() is not None
+def _are_spins(found: RelaxedPath) -> bool:
+    return found.model.moments() is not None
 
 
-def _profile(found: PathResult) -> Any:
+def _profile(found: RelaxedPath) -> Any:
     """Energies of the images over the start, the cubic curve through them, and the barriers."""
     plt = pyplot()
 
@@ -66,7 +63,7 @@ def _profile(found: PathResult) -> Any:
     axis.plot(s, energy - base, color="#3b6ea5")
     axis.plot(found.s, found.energy - base, "o", color="#1d3d5c", markersize=4)
     top = found.saddle_energy - base
-    units = Units.of(found.experiment.model.energy_units)
+    units = found.units
     axis.axhline(top, color="0.6", linewidth=0.8, linestyle="--")
     axis.set_title(
         f"barrier {units.say(found.barrier_forward)}, back {units.say(found.barrier_reverse)}",
@@ -79,7 +76,7 @@ def _profile(found: PathResult) -> Any:
     return figure
 
 
-def _surface(found: PathResult) -> Any:
+def _surface(found: RelaxedPath) -> Any:
     """Contours of a surface of two coordinates, with the path on it."""
     plt = pyplot()
     window = _window(found)
@@ -89,10 +86,10 @@ def _surface(found: PathResult) -> Any:
     y = torch.linspace(window[2], window[3], 160, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
     with torch.no_grad():
-        energy = found.experiment.model.landscape(len(grid)).evaluate(grid).energy.reshape(160, 160)
+        energy = found.model.landscape(len(grid)).evaluate(grid).energy.reshape(160, 160)
     figure, axis = plt.subplots(figsize=(5.6, 5.0), layout="constrained")
     shown = _contours(axis, x, y, energy, found)
-    figure.colorbar(shown, label=f"energy ({Units.of(found.experiment.model.energy_units).label})")
+    figure.colorbar(shown, label=f"energy ({found.units.label})")
     axis.plot(*found.path[:, 0].T, "o-", color="#c0392b", markersize=3.5, linewidth=1.2)
     axis.plot(*found.saddle[0], **_MARK)
     for name, place in (("start", found.path[0, 0]), ("end", found.path[-1, 0])):
@@ -102,7 +99,7 @@ def _surface(found: PathResult) -> Any:
     return figure
 
 
-def _contours(axis: Any, x: torch.Tensor, y: torch.Tensor, energy: torch.Tensor, found: PathResult) -> Any:
+def _contours(axis: Any, x: torch.Tensor, y: torch.Tensor, energy: torch.Tensor, found: RelaxedPath) -> Any:
     low = float(found.energy.min())
     high = found.saddle_energy + 1.0 * (found.saddle_energy - low)
     levels = torch.linspace(low, high, 30).tolist() if high > low else 20
@@ -111,7 +108,7 @@ def _contours(axis: Any, x: torch.Tensor, y: torch.Tensor, energy: torch.Tensor,
     return shown
 
 
-def _sphere(found: PathResult) -> Any:
+def _sphere(found: RelaxedPath) -> Any:
     """The energy of one spin over its direction, with the path: azimuth and height."""
     plt = pyplot()
 
@@ -121,10 +118,10 @@ def _sphere(found: PathResult) -> Any:
     across = (1.0 - z * z).clamp(min=0.0).sqrt()
     spins = torch.stack([across * phi.cos(), across * phi.sin(), z], -1).reshape(-1, 3)
     with torch.no_grad():
-        energy = found.experiment.model.landscape(len(spins)).evaluate(spins).energy.reshape(z.shape)
+        energy = found.model.landscape(len(spins)).evaluate(spins).energy.reshape(z.shape)
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     shown = axis.contourf(azimuth, height, energy, levels=30, cmap="viridis")
-    figure.colorbar(shown, label=f"energy ({Units.of(found.experiment.model.energy_units).label})")
+    figure.colorbar(shown, label=f"energy ({found.units.label})")
     path = found.path[:, 0]
     axis.plot(torch.atan2(path[:, 1], path[:, 0]), path[:, 2], "o", color="#c0392b", markersize=4)
     saddle = found.saddle[0]
@@ -134,11 +131,11 @@ def _sphere(found: PathResult) -> Any:
     return figure
 
 
-def _spins(found: PathResult) -> Any:
+def _spins(found: RelaxedPath) -> Any:
     """Some states along the path from above, the saddle among them: colour for z, arrows for x and y."""
     plt = pyplot()
 
-    positions = found.experiment.model.positions()
+    positions = found.model.positions()
     assert positions is not None  # models with moments have places
     frames = _frames(found)
     columns = 3
@@ -174,7 +171,7 @@ def _spins(found: PathResult) -> Any:
     return figure
 
 
-def _frames(found: PathResult) -> list[tuple[str, torch.Tensor]]:
+def _frames(found: RelaxedPath) -> list[tuple[str, torch.Tensor]]:
     """States to show, in the order of the path: start, saddle, end, and some between them."""
     last = len(found.path) - 1
     top = int(found.energy.argmax())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from mlopt.core.driver.progress import Progress
@@ -10,8 +9,8 @@ from mlopt.core.lazy import torch
 from mlopt.core.runs.experiment import Context
 from mlopt.core.runs.pace import Pace
 
-#: seconds between two lines of progress; evaluations of the band between two lines of metrics
-_REPORT_EVERY, _RECORD_EVERY = 1.0, 10
+#: evaluations of the band between two lines of metrics
+_RECORD_EVERY = 10
 
 
 class PathWatch:
@@ -25,7 +24,6 @@ class PathWatch:
         self._images, self._evaluations = images, evaluations
         self._of_bands = images * evaluations * paths  # force calls, at most
         self._of_ends = 0  # force calls
-        self._shown = 0.0
 
     def of_ends(self, progress: Progress, evaluations: int, fmax: float) -> Callable[[], bool]:
         """The `pause` of the ends' relaxation, which is not interrupted; evaluations: of each end, at most."""
@@ -34,7 +32,7 @@ class PathWatch:
             self._of_ends = progress.total_calls
             left = progress.active.numel() * (evaluations - progress.calls)
             self._pace.look(self._of_ends, left + self._of_bands)
-            if progress.calls and self._due():
+            if progress.calls and self._pace.due():
                 self._show("the ends relax", progress, progress.calls, fmax)
             return False
 
@@ -57,24 +55,16 @@ class PathWatch:
             if now % _RECORD_EVERY == 0:  # not by time: a run that was killed and resumed has the same lines
                 evaluations = now * self._images
                 self._context.metric(now, fmax=_largest(progress), gradient_evaluations=evaluations)
-            if self._due():
+            if self._pace.due():
                 self._show("the band relaxes", progress, now, fmax)
             return self._context.pause()
 
         look()
         return pause
 
-    def _due(self) -> bool:
-        now = time.monotonic()
-        if now - self._shown <= _REPORT_EVERY:
-            return False
-        self._shown = now
-        return True
-
     def _show(self, what: str, progress: Progress, calls: int, fmax: float) -> None:
-        line = f"{what}: {calls} evaluations, largest force {_largest(progress):.3g} (to reach: {fmax:.3g})"
-        rest = self._pace.rest
-        self._context.progress(0.0, f"{line}, {rest}" if rest else line)
+        force = f"largest force {_largest(progress):.3g} (to reach: {fmax:.3g})"
+        self._pace.show(0.0, f"{what}: {calls} evaluations, {force}")
 
 
 def _largest(progress: Progress) -> float:

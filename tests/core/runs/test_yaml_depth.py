@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlopt.core.runs.nesting import too_deep
+from mlopt.core.runs.yaml_depth import too_deep
 
 DEEP = "[" * 60
 

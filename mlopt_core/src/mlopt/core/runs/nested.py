@@ -1,0 +1,138 @@
+"""Runs inside a run, one after the other: the searches of a contest, the fits of an active training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mlopt.core.runs.checkpoint import Checkpoint
+from mlopt.core.runs.experiment import Context
+from mlopt.core.runs.session import Session
+
+
+class NestedContext(Context):
+    """The surroundings of runs inside a run.
+
+    Its checkpoints are those of the outer run. Each holds what the inner run saves, which inner run that is, and what
+    the outer run remembers beside it. Steps of the inner runs are numbered on, so a later checkpoint always has a
+    higher number. The experiment of the inner runs need not know that it is inside another::
+
+        session = Session(context)
+        table = Table.of(session.restored)
+        nested = NestedContext(session, "search", table.to_checkpoint)
+        for number in range(nested.number, len(searches)):
+            nested.begin(f"search {number}", of=len(searches))
+            table.add(searches[number].run(nested))
+            nested.end()
+
+    session: of the outer run.
+    name: of the inner run in a checkpoint: the entry of ``meta``, and the prefix of tensors, that are its own.
+    carried: gives what the outer run has to remember. Its names must be others than ``name``, those that begin with
+        ``name`` and a point, ``number``, ``step`` and ``last``.
+    column: what a row of metrics calls the label of its inner run.
+
+    number: of the inner run to begin or to go on with, counted from 0.
+    """
+
+    def __init__(
+        self, session: Session, name: str, carried: Callable[[], Checkpoint], column: str = "part"
+    ) -> None:
+        self._session, self._outer, self._carried = session, session.context, carried
+        self._name, self._prefix, self._column = name, f"{name}.", column
+        self._label, self._of, self._to_follow = "", 1, 0
+        self.number = 0
+        self._before = 0  # the number from which the inner run's own steps count
+        self._last = 0  # the highest that has been given out
+        self._found: Checkpoint | None = None
+        if session.restored is not None:
+            self._restore(session.restored)
+
+    def _restore(self, restored: Checkpoint) -> None:
+        meta = restored.meta
+        self.number, self._before = int(meta["number"]), int(meta["step"])
+        self._last = self._before
+        if self._name in meta:
+            tensors = {
+                key.removeprefix(self._prefix): one
+                for key, one in restored.tensors.items()
+                if key.startswith(self._prefix)
+            }
+            self._found = Checkpoint(tensors, meta[self._name])
+            # An inner run may have ended before the stop and save nothing more, so the number has to come from here.
+            # Versions that did not keep it only had searches inside, whose calls say it.
+            self._last = int(meta.get("last", self._before + int(self._found.meta.get("calls", 0))))
+
+    def begin(self, label: str, *, of: int, calls_to_follow: int = 0) -> None:
+        """Say which inner run comes now.
+
+        label: its name for people, and in metrics. of: how many inner runs there are.
+        calls_to_follow: force calls, at most, of those after it.
+        """
+        self._label, self._of, self._to_follow = label, of, calls_to_follow
+
+    def end(self) -> None:
+        """Say that the inner run has ended and that what is ``carried`` knows its outcome; saves a checkpoint."""
+        self.number, self._before, self._found = self.number + 1, self._last + 1, None
+        self._last = self._before
+        self._save(self._before, Checkpoint({}, {}))
+
+    @property
+    def run_id(self) -> str:
+        return self._outer.run_id
+
+    @property
+    def stopping(self) -> bool:
+        return self._outer.stopping
+
+    @property
+    def interrupted(self) -> bool:
+        return self._outer.interrupted
+
+    @property
+    def seconds_left(self) -> float:
+        return self._outer.seconds_left
+
+    @property
+    def calls_to_follow(self) -> int:
+        return self._to_follow + self._outer.calls_to_follow
+
+    def pause(self) -> bool:
+        return self._outer.pause()
+
+    def restored(self) -> Checkpoint | None:
+        return self._found
+
+    def save(self, step: int, checkpoint: Checkpoint) -> None:
+        number = self._numbered(step)
+        tensors = {self._prefix + key: one for key, one in checkpoint.tensors.items()}
+        self._save(number, Checkpoint(tensors, {self._name: checkpoint.meta, "last": self._last}))
+
+    def _save(self, number: int, inner: Checkpoint) -> None:
+        carried, place = self._carried(), {"number": self.number, "step": self._before}
+        self._session.save(number, inner.tensors | carried.tensors, inner.meta | carried.meta | place)
+
+    def metric(self, step: int, **values: float | int | str | None) -> None:
+        within = values.pop(self._column, None)  # that of a run inside the inner one
+        label = self._label if within is None else f"{self._label}: {within}"
+        self._outer.metric(self._numbered(step), **{self._column: label}, **values)
+
+    def _numbered(self, step: int) -> int:
+        self._last = max(self._last, self._before + step)
+        return self._before + step
+
+    def progress(self, done: float, message: str) -> None:
+        self._outer.progress((self.number + done) / self._of, f"{self._label}: {message}")
+
+    def log(self, message: str) -> None:
+        self._outer.log(f"{self._label}: {message}")
+
+    def results(self) -> Path | None:
+        """Return a folder of the inner run's own inside that of the outer run."""
+        folder = self._outer.results()
+        if folder is None:
+            return None
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{self.number + 1:02d}-{self._label}").strip("-")
+        path = folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
