@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,17 @@ def test_a_face_gives_what_it_names(package):
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
         assert not name.startswith("_"), f"{package}.{name} is private, and so no part of a face"
+
+
+def test_no_module_imports_torch():
+    """`mlopt list` answers at once, although plugins are real classes."""
+    names = [name for name in modules() if not name.endswith("__main__")]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if 'torch' in sys.modules:\n"
+        "        sys.exit(f'{name} imports torch; use `from mlopt.core.lazy import torch`')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

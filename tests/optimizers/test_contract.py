@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlopt.core.protocols.optimizer import Optimizer
-from mlopt.core.testing import check_imports_without_torch, check_optimizer
+from mlopt.core.testing import check_optimizer
 from mlopt.optimizers.local.adam import Adam
 from mlopt.optimizers.local.fire import Fire
 from mlopt.optimizers.local.gradient_descent import GradientDescent
@@ -62,11 +62,3 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
 def test_contract(name: str) -> None:
     optimizer, arguments = ROWS[name]
     check_optimizer(optimizer, **arguments)
-
-
-def test_modules_leave_torch_alone() -> None:
-    names = "adam annealing fire gradient_descent minima_hopping scipy_search separation starts".split()
-    check_imports_without_torch(*(f"mlopt.optimizers.{name}" for name in names))
-    check_imports_without_torch(
-        "mlopt.optimizers", "mlopt.core.driver.external", "mlopt.core.protocols.start"
-    )

@@ -9,7 +9,7 @@ import torch
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.landscapes.potential import Potential
-from mlopt.core.testing import PotentialTolerance, check_imports_without_torch, check_potential
+from mlopt.core.testing import PotentialTolerance, check_potential
 from mlopt.potentials import (
     AsePotential,
     Gupta,
@@ -111,12 +111,6 @@ def test_ase_calculator() -> None:
     tolerance = PotentialTolerance(difference=1e-5, invariance=1e-8, batch=1e-12)
     systems = Systems.concatenate([clusters((13, 4), 2.6, 29), crystals(2.6, 29).select([2])])
     check_potential(AsePotential(calculator="emt"), systems, tolerance)
-
-
-def test_imports_leave_torch_alone() -> None:
-    check_imports_without_torch(
-        "mlopt.potentials", "mlopt.core.atoms.convert", "mlopt.core.structures.read", "mlopt.core.testing"
-    )
 
 
 class Skewed(LennardJones):

@@ -16,7 +16,6 @@ from mlopt.core.errors import InputError
 from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape, Landscape
 from mlopt.core.landscapes.manifold import UnitSphere
 from mlopt.core.protocols.optimizer import Optimizer
-from mlopt.core.testing import check_imports_without_torch
 from mlopt.core.testing.surfaces import Watched
 from mlopt.optimizers.bands.band import Band
 from mlopt.optimizers.bands.initial import geodesic, perturb
@@ -491,11 +490,3 @@ def test_strings_have_neither_springs_nor_climbers() -> None:
         String(landscape, start, end).replace(climb=1)
     with pytest.raises(InputError, match="takes tangent, spring, climb and nudge, not 'images'"):
         Band(landscape, start, end).replace(images=3)
-
-
-def test_modules_leave_torch_alone() -> None:
-    names = "band checks idpp initial layout profile springs string tangents".split()
-    check_imports_without_torch(*(f"mlopt.optimizers.bands.{name}" for name in names))
-    check_imports_without_torch(
-        "mlopt.optimizers.local.velocity_projection", "mlopt.potentials.models.formulas"
-    )

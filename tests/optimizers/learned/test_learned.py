@@ -16,7 +16,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.files.weights import save_weights
 from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
 from mlopt.core.plugins.plugin import build
-from mlopt.core.testing import check_imports_without_torch, check_optimizer
+from mlopt.core.testing import check_optimizer
 from mlopt.core.testing.surfaces import quadratic, spins
 from mlopt.optimizers import BasinHopping, SphereStart
 from mlopt.optimizers.bands.band import Band
@@ -393,8 +393,3 @@ def test_elements_that_it_does_not_know() -> None:
     family = LearnedFamily(species=["Ag", "Au"])
     with pytest.raises(InputError, match="tells Ag, Au apart and got Ar, Kr"):
         walk(family.optimizer(noisy(family)), landscape, x)
-
-
-def test_modules_leave_torch_alone() -> None:
-    names = "inputs network learned equivariant weights classics".split()
-    check_imports_without_torch(*(f"mlopt.optimizers.learned.{name}" for name in names))

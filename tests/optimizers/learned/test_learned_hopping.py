@@ -21,7 +21,7 @@ from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.plugins.plugin import build
 from mlopt.core.reporting.statistics import mean_calls_to_hit
-from mlopt.core.testing import check_imports_without_torch, check_optimizer
+from mlopt.core.testing import check_optimizer
 from mlopt.core.testing.surfaces import quadratic
 from mlopt.optimizers import LBFGS, Angular, BasinHopping, Displacement, SphereStart, Symmetrise
 from mlopt.optimizers.fused import engine
@@ -92,11 +92,6 @@ def atoms(sizes: list[int]) -> tuple[AtomsLandscape, torch.Tensor]:
 def test_contract(theta: torch.Tensor | None) -> None:
     listed = None if theta is None else theta.tolist()
     check_optimizer(LearnedHopping(theta=listed, **POOR), surfaces={"atoms": atoms})
-
-
-def test_modules_leave_torch_alone() -> None:
-    names = ("learned.hop", "learned.hop_network", "learned.hop_family", "meta.hop_task")
-    check_imports_without_torch(*(f"mlopt.optimizers.{name}" for name in names))
 
 
 @pytest.mark.parametrize("name", ["eager", "fused"])

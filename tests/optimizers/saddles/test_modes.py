@@ -12,7 +12,6 @@ from mlopt.core.batch.segments import Segments
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.landscapes.manifold import UnitSphere
-from mlopt.core.testing import check_imports_without_torch
 from mlopt.core.testing.surfaces import Watched, lennard_jones, quadratic, spins
 from mlopt.optimizers.saddles.modes import lowest_modes, spectra
 from mlopt.potentials.classical.lennard_jones import LennardJones
@@ -233,10 +232,3 @@ def test_bad_input() -> None:
             InputError, match="Hessian of problem 1 is not finite: look for atoms that coincide"
         ):
             lowest_modes(landscape, twice, 1, method=method)
-
-
-def test_modules_leave_torch_alone() -> None:
-    names = "modes min_mode connect rates starts explorer".split()
-    check_imports_without_torch(
-        "mlopt.core.landscapes.hessian", *(f"mlopt.optimizers.saddles.{name}" for name in names)
-    )

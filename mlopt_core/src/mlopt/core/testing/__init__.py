@@ -5,12 +5,11 @@ from __future__ import annotations
 from mlopt.core.testing.fittable import check_fittable
 from mlopt.core.testing.labelling import check_labeller, check_query_strategy
 from mlopt.core.testing.optimizer import check_optimizer
-from mlopt.core.testing.potential import PotentialTolerance, check_imports_without_torch, check_potential
+from mlopt.core.testing.potential import PotentialTolerance, check_potential
 
 __all__ = [
     "PotentialTolerance",
     "check_fittable",
-    "check_imports_without_torch",
     "check_labeller",
     "check_optimizer",
     "check_potential",

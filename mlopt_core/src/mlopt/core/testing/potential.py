@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -65,19 +63,6 @@ def _check_all(potential: Potential, systems: Systems, limits: PotentialToleranc
     _check_failing_alone(potential, systems, limits)
     _check_small_systems(potential, systems)
     _check_single_precision(potential, systems, limits)
-
-
-def check_imports_without_torch(*modules: str) -> None:
-    """Check that importing each module leaves torch alone, in a process of its own.
-
-    Raises:
-        AssertionError: names the module.
-    """
-    for module in modules:
-        code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        reason = done.stderr.strip().splitlines()[-1:] or ["use `from mlopt.core.lazy import torch`"]
-        assert done.returncode == 0, f"importing {module} imports torch, or fails: {reason[0]}"
 
 
 def _compare(what: str, got: torch.Tensor, expected: torch.Tensor, owner: torch.Tensor, limit: float) -> None:
