@@ -27,7 +27,7 @@ folder = Path("checkpoints")
 folder.mkdir(exist_ok=True)
 
 driver, progress = begin()
-driver.advance(progress, pause=lambda: progress.calls >= 250)
+driver.advance(progress, until=250)
 save(folder, progress.calls, Checkpoint(*progress.to_checkpoint()))
 print(f"stopped after {progress.calls} of 600 force calls each")
 

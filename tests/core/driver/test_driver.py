@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from mlopt.core.batch.random import Draws, problem_keys
 from mlopt.core.batch.segments import Segments
 from mlopt.core.driver.driver import Driver, minimize, unroll
+from mlopt.core.driver.external import ExternalOptimizer, Meter
 from mlopt.core.driver.progress import Progress
 from mlopt.core.driver.result import Result
 from mlopt.core.driver.stop import Reason, Stop
@@ -243,6 +245,59 @@ def test_pauses_anywhere_change_nothing(optimizer: Optimizer, seed: int) -> None
         if rng.random() < 0.2:
             driver.result(progress)  # looking does not touch
     same(whole.result(progress), expected)
+
+
+@pytest.mark.parametrize("optimizer", [Momentum(), Wander()])
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_any_length_are_the_whole_run(optimizer: Optimizer, seed: int) -> None:
+    rng = random.Random(seed)
+    landscape, x = quadratic(SIZES)
+    watched = Watched(landscape)
+    fmax = None if optimizer.searching else 1e-2
+    driver = Driver(watched, optimizer, Stop(150, fmax=fmax, target=0.3, target_tolerance=0.0))
+    key = problem_keys(seed, torch.arange(5))
+    whole, made = driver.result(driver.advance(driver.begin(x, key))), watched.calls[0]
+    progress = driver.begin(x, key)
+    for until in itertools.accumulate(rng.choice([0, 1, 2, 40]) for _ in itertools.count()):
+        left, before = progress.active, progress.calls
+        progress = driver.advance(progress, until=until)
+        if progress.done:
+            break
+        assert progress.calls == max(before, until) and progress.active.numel() <= left.numel()
+        kept, calls = progress.copy(), progress.calls
+        driver.advance(progress.copy(), until=until + 3)
+        same(driver.result(progress), driver.result(kept))  # carrying a copy on changes nothing
+        assert driver.advance(progress, until=until) is progress and progress.calls == calls
+        assert not calls or not torch.equal(
+            progress.x, progress.tally.x
+        )  # the step after the last call has been taken
+    same(driver.result(progress), whole)
+    assert driver.advance(progress, until=10**6) is progress and watched.calls[0] > made
+
+
+def test_until_and_pause_stop_at_what_comes_first() -> None:
+    landscape, x = quadratic(SIZES)
+    driver, key = Driver(landscape, Momentum(), Stop(50)), problem_keys(0, torch.arange(5))
+    for steps, until, expected in ((3, 7, 3), (7, 3, 3), (9, 60, 9), (99, 60, 50)):
+        left = [steps]
+
+        def pause(left: list[int] = left) -> bool:
+            left[0] -= 1
+            return left[0] <= 0
+
+        assert driver.advance(driver.begin(x, key), pause, until).calls == expected
+
+
+def test_until_is_refused_where_the_loop_is_not_ours() -> None:
+    class Own(ExternalOptimizer):
+        def run(self, meter: Meter, seed: int) -> None: ...
+
+    landscape, x = quadratic(SIZES)
+    driver = Driver(landscape, Own(), Stop(50))
+    with pytest.raises(
+        InputError, match=r"`until` cannot stop Own, which owns its loop .*; leave `until` out"
+    ):
+        driver.advance(driver.begin(x, problem_keys(0, torch.arange(5))), until=3)
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused() -> None:

@@ -194,6 +194,25 @@ def test_slices_checkpoints_threads_and_batches_leave_every_bit(
         assert torch.equal(torch.stack(whole.trace_energy), torch.stack(progress.trace_energy))
 
 
+@pytest.mark.parametrize("optimizer", [LBFGS(), HOPS], ids=str)
+def test_pieces_until_a_number_of_calls_are_the_whole_run(
+    optimizer: Optimizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, stop = Case(optimizer), Stop(90, target=-9.5, on_target="stop-start")
+    whole, driver = case.run(stop), case.driver(stop)
+    for first_steps in (4, 20):
+        monkeypatch.setattr(engine, "_FIRST_STEPS", first_steps)
+        progress = driver.begin(case.x, case.key)
+        for until in (1, 2, 2, 33, 50, 90):
+            progress = driver.advance(progress, until=until)
+            assert progress.done or progress.calls == until
+        assert progress.done and progress.calls == whole.calls
+        for name, value in whole.outcome.tensors().items():
+            assert torch.equal(value, progress.outcome.tensors()[name]), name
+        assert whole.trace_calls == progress.trace_calls
+        assert torch.equal(torch.stack(whole.trace_energy), torch.stack(progress.trace_energy))
+
+
 def test_slices_grow_and_end_on_the_target_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     case, stop = Case(HOPS), Stop(200, target=-12.3, on_target="stop-run")
     whole = case.run(stop)

@@ -28,6 +28,7 @@ from mlopt.core.protocols.move import Move
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.optimizers import LBFGS, Adam, BasinHopping, RandomRestarts
 from mlopt.optimizers.fused.writer import Writer
+from mlopt.optimizers.fused.written import written
 from mlopt.potentials import LennardJones
 from mlopt.potentials.kernels import pair_kernel
 
@@ -137,7 +138,7 @@ def other_inner(x: float) -> float:
 
 def test_what_is_written() -> None:
     writer = Writer()
-    writer.settings.append(0.0)
+    writer.kernel(Kernel(inner, (0.0,)))
     name = writer.kernel(Kernel(described, (1.0, 2.0), {"ONE": 3}))
     text = writer.text
     assert "Dropped" not in text and "Any" not in text and name == "described_0"
@@ -145,7 +146,7 @@ def test_what_is_written() -> None:
     assert "range(3)" in text and "settings[0][2]" in text and "many[unsigned(i)]" in text
     assert "+ exp(x)" in text or "exp(x) +" in text
     assert f"real({math.pi!r})" in text and "real(a)" in text
-    assert writer.settings == [0.0, 1.0, 2.0]
+    assert [one.settings for one in writer.kernels] == [(0.0,), (1.0, 2.0)]
 
 
 def weighted(x: Any, settings: Any) -> float:
@@ -154,12 +155,11 @@ def weighted(x: Any, settings: Any) -> float:
 
 
 def test_weights_of_kernels_lie_side_by_side() -> None:
-    writer, ours, theirs = Writer(), torch.zeros(3), torch.zeros(4, 2)
-    writer.kernel(Kernel(weighted, (1.0,), weights=ours))
-    writer.kernel(Kernel(weighted, (2.0,), weights=theirs))
+    writer = Writer()
+    writer.kernel(Kernel(weighted, (1.0,), weights=torch.zeros(3)))
+    writer.kernel(Kernel(weighted, (2.0,), weights=torch.zeros(4, 2)))
     assert "settings[1][0:3]" in writer.text and "settings[1][3:5]" in writer.text
     assert "settings[0][0]" in writer.text and "settings[0][1]" in writer.text
-    assert writer.weights[0] is ours and writer.weights[1] is theirs
     with pytest.raises(InputError, match="`weights_of`: its kernel has no weights"):
         Writer().kernel(Kernel(weighted, (1.0,)))
     assert weighted(2.0, [1.0, [3.0]]) == 7.0
@@ -186,6 +186,39 @@ def test_functions_are_written_once_and_parts_put_in() -> None:
     assert writer.text.count("def inner_") == 1 and writer.text.count("def other_inner_") == 1
     assert writer.text.count("def plain_caller_") == 2 and writer.text.count("def total_of_") == 2
     assert "other(" not in writer.text
+
+
+def in_turn(x: float, settings: Any) -> None:
+    """Stands for several."""
+
+
+def calls_them(x: float, settings: Any) -> float:
+    in_turn(x, settings)
+    return other(x) + settings[0]
+
+
+def test_one_text_serves_kernels_that_differ_in_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their numbers come in the order in which the text reads them."""
+
+    def made(first: float, size: int = 3, kinds: int = 2) -> Kernel:
+        ours, theirs = torch.full((size,), first), torch.full((2, 4), -first)
+        several = [
+            Kernel(weighted, (first + 1.0,), weights=ours),
+            Kernel(weighted, (first + 2.0,), weights=theirs),
+        ]
+        parts = {"other": Kernel(inner, (first + 3.0,)), "in_turn": several}
+        return Kernel(calls_them, (first,), {"ONE": kinds}, parts)
+
+    one = written(made(1.0))
+    assert one.settings == [1.0, 2.0, 3.0, 4.0]
+    assert [float(weights.flatten()[0]) for weights in one.weights] == [1.0, -1.0]
+    assert [line for line in one.text.splitlines() if "settings[0][2]" in line]
+    assert written(made(1.0, size=5)).text != one.text, "weights begin elsewhere"
+    assert written(made(1.0, kinds=3)).settings == one.settings
+    monkeypatch.delattr(Writer, "kernel")
+    other = written(made(7.0))
+    assert other.text is one.text and other.name == one.name
+    assert other.settings == [7.0, 8.0, 9.0, 10.0] and float(other.weights[1][0, 0]) == -7.0
 
 
 def takes_list(x: float) -> float:

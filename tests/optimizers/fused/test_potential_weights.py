@@ -12,6 +12,7 @@ from mlopt.core.kernels import PotentialKernel
 from mlopt.core.kernels.lanes import lane, lanes, total, weights_of
 from mlopt.optimizers import Adam, BasinHopping
 from mlopt.optimizers.fused import engine
+from mlopt.optimizers.fused.written import written
 
 pytest.importorskip("numba")
 
@@ -104,7 +105,7 @@ def test_fused_equals_eager(own: bool, optimizer: Any) -> None:
 
 def test_other_coefficients_are_not_compiled_anew() -> None:
     texts = {
-        engine._write(Polynomial(w=w).kernel(()), Adam().kernel(), {})[0].text
+        written(engine._rollout(Polynomial(w=w).kernel(()), Adam().kernel(), {})).text
         for w in (W, 3.0 * W, W.repeat(3, 1))
     }
     assert len(texts) == 1

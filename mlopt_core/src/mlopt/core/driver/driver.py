@@ -106,23 +106,39 @@ class Driver:
             return self.landscape, self.optimizer
         return self.landscape.select(progress.active), self.optimizer.select(progress.active)
 
-    def advance(self, progress: Progress, pause: Callable[[], bool] | None = None) -> Progress:
-        """Carry ``progress`` on until every problem has ended, or until ``pause()`` is true between two steps.
+    def advance(
+        self, progress: Progress, pause: Callable[[], bool] | None = None, until: int | None = None
+    ) -> Progress:
+        """Carry ``progress`` on until every problem has ended.
 
-        Takes one step at least.
+        Stop before that, between two steps, when ``pause()`` is true, or when every problem that still runs has made
+        ``until`` force calls and the steps that follow them. ``pause`` is first asked after one step.
+        Invariant: a run in pieces is the whole run, bit for bit.
 
         Raises:
+            InputError: ``until`` for an optimizer that owns its loop.
             PluginError: the landscape, or its potential, changed the point in place or returned what does not fit.
         """
+        if isinstance(self.optimizer, ExternalOptimizer) and until is not None:
+            raise InputError(
+                f"`until` cannot stop {type(self.optimizer).__name__}, which owns its loop and runs each problem to "
+                f"its end; leave `until` out, or take one of mlopt's own optimizers"
+            )
+        if progress.done or (until is not None and progress.calls >= until):
+            return progress
         landscape, optimizer = self._of_active(progress)
         with torch.no_grad():
             if isinstance(optimizer, ExternalOptimizer):
                 return optimizer.advance(landscape, progress, self.stop, pause)
             if self.engine is not None:
-                return self.engine.advance(landscape, optimizer, progress, self.stop, pause, self.announce)
-            stepped = False
+                return self.engine.advance(
+                    landscape, optimizer, progress, self.stop, pause, until, self.announce
+                )
             # one step at least, or saves that take longer than the time between them would stop all progress
-            while progress.active.numel() and not (stepped and pause is not None and pause()):
+            stepped = False
+            while progress.active.numel() and progress.calls != until:
+                if stepped and pause is not None and pause():
+                    break
                 evaluation = _evaluate(landscape, progress.x, thorough=not stepped)
                 stepped = True
                 progress.calls += 1

@@ -49,9 +49,13 @@ class Engine(Plugin):
         progress: Progress,
         stop: Stop,
         pause: Callable[[], bool] | None,
+        until: int | None,
         announce: Callable[[str], None],
     ) -> Progress:
-        """What `Driver.advance` does, for the active problems of ``progress``, whose ``landscape`` this is."""
+        """What `Driver.advance` does, for the active problems of ``progress``, whose ``landscape`` this is.
+
+        until: greater than the force calls that ``progress`` has made, or None.
+        """
 
 
 def choose_engine(

@@ -164,6 +164,10 @@ class Progress:
         """Force calls of all problems together."""
         return int(self.outcome.calls.sum()) + self.calls * self.active.numel()
 
+    def copy(self) -> Progress:
+        """Another progress at the same point: carrying one on does not change the other."""
+        return replace(self, trace_calls=list(self.trace_calls), trace_energy=list(self.trace_energy))
+
     def snapshot(self) -> Outcome:
         """The outcome of all problems now, running ones included."""
         if self.done:

@@ -83,8 +83,9 @@ def _run(
     key: torch.Tensor,
     calls: int,
     pause_after: int | None = None,
+    until: int | None = None,
 ) -> tuple[Driver, Progress]:
-    """Run to the end of the budget, or pause when ``pause`` has been asked ``pause_after`` times."""
+    """Run to the end of the budget, to ``until`` calls, or until ``pause`` has been asked ``pause_after`` times."""
     driver = Driver(landscape, optimizer, Stop(force_calls=calls), keep=3)
     asked = [0]
 
@@ -92,7 +93,7 @@ def _run(
         asked[0] += 1
         return pause_after is not None and asked[0] > pause_after
 
-    return driver, driver.advance(driver.begin(x, key), pause)
+    return driver, driver.advance(driver.begin(x, key), pause, until)
 
 
 def _finish(
@@ -177,6 +178,11 @@ def _check_resume(
             f"{where}: paused after {after} {'problems' if external else 'steps'}, saved, loaded and resumed"
         )
         _same_result(driver.result(driver.advance(fresh)), whole, what)
+    if not external:
+        driver, part = _run(optimizer, landscape, x, key, calls, until=calls // 2)
+        what = f"{where}: advanced until call {calls // 2}"
+        assert part.calls == calls // 2, f"{what}, and stopped at call {part.calls}"
+        _same_result(driver.result(driver.advance(part)), whole, f"{what}, then to the end")
 
 
 def _check_failure_alone(

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import PrivateAttr
-
 from mlopt.core.driver.engine import Engine
 from mlopt.core.driver.progress import PATIENCE, Progress
 from mlopt.core.driver.stop import Reason, Stop
@@ -23,7 +21,7 @@ from mlopt.optimizers.fused.kernel_guard import changed_since_kernel
 from mlopt.optimizers.fused.launch import LAUNCHERS, Launcher, Work
 from mlopt.optimizers.fused.pack import Bucket, Packed, atoms_of, buckets_of, offsets, pack, unpack
 from mlopt.optimizers.fused.rollout import FIRST_HIT, rollout
-from mlopt.optimizers.fused.writer import Writer
+from mlopt.optimizers.fused.written import written
 
 #: seconds between two looks at what a run has to do besides: pausing, reporting
 _SLICE = 0.3
@@ -35,9 +33,6 @@ _SCRATCH = 10
 
 class FusedEngine(Engine):
     """Numba compiles potential, optimizer and loop into one kernel; `mlopt.optimizers.fused.launch` runs it."""
-
-    #: what `prepare` wrote, for the `advance` that follows: writing a kernel takes as long as many steps
-    _written: tuple[Any, _Program] | None = PrivateAttr(None)
 
     def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
         """See `Engine.refusal`."""
@@ -58,7 +53,7 @@ class FusedEngine(Engine):
             return reason
         try:
             kernel = landscape.potential.kernel(_species(landscape))
-            _write(kernel, optimizer.kernel(), {})
+            written(_rollout(kernel, optimizer.kernel(), {}))
         except (NoKernelError, InputError) as error:
             return f"{error}."
         changed = changed_since_kernel(landscape.potential) or changed_since_kernel(optimizer)
@@ -82,9 +77,7 @@ class FusedEngine(Engine):
         """See `Engine.prepare`."""
         if not isinstance(landscape, AtomsLandscape) or progress.done:
             return 0.0
-        program = _Program.of(landscape, optimizer, progress, stop, announce)
-        self._written = ((landscape, optimizer, progress, progress.calls, stop), program)
-        return program.prepare(progress, leave)
+        return _Program.of(landscape, optimizer, progress, stop, announce).prepare(progress, leave)
 
     def advance(
         self,
@@ -93,19 +86,21 @@ class FusedEngine(Engine):
         progress: Progress,
         stop: Stop,
         pause: Callable[[], bool] | None,
+        until: int | None,
         announce: Callable[[str], None],
     ) -> Progress:
         """See `Engine.advance`."""
         if not isinstance(landscape, AtomsLandscape):
             raise InputError(f"{type(landscape).__name__} is not a landscape of atoms")
-        if progress.done:
-            return progress
-        program = self._program(landscape, optimizer, progress, stop, announce)
+        program = _Program.of(landscape, optimizer, progress, stop, announce)
         steps, stepped = _FIRST_STEPS, False
-        while progress.active.numel() and not (stepped and pause is not None and pause()):
+        last = stop.force_calls if until is None else min(until, stop.force_calls)
+        while progress.active.numel() and progress.calls != until:
+            if stepped and pause is not None and pause():
+                break
             stepped = True
             began, calls = time.perf_counter(), progress.calls
-            limit = max(calls + 1, min(calls + steps, stop.force_calls))
+            limit = max(calls + 1, min(calls + steps, last))
             batch = program.run(progress, limit)
             reached = stop.on_target == "stop-run" and batch.first_hit < math.inf
             if reached:
@@ -116,21 +111,6 @@ class FusedEngine(Engine):
             speed = (limit - calls) / max(batch.seconds, 1e-9)
             steps = max(1, min(8 * steps, int(speed * max(_SLICE, 10.0 * around))))
         return progress
-
-    def _program(
-        self,
-        landscape: AtomsLandscape,
-        optimizer: Optimizer,
-        progress: Progress,
-        stop: Stop,
-        announce: Callable[[str], None],
-    ) -> _Program:
-        """That of `prepare`, if it was about the same."""
-        written, self._written = self._written, None
-        given = (landscape, optimizer, progress, progress.calls, stop)
-        if written is not None and all(a is b for a, b in zip(written[0], given, strict=True)):
-            return written[1]
-        return _Program.of(landscape, optimizer, progress, stop, announce)
 
 
 def _species(landscape: AtomsLandscape) -> tuple[int, ...]:
@@ -146,18 +126,15 @@ def _tells_rows(landscape: AtomsLandscape) -> bool:
         return part.evaluate(x).row_energy is not None
 
 
-def _write(
-    potential: PotentialKernel, optimizer: OptimizerKernel, constants: Mapping[str, int]
-) -> tuple[Writer, str]:
-    """All functions of the rollout, and the name of the one that is called."""
-    writer = Writer()
+def _rollout(potential: PotentialKernel, optimizer: OptimizerKernel, constants: Mapping[str, int]) -> Kernel:
+    """The loop with what it calls."""
     parts: dict[str, Any] = {
         "evaluate": Kernel(potential.function, (), potential.constants, potential.parts, potential.weights),
         "step": optimizer.step,
     }
     if optimizer.finish is not None:
         parts["finish"] = optimizer.finish
-    return writer, writer.function(rollout, parts, constants)
+    return Kernel(rollout, (), constants, parts)
 
 
 def _weights(parts: list[torch.Tensor], like: torch.Tensor, n: int) -> torch.Tensor:
@@ -257,13 +234,13 @@ class _Program:
         if optimizer.searching:
             for name in ("found_x", "found_energy", "arrived"):
                 constants[name.upper()] = offsets(progress.state, name)
-        writer, name = _write(potential, kernel, constants)
+        found = written(_rollout(potential, kernel, constants))
         dtype, columns = str(like.dtype).removeprefix("torch."), len(potential.table[0][0])
         target = launcher.target
-        chunk = load(module_text(writer.text, name, columns, dtype, target), target, announce)
+        chunk = load(module_text(found.text, found.name, columns, dtype, target), target, announce)
         n = len(progress.active)
         settings = [
-            torch.as_tensor(one, dtype=like.dtype, device=like.device).expand(n) for one in writer.settings
+            torch.as_tensor(one, dtype=like.dtype, device=like.device).expand(n) for one in found.settings
         ]
         return cls(
             landscape,
@@ -272,7 +249,7 @@ class _Program:
             (kernel.spare_numbers, kernel.spare_counts),
             kernel.reals,
             torch.stack(settings, 1) if settings else like.new_zeros(n, 0),
-            _weights(writer.weights, like, n),
+            _weights(found.weights, like, n),
             chunk,
             launcher,
         )

@@ -51,10 +51,8 @@ class Writer:
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._done: list[str] = []
-        #: numbers of all kernels that were added, in order: they share one array
-        self.settings: list[Any] = []
-        #: weights of those that have some, (p,) or (n_problems, p), which share another
-        self.weights: list[Any] = []
+        #: all that were added, in order: their settings share one array, and their weights another
+        self.kernels: list[Kernel] = []
 
     @property
     def text(self) -> str:
@@ -63,13 +61,12 @@ class Writer:
 
     def kernel(self, kernel: Kernel) -> str:
         """Write a kernel, whose settings are put behind those of the others; returns its name."""
-        offset = len(self.settings)
-        self.settings.extend(kernel.settings)
+        offset = sum(len(one.settings) for one in self.kernels)
         share = None
         if kernel.weights is not None:
-            begin = sum(one.shape[-1] for one in self.weights)
+            begin = sum(one.weights.shape[-1] for one in self.kernels if one.weights is not None)
             share = (begin, begin + kernel.weights.shape[-1])
-            self.weights.append(kernel.weights)
+        self.kernels.append(kernel)
         return self.function(kernel.function, kernel.parts, kernel.constants, offset, share)
 
     def function(

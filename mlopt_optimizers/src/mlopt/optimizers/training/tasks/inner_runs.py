@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import derive
 from mlopt.core.driver.driver import Driver
 from mlopt.core.driver.engine import EngineName
-from mlopt.core.driver.progress import Progress
+from mlopt.core.driver.progress import Outcome, Progress
 from mlopt.core.driver.stop import Reason, Stop
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
@@ -23,80 +23,48 @@ _START_STREAM = 1
 
 
 @dataclass
-class Resting(Progress):
-    """A `Progress` that can be carried on after its budget.
-
-    resting: problems that ended for their budget alone, with all they need to go on: indices, points, state, tally.
-    """
-
-    resting: tuple[torch.Tensor, torch.Tensor, Any, Any] | None = None
-
-    def schedule(self, calls: int) -> list[int]:
-        """No trace."""
-        return []
-
-    def record(self, calls: int, energy: torch.Tensor) -> None:
-        """Nothing is stored."""
-
-    def end(self, reason: torch.Tensor, calls: torch.Tensor | int) -> None:
-        """As `Progress.end`; those whose budget is spent leave what they need to go on."""
-        rest = torch.nonzero(reason == Reason.BUDGET.code).flatten()
-        if rest.numel():
-            segments, _ = self.segments.select(self.active)
-            _, rows = segments.select(rest)
-            self.resting = (
-                self.active[rest], self.x[rows], self.state.select(rest, rows), self.tally.select(rest, rows)
-            )  # fmt: skip
-        super().end(reason, calls)
-
-    def wake(self) -> bool:
-        """Let those that rest go on with a budget of their own; false where nobody does."""
-        if self.resting is None:
-            return False
-        (self.active, self.x, self.state, self.tally), self.resting = self.resting, None
-        self.calls, self.trace_calls = 0, []
-        return True
-
-
-@dataclass
 class Batch:
-    """Runs under one potential. index (m,) int64: which of all runs these are, in this order."""
+    """Runs under one potential.
+
+    index (m,) int64: which of all runs these are, in this order. x (n_rows, d), key (m,) int64: where they begin.
+    progress: after the steps taken so far. reached: the tally of each run there, the energy of the last point included.
+    """
 
     index: torch.Tensor
     landscape: AtomsLandscape
     x: torch.Tensor
     key: torch.Tensor
-    progress: Resting | None = None
+    progress: Progress | None = None
+    reached: Outcome | None = None
 
     def carry(
         self, optimizer: Optimizer, steps: int, engine: EngineName, lowest: bool, context: Context
     ) -> None:
-        """``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch.
+        """Take ``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch.
 
         Raises as `carried`.
         """
-        # the last evaluation is not followed by a step
-        driver = Driver(self.landscape, optimizer, Stop(steps + 1), keep=1, engine=engine, lowest=lowest)
+        until = steps + (0 if self.progress is None else self.progress.calls)
+        # the point after the last step is evaluated as well, and nobody steps on from there
+        driver = Driver(self.landscape, optimizer, Stop(until + 1), keep=1, engine=engine, lowest=lowest)
         if self.progress is None:
-            self.progress = Resting(**vars(driver.begin(self.x, self.key)))
-        elif not self.progress.wake():
-            return  # all have failed
-        carried(driver, self.progress, context)
+            self.progress = driver.begin(self.x, self.key)
+        carried(driver, self.progress, context, until)
+        self.reached = driver.advance(self.progress.copy()).outcome
 
     def energy(self) -> torch.Tensor:
-        """(m,) float64, the lowest so far or the last one, as it was carried; infinite where there is no finite one."""
-        if self.progress is None:
+        """Return energies (m,) float64: the lowest or the last, as `carry` was told; infinite if not finite."""
+        if self.progress is None or self.reached is None:
             raise ValueError("no step has been taken")
-        outcome = self.progress.outcome
-        found = outcome.tally.energy
+        found = self.reached.tally.energy
         if not self.progress.lowest:  # the lowest was put aside, whatever came after
-            found = torch.where(outcome.reason == Reason.NON_FINITE.code, torch.inf, found)
+            found = torch.where(self.reached.reason == Reason.NON_FINITE.code, torch.inf, found)
         found = found.to("cpu", torch.float64)
         return torch.where(torch.isfinite(found), found, torch.inf)
 
 
-def carried(driver: Driver, progress: Progress, context: Context) -> Progress:
-    """`Driver.advance`, after a kernel has been compiled in a way that can be left.
+def carried(driver: Driver, progress: Progress, context: Context, until: int | None = None) -> Progress:
+    """Do as `Driver.advance` does, after a kernel has been compiled in a way that can be left.
 
     Raises:
         Preempted: ``context`` asked to stop before the first step.
@@ -105,7 +73,7 @@ def carried(driver: Driver, progress: Progress, context: Context) -> Progress:
     driver.prepare(progress, lambda: context.interrupted)
     if context.interrupted:
         raise Preempted
-    return driver.advance(progress)
+    return driver.advance(progress, until=until)
 
 
 def batches(

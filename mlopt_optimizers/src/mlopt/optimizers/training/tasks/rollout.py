@@ -233,9 +233,9 @@ class RolloutTask(SegmentedTask):
         """Energies (m,) after gradient descent from where the runs have ended."""
         settings = self.held_out
         ended = [
-            Batch(one.index, one.landscape, one.progress.outcome.tally.x, one.key)
+            Batch(one.index, one.landscape, one.reached.tally.x, one.key)
             for one in run.batches
-            if one.progress is not None
+            if one.reached is not None
         ]
         descent = GradientDescent(step_size=settings.step_size)
         return self._carried(_Runs(run.member, ended), lambda batch: descent, settings.descent)

@@ -1,0 +1,64 @@
+"""Texts of kernels, each written once in a process: writing takes as long as thousands of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlopt.core.kernels.kernel import Kernel
+from mlopt.optimizers.fused.writer import Writer
+
+#: by form: the text, the name of the function that is called, and places of kernels among `_all`
+_TEXTS: dict[Hashable, tuple[str, str, tuple[int, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A kernel with all that it calls, as text.
+
+    text: the functions. name: of the one that is called.
+    settings, weights: those of every kernel, in the order in which the text reads them; weights are tensors (p,) or
+        (n_problems, p).
+    """
+
+    text: str
+    name: str
+    settings: list[Any]
+    weights: list[Any]
+
+
+def written(kernel: Kernel) -> Written:
+    """Write ``kernel``, or take the text of one that differs in the values of settings and weights alone.
+
+    Raises:
+        InputError: it contains what no kernel can, or its source cannot be read.
+    """
+    form, kernels = _form(kernel), _all(kernel)
+    if form not in _TEXTS:
+        writer = Writer()
+        name = writer.kernel(kernel)
+        places = {id(one): place for place, one in enumerate(kernels)}
+        _TEXTS[form] = writer.text, name, tuple(places[id(one)] for one in writer.kernels)
+    text, name, order = _TEXTS[form]
+    ordered = [kernels[place] for place in order]
+    settings = [number for one in ordered for number in one.settings]
+    return Written(text, name, settings, [one.weights for one in ordered if one.weights is not None])
+
+
+def _form(part: Any) -> Hashable:
+    """All of a kernel, or of what stands among its parts, that its text follows from."""
+    if isinstance(part, Kernel):
+        parts = tuple((name, _form(one)) for name, one in part.parts.items())
+        size = None if part.weights is None else part.weights.shape[-1]
+        return part.function, len(part.settings), tuple(part.constants.items()), parts, size
+    if isinstance(part, Sequence):
+        return tuple(_form(one) for one in part)
+    return part if isinstance(part, Hashable) else id(part)
+
+
+def _all(part: Any) -> list[Kernel]:
+    """A kernel and those among its parts, and theirs."""
+    if isinstance(part, Kernel):
+        return [part, *(found for one in part.parts.values() for found in _all(one))]
+    return [found for one in part for found in _all(one)] if isinstance(part, Sequence) else []
