@@ -141,7 +141,9 @@ def test_minima_keep_it(tmp_path: Path, seed: int) -> None:
     for k, (a, b) in enumerate(zip(images, ase.io.read(tmp_path / "minima.extxyz", ":"), strict=True)):
         assert b.get_potential_energy() == k and b.info["rank"] == k + 1
         check_same(a, b, without=own)
-    for a, row in zip(images, connect(tmp_path / "minima.ase.db").select(), strict=True):
+    with connect(tmp_path / "minima.ase.db") as database:
+        rows = list(database.select())
+    for a, row in zip(images, rows, strict=True):
         b = row.toatoms()
         for name, array in row.data.get("arrays", {}).items():
             b.set_array(name, np.array(array))

@@ -57,7 +57,7 @@ STRUCTURES = structures()
 
 def moved(pos: Floats, z: Ints, seed: int, mirror: bool, noise: float) -> tuple[Floats, Ints, Ints]:
     rng = np.random.default_rng(seed)
-    rotation = Rotation.random(rng=rng).as_matrix() * (-1 if mirror else 1)
+    rotation = Rotation.random(None, rng).as_matrix() * (-1 if mirror else 1)
     order = rng.permutation(len(pos))
     turned = pos @ rotation.T + 10 * rng.normal(size=3) + noise * rng.uniform(-1, 1, size=pos.shape)
     return turned[order], z[order], order
@@ -184,7 +184,7 @@ def test_periodic_structures_compare_by_minimum_image_distances() -> None:
     fractions = np.random.default_rng(0).uniform(size=(4, 3))
     pbc = np.ones(3, dtype=bool)
     a = Example(0.0, fractions @ cell, z, cell, pbc)
-    rotation = Rotation.random(rng=np.random.default_rng(5)).as_matrix()
+    rotation = Rotation.random(None, np.random.default_rng(5)).as_matrix()
     # The same crystal: another origin, atoms in other images, another choice of lattice vectors, turned.
     shifted = fractions + np.array([0.3, 0.6, 0.1]) + np.random.default_rng(1).integers(-2, 3, size=(4, 3))
     other_cell = np.array([[1, 0, 0], [1, 1, 0], [0, -2, 1]]) @ cell @ rotation.T

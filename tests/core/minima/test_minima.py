@@ -41,7 +41,7 @@ def minimum(seed: int = 0, n: int = 8, energy: float = -10.0, **others: object) 
 def moved(of: Minimum, seed: int, mirror: bool = False) -> Minimum:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(of.pos))
-    rotation = Rotation.random(rng=rng).as_matrix() * (-1 if mirror else 1)
+    rotation = Rotation.random(None, rng).as_matrix() * (-1 if mirror else 1)
     return replace(of, pos=(of.pos @ rotation.T + rng.normal(size=3))[order], z=of.z[order])
 
 

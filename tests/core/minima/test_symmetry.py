@@ -90,7 +90,7 @@ def shortest_distance(pos: Floats) -> float:
 
 def disturbed(pos: Floats, seed: int, noise: float = 1e-5) -> Floats:
     rng = np.random.default_rng(seed)
-    turned = pos @ Rotation.random(rng=rng).as_matrix().T + rng.normal(size=3)
+    turned = pos @ Rotation.random(None, rng).as_matrix().T + rng.normal(size=3)
     return np.asarray(turned + noise * rng.normal(size=pos.shape))
 
 

@@ -59,7 +59,8 @@ def test_calculators_and_results_see_it_all(tmp_path: Path) -> None:
     assert found.best.energy == pytest.approx(base, abs=1e-6)
     results = next(tmp_path.rglob("minima.extxyz")).parent
     read = [ase.io.read(results / name) for name in ("minima.extxyz", "starts.extxyz")]
-    read += [next(connect(results / "minima.ase.db").select()).toatoms(), found.atoms()[0]]
+    with connect(results / "minima.ase.db") as database:
+        read += [next(database.select()).toatoms(), found.atoms()[0]]
     for one in read:
         np.testing.assert_allclose(one.positions[:, 1], [0.0, 0.85, 2.0], atol=1e-4)
         assert one.constraints[0].index.tolist() == [0]
