@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -456,16 +454,6 @@ def test_messages_for_bad_input(make):
         layer(crystal.pos, Neighbourhood(2.0).graph(crystal, widths(crystal)), crystal.z, widths(crystal))
     with raises("`reach` must be a positive length"):
         Graph.within(systems, 0.0)
-
-
-def test_importing_needs_neither_torch_nor_torch_geometric():
-    modules = "graph neighbourhood layer radial_features message_features".split()
-    code = (
-        f"import sys, importlib\nfor name in {modules}: importlib.import_module('mlopt.optimizers.' + name)\n"
-        "print([name for name in ('torch', 'torch_geometric', 'vesin') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.gpu
