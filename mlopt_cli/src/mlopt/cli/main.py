@@ -161,6 +161,7 @@ def _say(message: str, code: int, as_json: bool, usage: str = "") -> int:
 @click.command(
     cls=LazyGroup,
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",  # click says so itself from 8.4 on
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
