@@ -82,10 +82,11 @@ class Sines(Experiment):
                 self.suffer()
             time.sleep(self.sleep)
         (context.results() / "final.json").write_text(json.dumps(float(total)))
-        hits = None if self.target is None else int(float(total) < self.target)
-        status = "failed" if self.trouble == "all-failed" else "finished"
-        return Outcome({"experiment": "sines", "status": status, "target_energy": self.target, "hits": hits,
-                        "total": float(total), **self.odd()})
+        reached = None if self.target is None else float(total) < self.target
+        failure = "every start failed" if self.trouble == "all-failed" else ""
+        numbers = {"total": float(total), **self.odd()}
+        missed = "the target was not reached"
+        return Outcome(Summary(numbers, failure=failure, reached=reached, missed=missed))
 
     def odd(self):
         if self.trouble != "nan":
@@ -144,7 +145,7 @@ class Showing(Experiment):
         if not self.missing:
             (folder / "curve.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
             write(folder / "pair.xyz", [Atoms("Ar2", [[0, 0, 0], [0, 0, z]]) for z in (1, 2)])
-        numbers = {"experiment": "showing", "status": "finished", "barrier": 0.374485}
+        numbers = {"barrier": 0.374485}
         return Outcome(numbers if self.plain else self.shown(numbers))
     def shown(self, numbers):
         table = Table("Steps <b>", [Column("name"), Column("energy", "eV", 3), Column("cost")],

@@ -53,8 +53,10 @@ def test_none_is_no_fault():
 
 def test_a_long_list_is_cut(mlopt, config, monkeypatch):
     from mlopt.cli.run.runner import _judged
+    from mlopt.core.runs.config import load_experiment
 
-    told = _judged({f"n{i}": float("nan") for i in range(50)})["failure"]
+    sines = load_experiment({"experiment": "sines"})
+    told = _judged(sines, {f"n{i}": float("nan") for i in range(50)}).failure
     assert told.endswith("n7 is nan and 42 more")
 
 

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Decahedron, Octahedron
 
-from mlopt.cli.report.read import Minimum
-from mlopt.cli.report.search import pictures
+from mlopt.cli.report import balls
+from mlopt.cli.report.minima import Minimum
 
 
 def minimum_of(atoms: Atoms) -> Minimum:
@@ -62,14 +62,14 @@ def minimum_of(atoms: Atoms) -> Minimum:
 def test_pictures_of_odd_structures(atoms: Atoms) -> None:
     """Every sphere lies inside the picture, and every colour has its gradient and its entry in the key."""
     minimum = minimum_of(atoms)
-    drawing = pictures.picture(minimum, "a")
+    drawing = balls.picture(minimum, "a")
     spheres = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)" r="([\d.]+)" fill="url\(#(\w+)\)"', drawing)
     assert len(spheres) == len(atoms)
     for x, y, r, _ in spheres:
-        assert all(float(r) - 0.2 <= float(c) <= pictures.SIZE - float(r) + 0.2 for c in (x, y))
+        assert all(float(r) - 0.2 <= float(c) <= balls.SIZE - float(r) + 0.2 for c in (x, y))
     names = {name for *_, name in spheres}
-    assert names == set(re.findall(r'radialGradient id="(\w+)"', pictures.gradients([minimum])))
-    assert pictures.legend([minimum]).count("<circle") == len(names)
+    assert names == set(re.findall(r'radialGradient id="(\w+)"', balls.gradients([minimum])))
+    assert balls.legend([minimum]).count("<circle") == len(names)
 
 
 def test_clusters_are_seen_along_their_symmetry_axis() -> None:
@@ -78,7 +78,7 @@ def test_clusters_are_seen_along_their_symmetry_axis() -> None:
     turned.rotate(37, (1, 2, 3))
     minimum = minimum_of(turned)
     centred = minimum.positions - minimum.positions.mean(axis=0)
-    axis = pictures._symmetry_axis(centred, minimum)
+    axis = balls._symmetry_axis(centred, minimum)
     assert axis is not None and axis[1] == 4
     quarter = np.cross(axis[0], centred) + np.outer(centred @ axis[0], axis[0])
     nearest = np.linalg.norm(quarter[:, None] - centred, axis=2).min(axis=1)
@@ -90,7 +90,7 @@ def test_large_structures_get_no_picture() -> None:
     small, large, huge = (
         minimum_of(Atoms("Ar" + str(n), positions=np.zeros((n, 3)))) for n in (38, 900, 2500)
     )
-    assert len(pictures.pictured([small] * 9, 6)) == 6
-    assert len(pictures.pictured([large] * 3, 6)) == 1
-    assert pictures.pictured([huge], 6) == ()
-    assert pictures.pictured([minimum_of(Atoms("Ar", positions=[[np.nan, 0, 0]]))], 6) == ()
+    assert len(balls.pictured([small] * 9, 6)) == 6
+    assert len(balls.pictured([large] * 3, 6)) == 1
+    assert balls.pictured([huge], 6) == ()
+    assert balls.pictured([minimum_of(Atoms("Ar", positions=[[np.nan, 0, 0]]))], 6) == ()

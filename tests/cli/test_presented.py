@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from mlopt.cli.report import balls
 from mlopt.cli.report.exhibits import Image
+from mlopt.cli.report.minima import minimum_of
 from mlopt.cli.report.page import write_report
 from mlopt.cli.report.presented import figures, spelled
-from mlopt.cli.report.read import minimum_of
-from mlopt.cli.report.search import pictures
-from mlopt.core.errors import PluginError
-from mlopt.core.reporting.statistics import Estimate
-from mlopt.core.reporting.summary import Card, Column, Summary, Table
 
 
 def made(mlopt: Any, here: Path, *settings: str, strict: bool = False) -> tuple[Any, str]:
@@ -102,33 +99,6 @@ def test_strict_asks_the_summary(mlopt: Any, here: Path, reached: str, code: int
     assert again.code == code, "the goal is remembered with the results"
 
 
-def test_a_dictionary_says_its_goal_by_names() -> None:
-    for told, reached in (
-        ({"target_energy": -1.0, "hits": 0, "converged": True}, False),
-        ({"target_energy": -1.0, "hits": 2}, True),
-        ({"target_energy": None, "converged": False}, False),
-        ({"status": "not-converged"}, False),
-        ({}, None),
-    ):
-        assert Summary.of(told).reached is reached, told
-
-
-def test_a_page_is_read_as_it_was_written() -> None:
-    table = Table("t", [Column("a", "eV", 2)], [[1.0], [None], [Estimate(1.0, 0.5, 2.0)]])
-    told = Summary(
-        {"n": 1}, reached=False, missed="m", cards=[Card("c", True)], tables=[table], remarks=["r"]
-    )
-    page = json.loads(json.dumps(told.page()))
-    assert Summary.with_page({"n": 1}, page).page() == told.page()
-
-
-def test_a_row_of_another_length_is_refused() -> None:
-    with pytest.raises(
-        PluginError, match=r"table 't' of a summary: row 1 has 1 cells, and there are 2 columns"
-    ):
-        Table("t", [Column("a"), Column("b")], [[1, 2], [3]])
-
-
 @pytest.mark.parametrize(
     ("value", "decimals", "unit", "text"),
     [
@@ -161,6 +131,6 @@ def test_stages_of_one_motion_are_seen_alike() -> None:
     for stage in stages:
         stage.positions -= np.mean(stages[1].positions, axis=0)
     minima = [minimum_of(one, i) for i, one in enumerate(stages)]
-    drawn = pictures.pictures_alike(minima, ["a", "b", "c"])
+    drawn = balls.pictures_alike(minima, ["a", "b", "c"])
     sizes = [set(re.findall(r' r="([\d.]+)"', svg)) for svg in drawn]
     assert sizes[0] == sizes[1] == sizes[2] and len(sizes[0]) == 1

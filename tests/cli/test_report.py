@@ -18,8 +18,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Icosahedron, Octahedron
 from ase.io import write
 
+from mlopt.cli.report.files import number
 from mlopt.cli.report.page import write_report
-from mlopt.cli.report.read import number, read_record
+from mlopt.cli.report.read import read_record
 from mlopt.core.errors import RunDirectoryError
 from mlopt.core.runs.directory import RunDirectory, Status
 
@@ -251,7 +252,7 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
             r"a hit takes more than 1,\d{3},000 force calls on average \[95%\]",
         ),
         ({"n_starts": 6, "failed": 6, "structures": []}, r"Ar38: no finite energy in 6 starts"),
-        ({"n_starts": 0, "structures": []}, r"Ar38: finished, no starts recorded"),
+        ({"n_starts": 0, "structures": []}, r"Ar38: finished"),
     ],
 )
 def test_headline_of_every_outcome(tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
@@ -341,15 +342,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_units_and_target_of_the_run(tmp_path: Path) -> None:
     """From the summary; while there is none, from the configuration."""
     folder = fake_run(tmp_path / "run", 2, config="potential: {name: gupta}\ntarget: {energy: -180}\n")
-    assert read_record(folder).units == "eV" and read_record(folder).target == TARGET
+    assert read_record(folder).units == "eV" and read_record(folder).starts.target == TARGET
     (folder / "results/summary.json").write_text(json.dumps({"units": "kJ/mol"}))
-    assert read_record(folder).units == "kJ/mol" and read_record(folder).target == -180
+    assert read_record(folder).units == "kJ/mol" and read_record(folder).starts.target == -180
     for units, shown in (("reduced", "reduced units"), ("eV, angstrom", "eV")):
         (folder / "results/summary.json").write_text(json.dumps({"units": units}))
         assert read_record(folder).units == shown
     (folder / "config.resolved.yaml").write_text("potential: morse\n")
     (folder / "results/summary.json").unlink()
-    assert read_record(folder).units == "reduced units" and read_record(folder).target is None
+    assert read_record(folder).units == "reduced units" and read_record(folder).starts.target is None
 
 
 def test_point_group_t_survives_the_file_format(tmp_path: Path) -> None:

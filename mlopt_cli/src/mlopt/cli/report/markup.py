@@ -66,3 +66,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def energy(value: float | None) -> str:
+    """Spell an energy: six decimals, as reference tables do."""
+    return "–" if value is None else f"{value:.6f}"
+
+
+def plain(value: float | None) -> str:
+    """Spell a count, or a dash."""
+    return "–" if value is None else f"{value:,.0f}"

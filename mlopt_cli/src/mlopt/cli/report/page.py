@@ -1,43 +1,34 @@
 """The report of a run: one HTML file that explains what came out, made from the files of its run directory alone.
 
 It needs no network and no script (its own policy forbids both), so it can be mailed, archived and opened in ten
-years. It can be written at any time, also while the run goes on; what is not there yet is left out.
+years. It can be written at any time, also while the run goes on; what is not there yet is left out. Which sections it
+has follows from the files that are there, so every kind of run gets the same page.
 
 Invariant: every text that comes from a file passes through ``html.escape``.
 """
 
 from __future__ import annotations
 
-import math
 from html import escape
 from pathlib import Path
 
-from mlopt.cli.report import presented
+from mlopt.cli.report import balls, presented
 from mlopt.cli.report.exhibits import Exhibits
-from mlopt.cli.report.markup import details, duration, pairs, table, tiles
-from mlopt.cli.report.read import MINIMA_SHOWN, Record, number, read_record
-from mlopt.cli.report.search import figures, pictures
-from mlopt.cli.report.search.verdict import Outcome, energy, plain, rounded
+from mlopt.cli.report.files import number
+from mlopt.cli.report.markup import details, duration, energy, pairs, plain, table, tiles
+from mlopt.cli.report.minima import MINIMA_SHOWN
+from mlopt.cli.report.read import Record, read_record
+from mlopt.cli.report.search import sections
 from mlopt.cli.report.stylesheet import CSS
 from mlopt.cli.terminal.output import cells, is_table
-from mlopt.core.driver.stop import Reason
 from mlopt.core.files import atomic
+from mlopt.core.reporting.spelling import rounded
+from mlopt.optimizers.experiments.search.verdict import Verdict
 
 PICTURES = 6
-_REASONS = {reason.name.lower().replace("_", "-"): reason.value for reason in Reason}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 # Shown elsewhere on the page.
-_TOLD = (
-    "experiment",
-    "status",
-    "name",
-    "headline",
-    "units",
-    "best_energy",
-    "target_energy",
-    "starts",
-    "hits",
-)
+_TOLD = ("experiment", "status", "name", "headline", "units")
 
 
 def write_report(run_directory: Path, out: Path | None = None) -> Path:
@@ -55,16 +46,13 @@ def write_report(run_directory: Path, out: Path | None = None) -> Path:
 
 def page(record: Record) -> str:
     """Return the report as HTML."""
-    outcome = Outcome.of(record)
-    sections = [
-        _head(record, outcome),
-        _cards(record, outcome),
+    parts = [
+        _head(record),
+        _cards(record),
         _exhibits(record),
-        _figure("Energy against force calls", figures.energy_figure(record), _ENERGY),
-        _figure("Distribution of minima", figures.distribution_figure(record), _DISTRIBUTION),
-        _success(outcome),
+        sections.drawn(record.starts, record.units),
         _minima(record),
-        _starts(record),
+        sections.listed(record.starts, record.units),
         details("Configuration", f"<pre>{escape(record.config_text)}</pre>" if record.config_text else ""),
         details("Environment", pairs(record.environment)),
         details(
@@ -73,33 +61,27 @@ def page(record: Record) -> str:
         ),
         _reproduce(record),
     ]
+    title = f"<title>{escape(record.name)} – mlopt</title>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(record.name)} – mlopt</title><style>{CSS}</style></head>\n<body>\n"
-        + "\n".join(section for section in sections if section)
+        f"{title}<style>{CSS}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
 
 
-_ENERGY = (
-    "Each line is one start: the lowest energy it has met after so many force calls (evaluations of energy and"
-    " forces, line searches included). A dot is where it first reached the target."
-)
-_DISTRIBUTION = (
-    "How many starts ended in which minimum: for each, the lowest energy it found. Below the bars, one line for"
-    " every energy that occurs."
-)
-
-
-def _head(record: Record, outcome: Outcome) -> str:
+def _head(record: Record) -> str:
     facts = [
         str(record.summary.get("experiment") or record.config.get("experiment") or "run"),
         record.folder,
         f"{record.state}" + (f", {record.status['updated']}" if record.status.get("updated") else ""),
     ]
-    parts = [f"<h1>{escape(outcome.sentence)}</h1>", f'<p class="soft">{escape(" · ".join(facts))}</p>']
+    parts = [
+        f"<h1>{escape(f'{record.name}: {_headline(record)}')}</h1>",
+        f'<p class="soft">{escape(" · ".join(facts))}</p>',
+    ]
     if record.partial:
         message = str(record.status.get("message") or "")
         text = {
@@ -113,21 +95,39 @@ def _head(record: Record, outcome: Outcome) -> str:
     return "".join(parts)
 
 
-def _cards(record: Record, outcome: Outcome) -> str:
+def _verdict(record: Record) -> Verdict | None:
+    return sections.verdict(record.starts, record.summary, record.unit, record.n_minima)
+
+
+def _headline(record: Record) -> str:
+    """What came out: as the run says, else what its starts tell, else its state."""
+    told = record.summary.get("headline")
+    if told:
+        return str(told)
+    verdict = _verdict(record)
+    if verdict is not None:
+        return verdict.headline
+    return "no results yet" if record.partial else record.state
+
+
+def _cards(record: Record) -> str:
     """What the run wants to be seen first, else what its starts tell; and the time."""
-    shown = record.exhibits or Exhibits()
-    first = presented.cards(shown) or _cards_of_starts(record, outcome)
-    return tiles(first + _time(record, outcome)) + presented.remarks(shown)
+    shown = record.exhibits
+    verdict = None if shown.cards else _verdict(record)
+    if verdict is not None:
+        shown = Exhibits(tuple(verdict.cards))
+    return tiles(presented.cards(shown) + _time(record)) + presented.remarks(record.exhibits)
 
 
-def _time(record: Record, outcome: Outcome) -> list[tuple[str, str, str]]:
-    wall = number(record.summary.get("wall_s"))
+def _time(record: Record) -> list[tuple[str, str, str]]:
+    wall, calls, compiling = (
+        number(record.summary.get(name)) for name in ("wall_s", "force_calls", "compile_s")
+    )
     if wall is None:
         return []
-    speed = f"{rounded(outcome.force_calls / wall)} calls/s" if outcome.force_calls and wall > 0 else ""
-    engine, compiling = record.summary.get("engine"), number(record.summary.get("compile_s"))
+    engine = record.summary.get("engine")
     parts = (
-        speed,
+        f"{rounded(calls / wall)} calls/s" if calls and wall > 0 else "",
         f"{engine} engine" if engine else "",
         f"compiling: {duration(compiling)} more" if compiling else "",
     )
@@ -135,52 +135,9 @@ def _time(record: Record, outcome: Outcome) -> list[tuple[str, str, str]]:
     return [("wall time", duration(wall), note)]
 
 
-def _cards_of_starts(record: Record, outcome: Outcome) -> list[tuple[str, str, str]]:
-    cards: list[tuple[str, str, str]] = []
-    if outcome.best is not None:
-        off = None if record.target is None else outcome.best - record.target
-        gap = "" if off is None else "the target" if abs(off) < 5e-7 else f"{off:+.6f} from the target"
-        cards.append((f"lowest energy ({record.units})", energy(outcome.best), gap))
-    if outcome.n_starts:
-        failed = f"{outcome.n_failed} failed (not finite)" if outcome.n_failed else ""
-        cards.append(("starts", f"{outcome.n_starts:,}", failed))
-    if outcome.rate is not None:
-        rate = outcome.rate
-        interval = f"{100 * rate.mean:.3g} % [{100 * rate.low:.2g}–{100 * rate.high:.3g}]"
-        cards.append(("reached the target", f"{outcome.n_hits} of {outcome.n_starts}", interval))
-    if outcome.mean is not None:
-        mean = outcome.mean
-        if math.isfinite(mean.mean):
-            cards.append(
-                (
-                    "mean calls to first hit",
-                    rounded(mean.mean),
-                    f"95 %: {rounded(mean.low)}–{rounded(mean.high)}",
-                )
-            )
-        else:
-            cards.append(("mean calls to first hit", f"> {rounded(mean.low)}", "95 %, one-sided"))
-    if outcome.force_calls is not None:
-        cards.append(("force calls in all", rounded(outcome.force_calls), ""))
-    if record.n_minima:
-        cards.append(("distinct minima", f"{record.n_minima:,}", ""))
-    return cards
-
-
-def _figure(title: str, figure: figures.Figure | None, caption: str, name: str = "") -> str:
-    if figure is None:
-        return ""
-    key = "".join(f'<li><i class="{kind}"></i>{escape(text)}</li>' for kind, text in figure.key)
-    remark = f" {escape(figure.remark)}" if figure.remark else ""
-    return (
-        f'<h2>{escape(title)}</h2><ul class="key">{key}</ul><figure class="{name}">{figure.svg}'
-        f"<figcaption>{escape(caption)}{remark}</figcaption></figure>"
-    )
-
-
 def _exhibits(record: Record) -> str:
     """Figures and tables that the run wants to be shown, else all that it has."""
-    shown = record.exhibits or Exhibits()
+    shown = record.exhibits
     return presented.figures(shown.figures or record.drawn) + (presented.tables(shown) or _rows(record))
 
 
@@ -194,55 +151,18 @@ def _rows(record: Record) -> str:
     return "".join(parts)
 
 
-def _success(outcome: Outcome) -> str:
-    if outcome.curve is None or outcome.mean is None:
-        return ""
-    caption = (
-        "Fraction of starts that reached the target within so many force calls (Kaplan–Meier: a start whose budget"
-        " ended counts only up to there), with a pointwise 95 % band (Wilson)."
-    )
-    chart = _figure("Success curve", figures.success_figure(outcome.curve, outcome.mean), caption, "success")
-    rows = []
-    for share in (0.1, 0.5, 0.9):
-        seen = outcome.curve.quantile(share)
-        law = -outcome.mean.mean * math.log1p(-share)
-        rows.append(
-            [
-                f"{100 * share:.0f} %",
-                f"{seen:,.0f}" if seen is not None else "not reached",
-                rounded(law) if math.isfinite(law) else "–",
-            ]
-        )
-    quantiles = table(
-        ["starts that hit", "calls needed, observed", "if equally likely at every call"], rows, left=0
-    )
-    mean = outcome.mean
-    text = (
-        f"Mean force calls to the first hit: {rounded(mean.mean)}, 95 % interval {rounded(mean.low)} to"
-        f" {rounded(mean.high)}. It is all calls made before a hit, or without one, divided by the hits: what a hit"
-        " costs if starts are run one after the other. The interval (chi-square) takes a hit to be equally likely at"
-        " every call; compare the dotted line with the observed one to see whether that holds."
-        if math.isfinite(mean.mean)
-        else f"No start reached the target. Had the mean been below {rounded(mean.low)} calls, a hit would have been"
-        " seen with 95 % probability."
-    )
-    return f"{chart}<p>{escape(text)}</p>{quantiles if outcome.n_hits else ''}"
-
-
 def _minima(record: Record) -> str:
     if not record.minima:
         return ""
-    shown = pictures.pictured(record.minima, PICTURES)
+    shown = balls.pictured(record.minima, PICTURES)
     cards = "".join(
-        f"<figure>{pictures.picture(m, f'Structure of minimum {m.rank}')}"
+        f"<figure>{balls.picture(m, f'Structure of minimum {m.rank}')}"
         f"<figcaption>{m.rank}. <b>{energy(m.energy)}</b><br>"
         f"{escape(' · '.join(filter(None, [_group(m.point_group), _times(m.hits)])))}</figcaption></figure>"
         for m in shown
     )
     gallery = (
-        f'{pictures.gradients(shown)}<div class="gallery">{cards}</div>{pictures.legend(shown)}'
-        if shown
-        else ""
+        f'{balls.gradients(shown)}<div class="gallery">{cards}</div>{balls.legend(shown)}' if shown else ""
     )
     best = record.minima[0].energy
     rows = []
@@ -282,41 +202,6 @@ def _minima(record: Record) -> str:
         f'<p class="caption">Structures that are equal up to motion, reflection and exchange of like atoms count as'
         f' one.{rest} All are in <a href="results/minima.extxyz">results/minima.extxyz</a>.</p>'
     )
-
-
-def _starts(record: Record) -> str:
-    rows: list[list[str]] = []
-    marked: set[int] = set()
-    for start in record.starts:
-        if start.first_hit is not None:
-            marked.add(len(rows))
-        rows.append(
-            [
-                str(start.index),
-                energy(start.energy) if start.energy is not None else "not finite",
-                "–" if start.fmax is None else f"{start.fmax:.1e}",
-                f"{start.calls:,.0f}",
-                plain(start.first_hit),
-                plain(start.quenches),
-                _REASONS.get(start.reason, start.reason),
-            ]
-        )
-    if not rows:
-        return ""
-    heads = [
-        "start",
-        f"energy ({record.units})",
-        "largest force",
-        "force calls",
-        "first hit",
-        "quenches",
-        "ended because",
-    ]
-    note = (
-        '<p class="caption">First hit: force calls when the target was first reached. Quenches: local minimisations'
-        " that arrived. Energies are those after polishing, where that was done.</p>"
-    )
-    return details(f"Starts ({len(rows)})", table(heads, rows, left=6, marked=marked) + note)
 
 
 def _reproduce(record: Record) -> str:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from mlopt.cli.report import balls
 from mlopt.cli.report.exhibits import Exhibits, Image, Structures
 from mlopt.cli.report.markup import table
-from mlopt.cli.report.read import Minimum, minimum_of
-from mlopt.cli.report.search import pictures
-from mlopt.cli.report.search.verdict import rounded
+from mlopt.cli.report.minima import Minimum, minimum_of
+from mlopt.core.reporting.spelling import rounded
 from mlopt.core.reporting.statistics import Estimate
 from mlopt.core.reporting.summary import Card, Column, Table, Value
 
@@ -46,7 +46,7 @@ def figures(shown: Sequence[Image | Structures]) -> str:
     """
     galleries = {id(one): _pictured(one) for one in shown if isinstance(one, Structures)}
     everything = [minimum for minima in galleries.values() for minimum in minima]
-    parts = [pictures.gradients(everything)] if everything else []
+    parts = [balls.gradients(everything)] if everything else []
     for one in shown:
         parts.append(_image(one) if isinstance(one, Image) else _structures(one, galleries[id(one)]))
     return "".join(parts)
@@ -124,7 +124,7 @@ def _image(shown: Image) -> str:
 def _pictured(shown: Structures) -> list[Minimum]:
     """Return the structures that are drawn: none of a gallery that is too large to be worth it."""
     minima = [minimum_of(atoms, place) for place, atoms in enumerate(shown.atoms[:_MOST])]
-    return minima if len(pictures.pictured(minima, _MOST)) == len(minima) else []
+    return minima if len(balls.pictured(minima, _MOST)) == len(minima) else []
 
 
 def _structures(shown: Structures, minima: Sequence[Minimum]) -> str:
@@ -133,12 +133,10 @@ def _structures(shown: Structures, minima: Sequence[Minimum]) -> str:
     labels = shown.labels[: len(minima)]
     inside = "".join(
         f"<figure>{svg}<figcaption>{escape(label)}</figcaption></figure>"
-        for svg, label in zip(pictures.pictures_alike(minima, labels), labels, strict=True)
+        for svg, label in zip(balls.pictures_alike(minima, labels), labels, strict=True)
     )
     caption = f'<p class="caption">{escape(shown.caption)}</p>' if shown.caption else ""
-    return (
-        f'<h2>{escape(shown.title)}</h2><div class="gallery">{inside}</div>{pictures.legend(minima)}{caption}'
-    )
+    return f'<h2>{escape(shown.title)}</h2><div class="gallery">{inside}</div>{balls.legend(minima)}{caption}'
 
 
 def _wide(shown: Image) -> str:

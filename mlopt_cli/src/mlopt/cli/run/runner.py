@@ -25,6 +25,7 @@ from mlopt.cli.terminal import display, leaving
 from mlopt.cli.terminal.output import not_numbers, plain
 from mlopt.core.errors import ConfigError, InputError, MloptError, PluginError, RunDirectoryError
 from mlopt.core.files import atomic
+from mlopt.core.plugins import registry
 from mlopt.core.quoting import one_line, quoted
 from mlopt.core.reporting.summary import Summary
 from mlopt.core.runs import checkpoint, config, processes
@@ -230,17 +231,16 @@ def _conduct(
     began = time.monotonic()
     try:
         context.status("running")
-        summary = _judged(experiment.run(context).summary())
+        summary = _judged(experiment, experiment.run(context).summary())
         atomic.write_json(run.path("results", "page.json"), plain(summary.page()))
         atomic.write_json(run.path("results", "summary.json"), summary)
         context.close()
         _report(context)
-        state = "finished"
-        if summary.get("status") == "failed":
+        state, message = "finished", summary.failure
+        if message:
             state = "failed"
         elif options.strict and summary.reached is False:
             state = "not-converged"
-        message = str(summary.get("failure") or "")
         context.status(state, message)
         context.record(
             f"{state} after {time.monotonic() - began:.1f} s" + (f": {message}" if message else "")
@@ -272,16 +272,15 @@ def _conduct(
     return _outcome(run, summary, options, "")
 
 
-def _judged(told: Mapping[str, Any]) -> Summary:
+def _judged(experiment: Experiment, told: Mapping[str, Any]) -> Summary:
     """A summary as JSON data. One with a NaN or an infinity is that of a failed run, whatever it says of itself."""
-    wrong = not_numbers(told)
-    summary = Summary.with_page(plain(told), Summary.of(told).page())
+    given, wrong = Summary.of(told), not_numbers(told)
+    summary = Summary.with_page(plain(given), given.page())
     if wrong:
         listed = ", ".join(f"{name} is {value}" for name, value in wrong[:_NAMED])
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        summary["status"] = "failed"
-        summary["failure"] = f"the run ended with results that are no numbers: {listed}{more}"
-    return summary
+        summary = summary.failed(f"the run ended with results that are no numbers: {listed}{more}")
+    return summary.of_kind(registry.name_of("experiment", type(experiment)) or type(experiment).__name__)
 
 
 def _stopped(context: RunContext, code: ExitCode, state: str, message: str) -> Outcome:
@@ -321,9 +320,8 @@ def _report(context: RunContext) -> None:
 def _outcome(run: RunDirectory, summary: Summary, options: Options, message: str) -> Outcome:
     report = run.path("report.html")
     told = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
-    if summary.get("status") == "failed":
-        why = summary.get("failure") or "the run failed"
-        return Outcome(ExitCode.FAILED, f"{why}; what it found is in {run.path('results')}", told)
+    if summary.failure:
+        return Outcome(ExitCode.FAILED, f"{summary.failure}; what it found is in {run.path('results')}", told)
     if options.strict and summary.reached is False:
         return Outcome(ExitCode.NOT_CONVERGED, f"not converged: {summary.missed}", told)
     return Outcome(ExitCode.OK, message, told)

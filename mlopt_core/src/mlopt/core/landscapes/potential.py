@@ -33,6 +33,9 @@ class Potential(Plugin):
     units: ClassVar[Units] = Units()
     #: whether `energy` and `evaluate` can be differentiated with respect to ``pos`` (twice, for learned optimizers)
     differentiable: ClassVar[bool] = True
+    #: what clusters of like atoms under it are called before their size, such as LJ in LJ38; empty where they have no
+    #: name
+    abbreviation: ClassVar[str] = ""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

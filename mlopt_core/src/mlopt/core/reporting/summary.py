@@ -1,7 +1,7 @@
 """What a run says of itself when it ends: numbers for programs, and what a report shows to people.
 
 An experiment's result has ``summary()``. A plain dictionary of numbers is enough; a `Summary` is such a dictionary that
-also says whether the run reached its goal, and which cards, tables and figures its report shows.
+also says whether the run reached its goal or failed, and which cards, tables and figures its report shows.
 """
 
 from __future__ import annotations
@@ -88,10 +88,15 @@ class Gallery:
 class Summary(dict[str, Any]):
     """The numbers of a run by name, as ``mlopt run --json`` prints them, and what its report shows.
 
-    ``headline``: what came out, in one line; it becomes a number's neighbour under that name.
-    ``reached``: whether the run reached its target or converged, None where it has no goal that could be missed.
-    ``missed``: what to say where it did not, such as "no start reached the target".
-    ``remarks``: sentences below the cards, such as what was not done and why.
+    numbers: JSON data. A list of mappings is shown as a table where no ``tables`` are given. Some names mean something
+        in a report: ``wall_s`` and ``compile_s`` (seconds), ``force_calls`` and ``engine`` make the card of the time;
+        ``units`` are those of energies. mlopt itself writes ``experiment``, ``status``, ``headline`` and ``failure``.
+    headline: what came out, in one line without its subject, such as "barrier 0.37 eV".
+    failure: why the run failed though it came to its end, such as "every start did"; empty where it did not.
+    reached: whether the run reached its target or converged; None where it has no goal that could be missed.
+    missed: what to say where it did not, such as "no start reached the target".
+    cards, tables, figures: what the report shows, in this order.
+    remarks: sentences below the cards, such as what was not done and why.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Summary(dict[str, Any]):
         numbers: Mapping[str, Any],
         *,
         headline: str = "",
+        failure: str = "",
         reached: bool | None = None,
         missed: str = "",
         cards: Sequence[Card] = (),
@@ -106,9 +112,13 @@ class Summary(dict[str, Any]):
         figures: Sequence[Figure | Gallery] = (),
         remarks: Sequence[str] = (),
     ) -> None:
-        super().__init__(numbers)
+        kind = {name: numbers[name] for name in ("experiment",) if name in numbers}
+        first = kind | {"status": "failed" if failure else "finished"}
+        super().__init__(first | dict(numbers) | first)
         if headline:
             self["headline"] = headline
+        if failure:
+            self["failure"] = failure
         self.reached = reached
         self.missed = missed or "the run did not reach its goal"
         self.cards = tuple(cards)
@@ -118,14 +128,26 @@ class Summary(dict[str, Any]):
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Summary:
-        """Take a summary as it is; read what a plain dictionary says of its goal by the names of its numbers."""
-        if isinstance(told, Summary):
-            return told
-        if told.get("target_energy") is not None:
-            return cls(told, reached=bool(told.get("hits")), missed="the target was not reached")
-        if told.get("converged") is not None:
-            return cls(told, reached=bool(told["converged"]), missed="it did not converge")
-        return cls(told, reached=False if told.get("status") == "not-converged" else None)
+        """Take a summary as it is; a plain dictionary is numbers alone."""
+        return told if isinstance(told, Summary) else cls(told, failure=_failure(told))
+
+    @property
+    def headline(self) -> str:
+        """What came out, in one line; empty where the run does not say."""
+        return str(self.get("headline") or "")
+
+    @property
+    def failure(self) -> str:
+        """Why the run failed though it came to its end; empty where it did not."""
+        return str(self.get("failure") or "")
+
+    def failed(self, why: str) -> Summary:
+        """Return this summary as that of a run that failed."""
+        return type(self).with_page(self | {"failure": why}, self.page())
+
+    def of_kind(self, experiment: str) -> Summary:
+        """Return this summary with the registered name of its kind of run, in front of all numbers."""
+        return type(self).with_page(self | {"experiment": experiment}, self.page())
 
     def page(self) -> dict[str, Any]:
         """Return as plain data what the numbers do not say; `with_page` reads it again."""
@@ -150,6 +172,7 @@ class Summary(dict[str, Any]):
             raise TypeError(f"`reached` is {reached!r}, not true, false or null")
         return cls(
             numbers,
+            failure=_failure(numbers),
             reached=reached,
             missed=_text(page["missed"]),
             remarks=[_text(one) for one in page["remarks"]],
@@ -157,6 +180,12 @@ class Summary(dict[str, Any]):
             tables=[_table(one) for one in page["tables"]],
             figures=[_figure(one) for one in page["figures"]],
         )
+
+
+def _failure(numbers: Mapping[str, Any]) -> str:
+    """Read from the numbers whether the run failed, and why."""
+    why = str(numbers.get("failure") or "")
+    return why or ("the run failed" if numbers.get("status") == "failed" else "")
 
 
 def _card(data: Mapping[str, Any]) -> Card:

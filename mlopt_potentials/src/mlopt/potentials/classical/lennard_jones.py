@@ -27,6 +27,7 @@ class LennardJones(CutPairPotential):
     """
 
     units = REDUCED
+    abbreviation = "LJ"
 
     epsilon: float = setting(1.0, "depth of the pair's minimum", unit="energy", gt=0)
     r0: float | None = setting(

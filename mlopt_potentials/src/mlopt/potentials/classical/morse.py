@@ -21,6 +21,7 @@ class Morse(CutPairPotential):
     """
 
     units = REDUCED
+    abbreviation = "M"
 
     epsilon: float = setting(1.0, "depth of the pair's minimum", unit="energy", gt=0)
     rho0: float = setting(6.0, "steepness: how fast the energy decays, in units of 1/r0", gt=0)

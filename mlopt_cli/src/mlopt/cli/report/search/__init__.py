@@ -1,1 +1,1 @@
-"""What the report of a search shows: verdict, figures, pictures."""
+"""What a report shows of starts, wherever a run has left them."""

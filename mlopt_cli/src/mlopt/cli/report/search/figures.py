@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG: energy against calls, distribution of minima, success curve.
+"""The figures about starts, as SVG: energy against calls, distribution of minima, success curve.
 
 Each function returns a ``Figure``, or None where there is nothing to show.
 """
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlopt.cli.report.axes import Axes
-from mlopt.cli.report.read import Record, Start
-from mlopt.cli.report.search.verdict import rounded
+from mlopt.cli.report.search.starts import Start, Starts
+from mlopt.core.reporting.spelling import rounded
 from mlopt.core.reporting.statistics import Estimate, SuccessCurve
 
 
@@ -33,17 +33,17 @@ def best_start(starts: Sequence[Start]) -> Start | None:
     return min(finite, key=lambda start: start.energy or 0.0, default=None)
 
 
-def energy_figure(record: Record) -> Figure | None:
+def energy_figure(found: Starts, units: str) -> Figure | None:
     """Energy so far of every start against force calls."""
-    curves = _curves(record)
+    curves = _curves(found)
     if not curves:
         return None
     last = max(1.0, *(points[-1][0] for points in curves.values()))
-    hits = [start.first_hit for start in record.starts if start.first_hit is not None]
+    hits = [start.first_hit for start in found.starts if start.first_hit is not None]
     if len(hits) == len(curves):
         last = min(last, 3 * max(hits))  # nothing happens after it
     finals = [points[-1][1] for points in curves.values()]
-    low, high = _energy_range(curves, finals, record.target, last)
+    low, high = _energy_range(curves, finals, found.target, last)
     # Before any line comes into the frame there is nothing to see.
     first = min(
         (n for points in curves.values() for n, energy in points if energy <= high and n > 0), default=1.0
@@ -54,11 +54,11 @@ def energy_figure(record: Record) -> Figure | None:
     axes = Axes.over(
         (min(first, last / 3), last),
         (low, high),
-        ("force calls", f"energy ({record.units})"),
+        ("force calls", f"energy ({units})"),
         logarithmic=True,
     )
-    by_index = {start.index: start for start in record.starts}
-    best = best_start(record.starts)
+    by_index = {start.index: start for start in found.starts}
+    best = best_start(found.starts)
     # Mid-run there may be a trace but no starts yet.
     leader = best.index if best and best.index in curves else min(curves, key=lambda i: (curves[i][-1][1], i))
     paths: dict[str, list[str]] = {"other": [], "reached": [], "best": []}
@@ -70,10 +70,10 @@ def energy_figure(record: Record) -> Figure | None:
         tip = f"start {index}: {points[-1][1]:.6f} after {points[-1][0]:,.0f} calls"
         if hit is not None:
             tip += f", target reached at {hit:,.0f}"
-            level = record.target if record.target is not None else points[-1][1]
+            level = found.target if found.target is not None else points[-1][1]
             dots.append(f'<circle class="{kind}" cx="{axes.x(hit):.1f}" cy="{axes.y(level):.1f}" r="3.5"/>')
         paths[kind].append(f'<path class="{kind}" d="{_steps(points, axes)}"><title>{tip}</title></path>')
-    drawn = "".join([*paths["other"], *paths["reached"]]) + _target_line(axes, record.target, horizontal=True)
+    drawn = "".join([*paths["other"], *paths["reached"]]) + _target_line(axes, found.target, horizontal=True)
     key = [
         (
             "best",
@@ -83,9 +83,9 @@ def energy_figure(record: Record) -> Figure | None:
     if paths["reached"]:
         key.append(("reached", "reached the target"))
     if paths["other"]:
-        key.append(("other", "did not" if record.target is not None else "other starts"))
-    if record.target is not None:
-        key.append(("target", f"target {record.target:.6f}"))
+        key.append(("other", "did not" if found.target is not None else "other starts"))
+    if found.target is not None:
+        key.append(("target", f"target {found.target:.6f}"))
     svg = axes.svg(
         drawn + "".join(paths["best"]) + "".join(dots), "energy", "Energy so far against force calls"
     )
@@ -93,12 +93,12 @@ def energy_figure(record: Record) -> Figure | None:
     return Figure(svg, tuple(key), f"{above} of {len(finals)} starts ended above the frame." if above else "")
 
 
-def _curves(record: Record) -> dict[int, list[tuple[float, float]]]:
+def _curves(found: Starts) -> dict[int, list[tuple[float, float]]]:
     """Return (calls, energy) points of each start, only where the energy changes, and its end."""
-    indices = [start.index for start in record.starts]
-    by_index = {start.index: start for start in record.starts}
+    indices = [start.index for start in found.starts]
+    by_index = {start.index: start for start in found.starts}
     curves: dict[int, list[tuple[float, float]]] = {}
-    width = len(record.trace_energy[0]) if record.trace_energy else 0
+    width = len(found.trace_energy[0]) if found.trace_energy else 0
     for column in range(width):
         index = indices[column] if column < len(indices) else column
         start = by_index.get(index)
@@ -106,7 +106,7 @@ def _curves(record: Record) -> dict[int, list[tuple[float, float]]]:
         hit = start.first_hit if start else None
         points: list[tuple[float, float]] = []
         latest = 0.0
-        for calls, row in zip(record.trace_calls, record.trace_energy, strict=True):
+        for calls, row in zip(found.trace_calls, found.trace_energy, strict=True):
             energy = row[column]
             if calls > end:
                 break
@@ -172,15 +172,15 @@ def _target_line(axes: Axes, target: float | None, horizontal: bool) -> str:
     return f'<path class="target" d="M{axes.x(target):.1f} {axes.y(0.0):.1f}V{axes.y.end:g}"/>'
 
 
-def distribution_figure(record: Record) -> Figure | None:
+def distribution_figure(found: Starts, units: str) -> Figure | None:
     """Final energies of the starts: a histogram, and a line for each below it."""
     finals = sorted(
-        (start.energy, start.first_hit is not None) for start in record.starts if start.energy is not None
+        (start.energy, start.first_hit is not None) for start in found.starts if start.energy is not None
     )
     if len(finals) < 2:
         return None
     energies = [energy for energy, _ in finals]
-    low = min([energies[0], *([record.target] if record.target is not None else [])])
+    low = min([energies[0], *([found.target] if found.target is not None else [])])
     # A start that went wrong may end anywhere: it must not squeeze the others into one bar.
     quarter, middle = _quantile(energies, 0.75), _quantile(energies, 0.5)
     fence = quarter + 4 * max(quarter - low, middle - low)
@@ -202,7 +202,7 @@ def distribution_figure(record: Record) -> Figure | None:
     axes = Axes.over(
         (edges[0] - margin, edges[-1] + margin),
         (-0.16 * most, 1.08 * most),
-        (f"final energy ({record.units})", "starts"),
+        (f"final energy ({units})", "starts"),
         x_calls=False,
         y_whole=True,
         height=300.0,
@@ -232,15 +232,15 @@ def distribution_figure(record: Record) -> Figure | None:
     )
     key = [("bar reached", "reached the target")] if any(hits) else []
     if any(others):
-        key.append(("bar other", "did not" if record.target is not None else "starts"))
-    if record.target is not None:
-        key.append(("target", f"target {record.target:.6f}"))
+        key.append(("bar other", "did not" if found.target is not None else "starts"))
+    if found.target is not None:
+        key.append(("target", f"target {found.target:.6f}"))
     svg = axes.svg(
-        _target_line(axes, record.target, horizontal=False) + "".join(bars) + rug,
+        _target_line(axes, found.target, horizontal=False) + "".join(bars) + rug,
         "distribution",
         "Histogram of the final energies",
     )
-    above, failed = sum(energy > edges[-1] for energy in energies), len(record.starts) - len(energies)
+    above, failed = sum(energy > edges[-1] for energy in energies), len(found.starts) - len(energies)
     remarks = [f"{above} further up to {energies[-1]:.6g} are outside the frame."] if above else []
     remarks += (
         [f"{failed} without a finite energy {'is' if failed == 1 else 'are'} left out."] if failed else []

@@ -79,8 +79,11 @@ class ContestResult:
 
         A contest has no goal that could be missed.
         """
+        lost = all(row["min"] is None for row in self.rows)
         return Summary(
             self._numbers(),
+            headline=self.headline,
+            failure="the run failed: every start of every search did" if lost else "",
             cards=self._cards(),
             tables=[self._shown()],
             figures=[
@@ -94,13 +97,7 @@ class ContestResult:
         )
 
     def _numbers(self) -> dict[str, Any]:
-        ended = {"status": "finished"}
-        if all(row["min"] is None for row in self.rows):
-            ended = {"status": "failed", "failure": "the run failed: every start of every search did"}
         return {
-            "experiment": "contest",
-            **ended,
-            "headline": self.headline,
             "starts": self.starts,
             "force_calls": sum(row["force_calls"] for row in self.rows),
             "wall_s": round(sum(row["wall_s"] for row in self.rows), 3),

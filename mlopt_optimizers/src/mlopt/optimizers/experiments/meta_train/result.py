@@ -85,8 +85,6 @@ class MetaTrained:
 
     def _numbers(self) -> dict[str, Any]:
         return {
-            "experiment": "meta-train",
-            "status": "finished",
             "parameters": self.parameters,
             **self.held_out,
             "loss": self.history[-1]["loss"],

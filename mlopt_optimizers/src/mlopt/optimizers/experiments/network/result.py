@@ -15,6 +15,7 @@ from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.minima.verification import Check, Reading, check_records
+from mlopt.core.reporting.spelling import counted
 from mlopt.core.reporting.summary import Card, Column, Figure, Summary, Table
 from mlopt.core.structures.write import write_extxyz
 from mlopt.optimizers.experiments.network import pictures
@@ -139,8 +140,8 @@ class NetworkResult:
         """What came out, in one line."""
         lowest = self.units.say(self.minima[0].energy, ".6f")
         return (
-            f"{_many(len(self.minima), 'minimum', 'minima')} and "
-            f"{_many(len(self.saddles), 'transition state', 'transition states')}; lowest energy {lowest}"
+            f"{counted(len(self.minima), 'minimum', 'minima')} and "
+            f"{counted(len(self.saddles), 'transition state')}; lowest energy {lowest}"
             + ("" if self.complete else " (there may be more)")
         )
 
@@ -161,8 +162,6 @@ class NetworkResult:
     def _numbers(self) -> dict[str, Any]:
         barriers = [row["barrier_1"] for row in self.table() if row["minimum_1"] == 0 != row["minimum_2"]]
         return {
-            "experiment": "network",
-            "status": "finished",
             "best_energy": self.minima[0].energy,
             "minima": len(self.minima),
             "transition_states": len(self.saddles),
@@ -231,10 +230,6 @@ class NetworkResult:
             f" other.{rest}"
         )
         return Figure("Disconnectivity graph", "disconnectivity.svg", caption)
-
-
-def _many(count: int, one: str, more: str) -> str:
-    return f"{count:,} {one if count == 1 else more}"
 
 
 def _doubts(check: Check, points: int) -> list[str]:

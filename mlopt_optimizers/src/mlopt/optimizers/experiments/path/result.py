@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +75,13 @@ class PathResult(RelaxedPath):
 
     def summary(self) -> Summary:
         """Return the numbers that ``mlopt run --json`` prints, and what the report shows."""
-        numbers = self._numbers()
         said = (self.alignment, *self.notes, *self.analysis.notes, *self.warnings)
         return Summary(
-            numbers,
+            self._numbers(),
+            headline=self.headline,
             reached=self.converged,
             missed=f"the path did not converge, its largest force is {self.fmax:.3g}",
-            cards=[*self._cards(numbers), *self._rate_cards()],
+            cards=[*self._cards(), *self._rate_cards()],
             tables=[self._images()],
             figures=self._figures(),
             remarks=[_sentence(text) for text in said if text],
@@ -93,9 +92,6 @@ class PathResult(RelaxedPath):
         rate, temperature = self.rate, self.temperature
         saddles = [float(self.energy[k]) for k in self.tops]
         return {
-            "experiment": "path",
-            "status": "finished",
-            "headline": self.headline,
             "converged": self.converged,
             "barrier_forward": self.barrier_forward,
             "barrier_reverse": self.barrier_reverse,
@@ -116,7 +112,7 @@ class PathResult(RelaxedPath):
             "units": str(self.units),
         } | ({"warnings": list(self.warnings)} if self.warnings else {})
 
-    def _cards(self, numbers: Mapping[str, Any]) -> list[Card]:
+    def _cards(self) -> list[Card]:
         unit = "" if self.units.reduced else self.units.energy
         cards = [
             Card("barrier", self.barrier_forward, unit, "from the start"),

@@ -12,11 +12,11 @@ from mlopt.core.driver.result import Result
 from mlopt.core.files import atomic
 from mlopt.core.minima.store import MinimaStore, Minimum
 from mlopt.core.minima.verification import Check
-from mlopt.core.reporting.statistics import mean_calls_to_hit
 from mlopt.core.reporting.summary import Summary
 from mlopt.core.structures.write import write_extxyz
 from mlopt.optimizers.experiments.search.polish import Polished
 from mlopt.optimizers.experiments.search.roughness import Roughness
+from mlopt.optimizers.experiments.search.verdict import Verdict
 from mlopt.optimizers.searches.settings import Target
 
 if TYPE_CHECKING:
@@ -104,36 +104,53 @@ class SearchResult:
             atoms.info.update({key: value for key, value in row.items() if value is not None})
         write_extxyz(folder / "starts.extxyz", structures)
 
-    def summary(self) -> Summary:
-        """Return the numbers that ``mlopt run --json`` prints, and whether the search came to what it was after."""
-        kind = "converged" if self.target is None else "reached the target"
-        return Summary(
-            self._numbers(), reached=self.converged, missed=f"no start {kind}", remarks=self.warnings
+    @property
+    def lowest(self) -> float | None:
+        """The lowest energy, of starts and of minima that were met; None where none is finite."""
+        energies = [e for e in self.polished.energy.tolist() if math.isfinite(e)]
+        return min([*energies, *([self.best.energy] if self.best else [])], default=None)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the search came to, in words."""
+        return Verdict(
+            [e if math.isfinite(e) else None for e in self.polished.energy.tolist()],
+            self.first_hits,
+            self.result.calls.tolist(),
+            self.lowest,
+            target=None if self.target is None else self.target.energy,
+            failed=int(self.result.failed.sum()),
+            force_calls=self.force_calls,
+            minima=len(self.minima),
+            unit="" if self.units.reduced else self.units.energy,
         )
 
-    def _numbers(self) -> dict[str, Any]:
-        target, hits = self.target, self.first_hits
-        mean = None
-        if target is not None and any(hit is not None for hit in hits):
-            mean = mean_calls_to_hit(hits, self.result.calls.tolist()).mean
-        energies = [e for e in self.polished.energy.tolist() if math.isfinite(e)]
-        lowest = min([*energies, *([self.best.energy] if self.best else [])], default=None)
-        ended: dict[str, Any] = {"status": "finished"}
-        if bool(self.result.failed.all()):
-            ended = {"status": "failed", "failure": "the run failed: every start did"}
+    def summary(self) -> Summary:
+        """Return the numbers that ``mlopt run --json`` prints, and what the report shows."""
+        kind, verdict = "converged" if self.target is None else "reached the target", self.verdict
+        return Summary(
+            self._numbers(verdict),
+            headline=verdict.headline,
+            failure="the run failed: every start did" if bool(self.result.failed.all()) else "",
+            reached=self.converged,
+            missed=f"no start {kind}",
+            cards=verdict.cards,
+            remarks=self.warnings,
+        )
+
+    def _numbers(self, verdict: Verdict) -> dict[str, Any]:
+        lowest, cost = self.lowest, verdict.cost
         told: dict[str, Any] = {
-            "experiment": "search",
-            **ended,
             "best_energy": lowest,
-            "target_energy": None if target is None else target.energy,
+            "target_energy": verdict.target,
             "starts": len(self.result),
-            "hits": sum(hit is not None for hit in hits) if target is not None else None,
-            "mean_calls_to_hit": mean,
+            "hits": None if cost is None else verdict.hits,
+            "mean_calls_to_hit": cost.mean if cost is not None and math.isfinite(cost.mean) else None,
             "force_calls": self.force_calls,
             "wall_s": round(self.wall_s, 3),
             "compile_s": round(self.compile_s, 3),
             "converged": self.converged,
-            "failed_starts": int(self.result.failed.sum()),
+            "failed_starts": verdict.failed,
             "unique_minima": len(self.minima),
             "unverified_minima": len(self.check.missed),
             "verified_within": self.check.within(self.best.energy) if self.best else None,

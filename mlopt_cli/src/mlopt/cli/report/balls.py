@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mlopt.cli.report.read import Minimum
+from mlopt.cli.report.minima import Minimum
 from mlopt.core.geometry.minimum_image import shortest_vectors
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def pictured(minima: Sequence[Minimum], most: int) -> tuple[Minimum, ...]:
 def gradients(minima: Sequence[Minimum]) -> str:
     """Return the definitions that the pictures of these minima use, once a page."""
     colours = sorted({colour for minimum in minima for colour in _colours(minimum)})
-    balls = "".join(
+    spheres = "".join(
         f'<radialGradient id="{_name(colour)}" cx=".5" cy=".5" r=".5" fx=".34" fy=".3">'
         f'<stop offset="0" stop-color="{_mix(colour, "#ffffff", 0.72)}"/>'
         f'<stop offset=".42" stop-color="{_mix(colour, "#ffffff", 0.12)}"/>'
@@ -61,7 +61,7 @@ def gradients(minima: Sequence[Minimum]) -> str:
         for colour in colours
     )
     # Not display:none: some browsers then ignore the gradients.
-    return f'<svg class="definitions" width="0" height="0" aria-hidden="true"><defs>{balls}</defs></svg>'
+    return f'<svg class="definitions" width="0" height="0" aria-hidden="true"><defs>{spheres}</defs></svg>'
 
 
 def legend(minima: Sequence[Minimum]) -> str:
