@@ -9,6 +9,7 @@ from mlopt.core.lazy import names_of
 if TYPE_CHECKING:
     from mlopt.optimizers.bands.band import Band
     from mlopt.optimizers.experiments.contest.experiment import Contest
+    from mlopt.optimizers.experiments.fit.experiment import Fit
     from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
     from mlopt.optimizers.experiments.network.experiment import Network
     from mlopt.optimizers.experiments.path.experiment import Path
@@ -46,6 +47,7 @@ __all__ = [
     "Displacement",
     "Exchange",
     "Fire",
+    "Fit",
     "GivenStart",
     "GradientDescent",
     "HarmonicStart",
@@ -77,6 +79,7 @@ __getattr__ = names_of(
     {
         "bands.band": ("Band",),
         "experiments.contest.experiment": ("Contest",),
+        "experiments.fit.experiment": ("Fit",),
         "experiments.meta_train.experiment": ("MetaTrain",),
         "experiments.network.experiment": ("Network",),
         "experiments.path.experiment": ("Path",),

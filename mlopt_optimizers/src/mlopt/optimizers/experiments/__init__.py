@@ -8,6 +8,7 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.optimizers.experiments.contest.experiment import Contest
+    from mlopt.optimizers.experiments.fit.experiment import Fit
     from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
     from mlopt.optimizers.experiments.network.experiment import Network
     from mlopt.optimizers.experiments.path.experiment import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Contest",
+    "Fit",
     "MetaTrain",
     "Network",
     "Path",
@@ -25,6 +27,7 @@ __getattr__ = names_of(
     __name__,
     {
         "contest.experiment": ("Contest",),
+        "fit.experiment": ("Fit",),
         "meta_train.experiment": ("MetaTrain",),
         "network.experiment": ("Network",),
         "path.experiment": ("Path",),

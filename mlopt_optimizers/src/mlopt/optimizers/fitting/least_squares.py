@@ -8,7 +8,7 @@ every strength of the prior is solved at once, and the strength is that of the l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,18 +34,41 @@ class Weights(Plugin):
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """All rows of a fit, as the triangle of their QR decomposition.
+    """The rows of a fit, as the triangle of their QR decomposition.
 
-    upper: (p + 1, p + 1) the triangle of the columns, free ones first, with the right-hand side as the last column.
-    order: (p,) which parameter each column is. free: number of columns without a prior. rows: how many rows there were.
-    scale: (p,) the root mean square of each column over the rows of forces, 1 where that is zero.
+    upper: (p + 1, p + 1) of the columns, with the right-hand side as the last. squares: (p,) sums of squares of the
+    columns over rows of forces, of which there were ``n_forces``. rows: how many rows there were.
     """
 
     upper: NDArray[np.float64]
-    order: NDArray[np.int64]
-    free: int
+    squares: NDArray[np.float64]
+    n_forces: int
     rows: int
-    scale: NDArray[np.float64]
+
+    @classmethod
+    def merged(cls, parts: Sequence[Triangle]) -> Triangle:
+        """Return the triangle of all rows of some others."""
+        upper = parts[0].upper
+        for one in parts[1:]:
+            upper = np.asarray(np.linalg.qr(np.concatenate([upper, one.upper]), mode="r"))
+        return cls(
+            _square(upper),
+            np.sum([one.squares for one in parts], axis=0),
+            sum(one.n_forces for one in parts),
+            sum(one.rows for one in parts),
+        )
+
+    def residual(self, theta: NDArray[np.float64]) -> float:
+        """Return the sum of squared residuals of these rows for coefficients (p,)."""
+        off = self.upper @ np.concatenate([theta, [-1.0]])
+        return float(off @ off)
+
+
+def _square(upper: NDArray[np.float64]) -> NDArray[np.float64]:
+    """With rows of zeros where there were fewer rows than columns."""
+    full = np.zeros((upper.shape[1], upper.shape[1]))
+    full[: len(upper)] = upper
+    return full
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +76,8 @@ class Solution:
     """Coefficients of a fit.
 
     theta (p,). strength: of the prior, relative to the square of the largest singular value. evidence: its logarithm.
-    deviation: the root mean square of a weighted row. factor (p, p): times a vector of independent normal numbers and
-    ``deviation`` it is a sample of what theta may be besides; its square is the covariance.
+    deviation: the root mean square of a weighted row. factor (p, p): ``deviation * factor @ factor.T`` times
+    ``deviation`` is the covariance of theta.
     """
 
     theta: torch.Tensor
@@ -64,41 +87,22 @@ class Solution:
     factor: NDArray[np.float64]
 
 
-def triangle(
-    potential: FittablePotential, data: Dataset, weights: Weights, memory: float = 1.0, smooth: float = 1.0
-) -> Triangle:
+def triangle(potential: FittablePotential, data: Dataset, weights: Weights, memory: float = 1.0) -> Triangle:
     """Return the triangle of all weighted rows of ``data``.
 
-    memory: GB that a block of rows may take. smooth: the power of the degree in the prior; 0 gives none but constants.
+    memory: GB that a block of rows may take.
 
     Raises:
-        InputError: the potential is not linear in its parameters, or nothing is known to fit it to.
+        InputError: the potential is not linear in its parameters.
     """
-    degrees = potential.roughness()
     p = potential.parameters.shape[-1]
-    penalty = np.ones(p) if degrees is None else degrees.numpy() ** smooth
-    if degrees is not None:
-        penalty[degrees.numpy() == 0.0] = 0.0
-    order = np.concatenate([np.flatnonzero(penalty == 0.0), np.flatnonzero(penalty > 0.0)])
-    free = int((penalty == 0.0).sum())
     upper = np.zeros((0, p + 1))
     squares, n_forces, n_rows = np.zeros(p), 0, 0
     for block, forces in _blocks(potential, data, weights, memory):
         squares += (block[forces, :-1] ** 2).sum(0)
         n_forces, n_rows = n_forces + len(block[forces]), n_rows + len(block)
-        ordered = np.concatenate([block[:, order], block[:, -1:]], 1)
-        upper = np.asarray(np.linalg.qr(np.concatenate([upper, ordered]), mode="r"))
-    if n_rows == 0:
-        raise InputError(
-            "fit: no energies, forces or stresses of the data have a weight; there is nothing to fit to"
-        )
-    scale = np.sqrt(squares / max(n_forces, 1))
-    typical = np.median(scale[scale > 0]) if (scale > 0).any() else 1.0
-    scale = np.where(scale > 1e-12 * typical, scale, typical)
-    scale = np.where(penalty > 0, scale * np.where(penalty > 0, penalty, 1.0), 1.0)
-    full = np.zeros((p + 1, p + 1))
-    full[: len(upper)] = upper
-    return Triangle(full, order, free, n_rows, scale)
+        upper = np.asarray(np.linalg.qr(np.concatenate([upper, block]), mode="r"))
+    return Triangle(_square(upper), squares, n_forces, n_rows)
 
 
 def _blocks(
@@ -153,47 +157,128 @@ def _rows(potential: FittablePotential, part: Dataset, weights: Weights) -> tupl
     return torch.cat(sides).numpy(), slice(begin, end)
 
 
-def solve(rows: Triangle, strength: float | None = None) -> Solution:
-    """Return the coefficients under a prior of a strength, by default that of the largest evidence.
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """A triangle with the columns that have no prior solved for, in terms of singular values of the others.
 
-    The evidence is that of a linear model with normal noise whose variance is integrated out at its best value, and
-    normal coefficients with the deviation ``1 / scale`` times a common factor (MacKay, Neural Comput. 4, 415 (1992)).
+    order: (p,) which parameter each column is, free ones first. scale: (p - free,) deviations of the prior, inverted.
     """
-    p, free = len(rows.order), rows.free
-    upper = rows.upper
-    scale = rows.scale[rows.order]
-    bound = upper[free:p, free:p] / scale[free:]
-    side = upper[free:p, p]
-    u, s, vt = np.linalg.svd(bound)
-    z = u.T @ side
-    rest = float(upper[p, p] ** 2)
-    top = float(s.max(initial=0.0)) ** 2 or 1.0
-    degrees = max(rows.rows - free, 1)
-    tried = _STRENGTHS if strength is None else np.array([strength])
-    values = []
-    for one in tried * top:
-        left = rest + float((z * z * one / (s * s + one)).sum())
-        values.append(
-            -0.5 * (degrees * math.log(max(left, 1e-300) / degrees) + float(np.log1p(s * s / one).sum()))
+
+    upper: NDArray[np.float64]
+    order: NDArray[np.int64]
+    free: int
+    rows: int
+    scale: NDArray[np.float64]
+    vt: NDArray[np.float64]
+    s: NDArray[np.float64]
+    z: NDArray[np.float64]
+    rest: float
+
+    @classmethod
+    def of(cls, rows: Triangle, degrees: NDArray[np.float64] | None, smooth: float) -> _Problem:
+        p = len(rows.squares)
+        penalty = np.ones(p) if degrees is None else np.where(degrees > 0, degrees, 1.0) ** smooth
+        bound = np.ones(p, dtype=bool) if degrees is None else degrees > 0
+        order = np.concatenate([np.flatnonzero(~bound), np.flatnonzero(bound)])
+        free = int((~bound).sum())
+        root = np.sqrt(rows.squares / max(rows.n_forces, 1))
+        typical = float(np.median(root[root > 0])) if (root > 0).any() else 1.0
+        root = np.where(root > 1e-12 * typical, root, typical)
+        columns = np.concatenate([rows.upper[:, order], rows.upper[:, -1:]], 1)
+        upper = np.asarray(np.linalg.qr(columns, mode="r"))
+        scale = (root * penalty)[order[free:]]
+        u, s, vt = np.linalg.svd(upper[free:p, free:p] / scale)
+        return cls(
+            upper, order, free, rows.rows, scale, vt, s, u.T @ upper[free:p, p], float(upper[p, p] ** 2)
         )
-    best = int(np.argmax(values))
-    chosen = float(tried[best]) * top
-    bound_theta = vt.T @ (s * z / (s * s + chosen)) / scale[free:]
-    left = rest + float((z * z * chosen / (s * s + chosen)).sum())
-    theta = np.zeros(p)
-    theta[rows.order[free:]] = bound_theta
-    corner = upper[:free, :free]
-    # a species that is in no energy leaves its constant undetermined, and it stays zero
-    theta[rows.order[:free]] = np.linalg.lstsq(
-        corner, upper[:free, p] - upper[:free, free:p] @ bound_theta, rcond=1e-12
-    )[0]
-    spread = np.zeros((p, p))
-    spread[free:, free:] = (vt.T / np.sqrt(s * s + chosen)) / scale[free:, None]
-    inverse = np.linalg.pinv(corner, rcond=1e-12)
-    spread[:free, :free] = inverse
-    spread[:free, free:] = -inverse @ upper[:free, free:p] @ spread[free:, free:]
-    factor = np.zeros((p, p))
-    factor[rows.order] = spread
+
+    @property
+    def top(self) -> float:
+        return float(self.s.max(initial=0.0)) ** 2 or 1.0
+
+    def left(self, strength: float) -> float:
+        """The sum of squares and of the prior's share at its least."""
+        one = strength * self.top
+        return self.rest + float((self.z**2 * one / (self.s**2 + one)).sum())
+
+    def evidence(self, strength: float) -> float:
+        """The logarithm, up to what is the same for all potentials that are fitted to these rows."""
+        degrees = max(self.rows - self.free, 1)
+        occam = float(np.log1p(self.s**2 / (strength * self.top)).sum())
+        return -0.5 * (degrees * math.log(max(self.left(strength), 1e-300) / degrees) + occam)
+
+    def theta(self, strength: float) -> NDArray[np.float64]:
+        free, p = self.free, len(self.order)
+        bound = self.vt.T @ (self.s * self.z / (self.s**2 + strength * self.top)) / self.scale
+        found = np.zeros(p)
+        found[self.order[free:]] = bound
+        side = self.upper[:free, p] - self.upper[:free, free:p] @ bound
+        # a species that is in no energy leaves its constant undetermined, and it stays zero
+        found[self.order[:free]] = np.linalg.lstsq(self.upper[:free, :free], side, rcond=1e-12)[0]
+        return found
+
+    def factor(self, strength: float) -> NDArray[np.float64]:
+        free, p = self.free, len(self.order)
+        spread = np.zeros((p, p))
+        spread[free:, free:] = (self.vt.T / np.sqrt(self.s**2 + strength * self.top)) / self.scale[:, None]
+        inverse = np.linalg.pinv(self.upper[:free, :free], rcond=1e-12)
+        spread[:free, :free] = inverse
+        spread[:free, free:] = -inverse @ self.upper[:free, free:p] @ spread[free:, free:]
+        ordered = np.zeros((p, p))
+        ordered[self.order] = spread
+        return ordered
+
+
+def solve(
+    rows: Triangle,
+    degrees: torch.Tensor | None = None,
+    *,
+    strength: float | None = None,
+    smooth: float = 1.0,
+    folds: Sequence[Triangle] = (),
+) -> Solution:
+    """Return the coefficients under a prior, by default of the strength with the largest evidence.
+
+    degrees: (p,) of `FittablePotential.roughness`; those of degree 0 have no prior. The deviation of a coefficient is
+    one over the root mean square of its column over forces and over ``degree ** smooth``.
+    strength: relative to the square of the largest singular value. folds: triangles that together are ``rows``: the
+    strength is then the one by which each is best predicted from the others.
+    The evidence is that of normal noise, whose variance is integrated out at its best value, and normal coefficients
+    (MacKay, Neural Comput. 4, 415 (1992)).
+
+    Raises:
+        InputError: there are no rows.
+    """
+    if rows.rows == 0:
+        raise InputError(
+            "fit: no energies, forces or stresses of the data have a weight; there is nothing to fit to"
+        )
+    told = None if degrees is None else degrees.numpy()
+    problem = _Problem.of(rows, told, smooth)
+    if strength is not None:
+        chosen = strength
+    elif folds:
+        chosen = float(_STRENGTHS[int(np.argmin(_cross_validated(folds, told, smooth)))])
+    else:
+        chosen = float(_STRENGTHS[int(np.argmax([problem.evidence(float(one)) for one in _STRENGTHS]))])
+    deviation = math.sqrt(problem.left(chosen) / max(rows.rows - problem.free, 1))
     return Solution(
-        torch.from_numpy(theta), float(tried[best]), float(values[best]), math.sqrt(left / degrees), factor
+        torch.from_numpy(problem.theta(chosen)),
+        chosen,
+        problem.evidence(chosen),
+        deviation,
+        problem.factor(chosen),
     )
+
+
+def _cross_validated(
+    folds: Sequence[Triangle], degrees: NDArray[np.float64] | None, smooth: float
+) -> NDArray[np.float64]:
+    """Residuals of each fold under coefficients of the others, summed, for each strength."""
+    total = np.zeros(len(_STRENGTHS))
+    for left in range(len(folds)):
+        problem = _Problem.of(
+            Triangle.merged([one for k, one in enumerate(folds) if k != left]), degrees, smooth
+        )
+        total += [folds[left].residual(problem.theta(float(one))) for one in _STRENGTHS]
+    return total

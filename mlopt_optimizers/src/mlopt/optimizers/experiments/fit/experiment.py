@@ -1,0 +1,242 @@
+"""The experiment `fit`: a potential fitted to labelled structures, over a scan of its settings if one is asked for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import ValidationError, field_validator
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.elements import SYMBOLS
+from mlopt.core.batch.random import problem_keys, uniform
+from mlopt.core.errors import InputError
+from mlopt.core.files.atomic import JSON
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.core.runs.experiment import Context, Experiment
+from mlopt.core.runs.session import Session
+from mlopt.optimizers.experiments.fit import pictures
+from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
+from mlopt.optimizers.fitting.data import FitData
+from mlopt.optimizers.fitting.least_squares import Solution, Triangle, Weights, solve, triangle
+
+#: keeps the random numbers of folds apart from those that draw structures
+_FOLD_STREAM = 1 << 41
+#: numbers of checkpoints that each candidate of a scan has to itself
+_STEPS = 1000
+
+
+class Prior(Plugin):
+    """What keeps coefficients small: each deviates from zero by about one over its degree to a power."""
+
+    strength: Literal["evidence", "cross-validation"] | float = setting(
+        "evidence", "how it is chosen, or a number relative to the square of the largest singular value"
+    )
+    smooth: float = setting(1.0, "the power of the degree: the larger, the smoother", ge=0, le=10)
+
+
+class Fit(Experiment):
+    """Fit a potential to energies, forces and stresses of labelled structures.
+
+    A potential that is linear in its parameters is one least-squares problem: rows in blocks, QR, singular values, and
+    a prior whose strength is that of the largest evidence. A scan tries settings of the potential; the evidence of the
+    structures that are fitted to decides between them, and those to test on are looked at once, in the end::
+
+        Fit(data=FitData(train="train.xyz", test="test.xyz"), potential=Mtp(), scan={"level": [8, 12, 16]}).run()
+    """
+
+    data: FitData = setting(..., "the structures")
+    potential: Annotated[FittablePotential, FromRegistry("potential")] = setting(..., "what is fitted")
+    weights: Weights = setting(Weights(), "what residuals count")
+    group_weights: dict[str, float] = setting({}, "further factors on the weights of groups of structures")
+    prior: Prior = setting(Prior(), "what keeps coefficients small")
+    scan: dict[str, list[Any]] = setting(
+        {}, "settings of the potential to try, such as {level: [8, 12], cutoff: [5, 6]}"
+    )
+    folds: int = setting(10, "parts of the data, for cross validation and the learning curve", ge=2, le=100)
+    memory: float = setting(1.0, "that a block of rows may take", unit="GB", gt=0)
+    seed: int = setting(0, "of drawn structures, of what is left out, and of folds", ge=0, le=2**62)
+
+    @field_validator("scan")
+    @classmethod
+    def _listed(cls, scan: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        empty = [name for name, values in scan.items() if not values]
+        if empty:
+            raise ValueError(f"`{empty[0]}` lists no values; give at least one, or leave it out")
+        return scan
+
+    def check(self) -> None:
+        """Read the data, make every candidate, and see whether the largest fits into memory.
+
+        Raises:
+            InputError: as `FitData.load`; a candidate makes no sense, is not linear, or would not fit into memory; a
+                group has a weight and is not there; a structure to test on has a species that no other has.
+        """
+        train, test = self._loaded()
+        candidates = self._candidates(train)
+        _check_memory(max(len(one.parameters) for _, one in candidates), self.folds)
+        known = set(train.systems.z.tolist())
+        strange = sorted(set(test.systems.z.tolist()) - known)
+        if strange:
+            raise InputError(
+                f"`data.test` has {', '.join(SYMBOLS[z] for z in strange)}, of which no structure to fit to has any: "
+                f"nothing can be learned about it"
+            )
+
+    def _loaded(self) -> tuple[Dataset, Dataset]:
+        """What is fitted to, with weights of groups in it, and what is tested on."""
+        train, test = self.data.load(self.seed)
+        for name, factor in self.group_weights.items():
+            chosen = torch.tensor([one == name for one in train.group])
+            if not bool(chosen.any()):
+                there = ", ".join(sorted(set(train.group) - {""})) or "none"
+                raise InputError(
+                    f"`group_weights`: no structure is of the group {name!r}; there are: {there}"
+                )
+            train.weight[chosen] *= factor
+        return train, test
+
+    def _candidates(self, train: Dataset) -> list[tuple[dict[str, Any], FittablePotential]]:
+        """Each choice of settings of the scan, and the potential with them."""
+        found = []
+        for values in itertools.product(*self.scan.values()):
+            choice = dict(zip(self.scan, values, strict=True))
+            try:
+                config = {**self.potential.config(), **choice}
+                made = type(self.potential)(**config).prepared(train)
+            except ValidationError as error:
+                told = "; ".join(str(one["msg"]) for one in error.errors())
+                raise InputError(f"`scan`: {choice} makes no potential: {told}") from None
+            if made.design(train.systems.select([]), force=False) is None:
+                raise InputError(
+                    f"{type(made).__name__} is not linear in its parameters; this experiment fits linear potentials"
+                )
+            found.append((choice, made))
+        return found
+
+    def run(self, context: Context | None = None) -> FitResult:
+        """Fit, choose, test; write results where ``context`` has a place for them.
+
+        Raises:
+            InputError: as `check`.
+            Preempted: ``context`` asked to stop; a checkpoint has been saved, of the last whole fold.
+        """
+        train, test = self._loaded()
+        session = Session(context, train.digest())
+        candidates = self._candidates(train)
+        fold_of = self._folds(train)
+        done: list[Candidate] = []
+        parts: list[Triangle] = []
+        if session.restored is not None:
+            meta = session.restored.meta
+            done = [Candidate(**one) for one in meta["candidates"]]
+            parts = [_from_tensors(session.restored.tensors, k) for k in range(int(meta["parts"]))]
+        best: tuple[FittablePotential, Solution, list[Triangle]] | None = None
+        for number in range(len(done), len(candidates)):
+            choice, potential = candidates[number]
+            for fold in range(len(parts), self.folds):
+                members = torch.nonzero(fold_of == fold).flatten()
+                parts.append(triangle(potential, train.select(members), self.weights, self.memory))
+                told = f"{len(potential.parameters)} functions, part {fold + 1} of {self.folds}"
+                session.context.progress((number + (fold + 1) / self.folds) / len(candidates), told)
+                if session.context.pause() and fold + 1 < self.folds:
+                    _save(session, _STEPS * number + fold + 1, done, parts)
+                    session.leave_if_asked()
+            solution = self._solve(potential, parts)
+            done.append(Candidate(choice, len(potential.parameters), solution.evidence, solution.strength))
+            step = _STEPS * (number + 1)
+            session.context.metric(step, evidence=solution.evidence, parameters=len(potential.parameters))
+            if best is None or solution.evidence > max(one.evidence for one in done[:-1]):
+                best = potential, solution, parts
+            parts = []
+            _save(session, step, done, parts)
+            session.leave_if_asked()
+        if best is None or best[1].evidence < max(one.evidence for one in done):
+            # a resumed run that has forgotten the rows of the best
+            number = max(range(len(done)), key=lambda k: done[k].evidence)
+            potential = candidates[number][1]
+            parts = [
+                triangle(
+                    potential,
+                    train.select(torch.nonzero(fold_of == fold).flatten()),
+                    self.weights,
+                    self.memory,
+                )
+                for fold in range(self.folds)
+            ]
+            best = potential, self._solve(potential, parts), parts
+        result = FitResult.of(
+            *best, train=train, test=test, candidates=done, experiment=self, seconds=session.seconds
+        )
+        session.context.warn(result.warnings)
+        folder = session.context.results()
+        if folder is not None:
+            result.write(folder)
+            pictures.write(result, folder)
+        return result
+
+    def _solve(self, potential: FittablePotential, parts: list[Triangle]) -> Solution:
+        strength = self.prior.strength
+        return solve(
+            Triangle.merged(parts),
+            potential.roughness(),
+            strength=strength if isinstance(strength, float) else None,
+            smooth=self.prior.smooth,
+            folds=parts if strength == "cross-validation" else (),
+        )
+
+    def _folds(self, train: Dataset) -> torch.Tensor:
+        """(n,) the fold of each structure: equal numbers of each group in each, as far as they go."""
+        key = problem_keys(self.seed, torch.arange(len(train)))
+        order = uniform(key, torch.full_like(key, _FOLD_STREAM), 1)[:, 0].argsort()
+        places = {name: index for index, name in enumerate(sorted(set(train.group)))}
+        group = torch.tensor([places[name] for name in train.group])
+        sorted_by_group = order[group[order].argsort(stable=True)]
+        found = torch.empty(len(train), dtype=torch.int64)
+        found[sorted_by_group] = torch.arange(len(train)) % self.folds
+        return found
+
+
+def _save(session: Session, step: int, done: list[Candidate], parts: list[Triangle]) -> None:
+    """Keep the candidates that are done, and the parts of the present one."""
+    tensors = {name: one for k, part in enumerate(parts) for name, one in _to_tensors(part, k).items()}
+    told: list[JSON] = [one.plain() for one in done]
+    session.save(step, tensors, {"candidates": told, "parts": len(parts)})
+
+
+def _to_tensors(part: Triangle, index: int) -> dict[str, torch.Tensor]:
+    counts = torch.tensor([part.n_forces, part.rows])
+    arrays = {
+        "upper": torch.from_numpy(part.upper),
+        "squares": torch.from_numpy(part.squares),
+        "counts": counts,
+    }
+    return {f"{index}.{name}": one for name, one in arrays.items()}
+
+
+def _from_tensors(tensors: dict[str, torch.Tensor], index: int) -> Triangle:
+    counts = tensors[f"{index}.counts"].tolist()
+    return Triangle(tensors[f"{index}.upper"].numpy(), tensors[f"{index}.squares"].numpy(), *counts)
+
+
+def _check_memory(parameters: int, folds: int) -> None:
+    """Refuse what would not fit: triangles of all folds, and the work of a decomposition."""
+    wanted = 8.0 * (parameters + 1) ** 2 * (folds + 8)
+    there = _memory()
+    if wanted > 0.8 * there:
+        raise InputError(
+            f"{parameters:,} parameters need about {wanted / 1e9:.1f} GB for their triangles, and this machine has "
+            f"{there / 1e9:.1f} GB: take a lower level or degree, or fewer `folds`"
+        )
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine; infinity where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -1,0 +1,139 @@
+"""Pictures of a fit: predictions against labels, how errors are distributed, learning curve, scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlopt.core.lazy import torch
+from mlopt.core.reporting.drawing import pyplot, save
+from mlopt.optimizers.fitting.metrics import GPA, Errors
+
+if TYPE_CHECKING:
+    from mlopt.optimizers.experiments.fit.result import FitResult
+
+#: points of a parity plot, at most: those with the largest errors are always among them
+_POINTS = 4000
+_COLOURS = {"train": "#9db4cc", "test": "#b4442c"}
+
+
+def write(found: FitResult, folder: Path) -> None:
+    """Write ``parity.svg``, ``residuals.svg``, ``learning.svg`` and, of a scan, ``scan.svg``."""
+    save(_parity(found), folder / "parity.svg")
+    save(_residuals(found), folder / "residuals.svg")
+    save(_learning(found), folder / "learning.svg")
+    if len(found.candidates) > 1:
+        save(_scan(found), folder / "scan.svg")
+
+
+def _quantities(errors: Errors) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Labels and errors of each quantity that is labelled, flat; energies an atom, less their mean."""
+    atoms = errors.data.systems.segments.counts.to(torch.float64)
+    parts = {
+        "energy (eV/atom)": (errors.data.energy / atoms, errors.energy),
+        "force (eV/angstrom)": (errors.data.force, errors.force),
+        "stress (GPa)": (GPA * errors.data.stress, errors.stress),
+    }
+    found = {}
+    for name, (label, off) in parts.items():
+        label, off = label.flatten(), off.flatten()
+        known = torch.isfinite(label) & torch.isfinite(off)
+        if bool(known.any()):
+            found[name] = label[known], off[known]
+    return found
+
+
+def _parity(found: FitResult) -> Any:
+    plt = pyplot()
+    sets = {name: _quantities(found.errors[name]) for name in ("train", "test") if name in found.errors}
+    names = list(dict.fromkeys(name for one in sets.values() for name in one))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.4 * len(names), 3.4), layout="constrained", squeeze=False
+    )
+    for axis, name in zip(axes[0], names, strict=True):
+        for which, quantities in sets.items():
+            if name not in quantities:
+                continue
+            label, off = quantities[name]
+            if len(label) > _POINTS:
+                order = off.abs().argsort(descending=True)
+                rest = order[_POINTS // 4 :]
+                chosen = torch.cat([order[: _POINTS // 4], rest[:: max(1, len(rest) // (3 * _POINTS // 4))]])
+                label, off = label[chosen], off[chosen]
+            axis.plot(
+                label, label + off, ".", color=_COLOURS[which], markersize=3, label=which, rasterized=True
+            )
+        low, high = axis.get_xlim()
+        axis.plot([low, high], [low, high], color="0.4", linewidth=0.8)
+        axis.set_xlabel(f"labelled {name}")
+        axis.set_ylabel("predicted")
+        axis.legend(frameon=False)
+    return figure
+
+
+def _residuals(found: FitResult) -> Any:
+    plt = pyplot()
+    sets = {name: _quantities(found.errors[name]) for name in ("train", "test") if name in found.errors}
+    names = list(dict.fromkeys(name for one in sets.values() for name in one))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.4 * len(names), 2.8), layout="constrained", squeeze=False
+    )
+    for axis, name in zip(axes[0], names, strict=True):
+        for which, quantities in sets.items():
+            if name in quantities:
+                off = quantities[name][1].numpy()
+                axis.hist(
+                    off,
+                    bins=60,
+                    histtype="step",
+                    color=_COLOURS[which],
+                    label=f"{which}, {len(off):,}",
+                    density=True,
+                )
+        axis.set_yscale("log")
+        axis.set_xlabel(f"error of the {name}")
+        axis.legend(frameon=False)
+    axes[0][0].set_ylabel("density")
+    return figure
+
+
+def _learning(found: FitResult) -> Any:
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    counts = [count for count, _ in found.curve]
+    rows = [errors.row("") for _, errors in found.curve]
+    other = axis.twinx()
+    for here, name, factor, colour, label in (
+        (axis, "energy_mae", 1e3, "#3b6ea5", "energy MAE (meV/atom)"),
+        (other, "force_mae", 1.0, "#b4442c", "force MAE (eV/angstrom)"),
+    ):
+        values = [row[name] for row in rows]
+        if all(value is not None for value in values):
+            here.plot(counts, [factor * value for value in values], "o-", color=colour, markersize=4)
+            here.set_yscale("log")
+        here.set_ylabel(label, color=colour)
+    axis.set_xscale("log")
+    axis.set_xlabel("structures that were fitted to")
+    return figure
+
+
+def _scan(found: FitResult) -> Any:
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    best = max(found.candidates, key=lambda one: one.evidence)
+    for one in found.candidates:
+        chosen = one is best
+        axis.plot(
+            one.parameters,
+            one.evidence,
+            "o",
+            color="#b4442c" if chosen else "#3b6ea5",
+            markersize=6 if chosen else 4,
+        )
+        label = ", ".join(f"{value}" for value in one.settings.values())
+        axis.annotate(
+            label, (one.parameters, one.evidence), fontsize=7, xytext=(3, 3), textcoords="offset points"
+        )
+    axis.set_xlabel("parameters")
+    axis.set_ylabel("log evidence")
+    return figure

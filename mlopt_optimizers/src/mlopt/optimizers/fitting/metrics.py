@@ -1,0 +1,127 @@
+"""How well a potential gives back labels: errors of energies, forces and stresses, by set and group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.potential import Potential
+from mlopt.core.lazy import torch
+
+#: eV/angstrom^3 in GPa
+GPA = 160.21766208
+#: atoms that are evaluated at a time
+_ATOMS = 20_000
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Predictions beside labels.
+
+    data: the labels. energy: (n,) predicted minus labelled, eV an atom. force: (n_atoms, 3) eV/angstrom.
+    stress: (n, 3, 3) GPa. All are NaN where there is no label. predicted: what the potential says.
+    """
+
+    data: Dataset
+    energy: torch.Tensor
+    force: torch.Tensor
+    stress: torch.Tensor
+    predicted: Evaluation
+
+    @classmethod
+    def of(cls, potential: Potential, data: Dataset) -> Errors:
+        """Evaluate ``potential`` on all structures, so many at a time that memory is bounded."""
+        with_stress = bool(data.with_stress.any())
+        parts, first = [], 0
+        counts = data.systems.segments.counts.tolist()
+        while first < len(data):
+            stop, atoms = first, 0
+            while stop < len(data) and (stop == first or atoms + counts[stop] <= _ATOMS):
+                atoms += counts[stop]
+                stop += 1
+            with torch.no_grad():
+                parts.append(
+                    potential.evaluate(data.systems.select(list(range(first, stop))), stress=with_stress)
+                )
+            first = stop
+        energy = torch.cat([one.energy for one in parts])
+        force = torch.cat([one.force for one in parts])
+        stress = torch.cat([one.stress for one in parts if one.stress is not None]) if with_stress else None
+        predicted = Evaluation(energy, force, stress=stress)
+        atoms_of = data.systems.segments.counts.to(torch.float64)
+        off = data.stress * torch.nan if stress is None else GPA * (stress - data.stress)
+        return cls(data, (energy - data.energy) / atoms_of, force - data.force, off, predicted)
+
+    def select(self, structures: torch.Tensor) -> Errors:
+        """The errors of some structures (int64 indices)."""
+        _, rows = self.data.systems.segments.select(structures)
+        return Errors(
+            self.data.select(structures),
+            self.energy[structures],
+            self.force[rows],
+            self.stress[structures],
+            self.predicted.select(structures, rows),
+        )
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return one row of a table: mean absolute, root mean square and largest errors, None where no label is.
+
+        Energies in eV an atom, components of forces in eV/angstrom, components of stresses in GPa; ``energy_error`` is
+        the standard error of ``energy_mae``, and ``force_vector_max`` the largest length of a force's error.
+        """
+        energy, force, stress = (_known(one) for one in (self.energy, self.force, self.stress))
+        vectors = self.force[torch.isfinite(self.force).all(-1)].norm(dim=-1)
+        spread = float(energy.abs().std()) / len(energy) ** 0.5 if len(energy) > 1 else None
+        return {
+            "set": name,
+            "structures": len(self.data),
+            "energy_mae": _mean(energy.abs()),
+            "energy_error": spread,
+            "energy_rmse": _root(energy),
+            "energy_max": _most(energy),
+            "force_mae": _mean(force.abs()),
+            "force_rmse": _root(force),
+            "force_max": _most(force),
+            "force_vector_max": _most(vectors),
+            "stress_mae": _mean(stress.abs()),
+            "stress_rmse": _root(stress),
+            "stress_max": _most(stress),
+        }
+
+    def groups(self) -> list[tuple[str, Errors]]:
+        """The errors of each group of structures, where there are several."""
+        names = sorted(set(self.data.group))
+        if len(names) < 2:
+            return []
+        found = []
+        for name in names:
+            places = [index for index, one in enumerate(self.data.group) if one == name]
+            found.append((name or "without a group", self.select(torch.tensor(places))))
+        return found
+
+    def worst(self, count: int) -> list[int]:
+        """The structures with the largest error of a force, the worst first; of an energy where no force is known."""
+        n = len(self.data)
+        size = self.force.nan_to_num().norm(dim=-1)
+        largest = size.new_zeros(n).scatter_reduce(0, self.data.systems.batch, size, "amax")
+        if not bool(torch.isfinite(self.force).any()):
+            largest = self.energy.nan_to_num().abs()
+        return largest.argsort(descending=True)[:count].tolist()  # type: ignore[no-any-return]
+
+
+def _known(values: torch.Tensor) -> torch.Tensor:
+    return values[torch.isfinite(values)]
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return float(values.mean()) if values.numel() else None
+
+
+def _root(values: torch.Tensor) -> float | None:
+    return float((values * values).mean().sqrt()) if values.numel() else None
+
+
+def _most(values: torch.Tensor) -> float | None:
+    return float(values.abs().max()) if values.numel() else None

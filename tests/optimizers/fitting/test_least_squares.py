@@ -1,0 +1,178 @@
+"""Least squares by triangles: equal to dense algebra, whatever the blocks; evidence and cross validation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from mlopt.core import Dataset, InputError, Systems
+from mlopt.optimizers.fitting.least_squares import Triangle, Weights, solve, triangle
+from mlopt.optimizers.labelling import PotentialLabeller
+from mlopt.potentials import LennardJones, Mtp
+
+pytest.importorskip("numba")
+
+
+def copper(count: int = 12) -> Dataset:
+    """Strained and shaken cells and clusters, labelled by pairs."""
+    images = []
+    for seed in range(count):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.15, seed=seed)
+        strain = 0.03 * np.random.default_rng(seed).normal(size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        if seed % 4 == 3:
+            atoms.set_pbc(False)
+            atoms.set_cell(None)
+        images.append(atoms)
+    potential = LennardJones(epsilon=0.2, r0=2.6, cutoff=4.5)
+    data = PotentialLabeller(potential=potential).label(Systems.from_atoms(images))
+    weight = torch.linspace(0.5, 2.0, count, dtype=torch.float64)
+    return Dataset(
+        data.systems, data.energy, data.force, data.stress, weight, group=("a", "b") * (count // 2)
+    )
+
+
+POTENTIAL = Mtp(elements=["Cu"], level=4, pair_functions=6, shortest=1.9, cutoff=4.5)
+
+
+def dense(data: Dataset, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """All weighted rows and their right-hand side, written down one by one."""
+    design = POTENTIAL.design(data.systems, stress=True)
+    assert design is not None and design.force is not None and design.stress is not None
+    rows, side = [], []
+    for index in range(len(data)):
+        n, share = int(data.systems.segments.counts[index]), math.sqrt(float(data.weight[index]))
+        rows.append(weights.energy * share / math.sqrt(n) * design.energy[index])
+        side.append(weights.energy * share / math.sqrt(n) * float(data.energy[index]))
+        for atom in range(int(data.systems.ptr[index]), int(data.systems.ptr[index + 1])):
+            for c in range(3):
+                rows.append(weights.force * share * design.force[atom, c])
+                side.append(weights.force * share * float(data.force[atom, c]))
+        if bool(data.with_stress[index]):
+            factor = weights.stress * share * float(data.systems.volume[index]) / math.sqrt(n)
+            rows += [factor * row for row in design.stress[index].reshape(9, -1)]
+            side += [factor * float(one) for one in data.stress[index].flatten()]
+    return torch.stack(rows).numpy(), np.array(side)
+
+
+def test_a_triangle_stands_for_all_rows() -> None:
+    data, weights = copper(), Weights(energy=10.0, force=1.0, stress=0.5)
+    rows, side = dense(data, weights)
+    both = np.concatenate([rows, side[:, None]], 1)
+    for memory in (1.0, 1e-6):
+        found = triangle(POTENTIAL, data, weights, memory)
+        np.testing.assert_allclose(found.upper.T @ found.upper, both.T @ both, rtol=1e-10, atol=1e-10)
+        assert found.rows == len(rows) and found.n_forces == 3 * len(data.systems.pos)
+    parts = [triangle(POTENTIAL, data.select(range(k, k + 3)), weights) for k in range(0, 12, 3)]
+    merged = Triangle.merged(parts)
+    np.testing.assert_allclose(merged.upper.T @ merged.upper, both.T @ both, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(merged.squares, found.squares, rtol=1e-12)
+    theta = np.linspace(-1.0, 1.0, rows.shape[1])
+    assert merged.residual(theta) == pytest.approx(((rows @ theta - side) ** 2).sum(), rel=1e-9)
+
+
+def test_coefficients_are_those_of_ridge_regression() -> None:
+    """Under a given strength: the normal equations with the prior written out, the constant free."""
+    data, weights = copper(), Weights(energy=10.0)
+    rows, side = dense(data, Weights(energy=10.0, stress=0.0))
+    degrees = POTENTIAL.roughness()
+    found = solve(triangle(POTENTIAL, data, weights), degrees, strength=1e-6, smooth=2.0)
+    scale = np.sqrt((rows[_forces(data)] ** 2).mean(0))
+    scale = np.where(scale > 1e-12 * np.median(scale[scale > 0]), scale, np.median(scale[scale > 0]))
+    prior = np.where(degrees.numpy() > 0, scale * degrees.numpy() ** 2, 0.0)
+    free = rows[:, :1]
+    projected = rows[:, 1:] - free @ np.linalg.lstsq(free, rows[:, 1:], rcond=None)[0]
+    top = np.linalg.svd(projected / prior[1:], compute_uv=False)[0] ** 2
+    wanted = np.linalg.solve(rows.T @ rows + 1e-6 * top * np.diag(prior**2), rows.T @ side)
+    np.testing.assert_allclose(rows @ found.theta.numpy(), rows @ wanted, atol=1e-7 * np.abs(side).max())
+
+
+def _forces(data: Dataset) -> np.ndarray:
+    """Which rows of `dense` without stresses are forces."""
+    found = []
+    for index in range(len(data)):
+        found += [False] + [True] * (3 * int(data.systems.segments.counts[index]))
+        found += [False] * 9 if bool(data.with_stress[index]) else []
+    return np.array(found)
+
+
+def test_the_factor_is_the_root_of_the_covariance() -> None:
+    data, weights = copper(), Weights(energy=10.0)
+    rows, side = dense(data, Weights(energy=10.0, stress=0.0))
+    found = solve(triangle(POTENTIAL, data, weights), None, strength=1e-8)
+    covariance = found.deviation**2 * found.factor @ found.factor.T
+    scale = np.sqrt((rows[_forces(data)] ** 2).mean(0))
+    scale = np.where(scale > 1e-12 * np.median(scale[scale > 0]), scale, np.median(scale[scale > 0]))
+    top = np.linalg.svd(rows / scale, compute_uv=False)[0] ** 2
+    precision = rows.T @ rows + 1e-8 * top * np.diag(scale**2)
+    predicted = rows @ covariance @ rows.T
+    wanted = found.deviation**2 * rows @ np.linalg.solve(precision, rows.T)
+    np.testing.assert_allclose(predicted, wanted, atol=1e-6 * np.abs(wanted).max())
+    assert side.shape == (len(rows),)
+
+
+def test_the_evidence_is_that_of_the_marginal_likelihood() -> None:
+    """Against the determinant of the covariance of all labels, for a potential without free columns."""
+    rng = np.random.default_rng(0)
+    rows, truth = rng.normal(size=(40, 5)), rng.normal(size=5)
+    side = rows @ truth + 0.1 * rng.normal(size=40)
+    upper = np.linalg.qr(np.concatenate([rows, side[:, None]], 1), mode="r")
+    made = Triangle(upper, (rows**2).sum(0), 40, 40)
+    scale = np.sqrt((rows**2).mean(0))
+    top = np.linalg.svd(rows / scale, compute_uv=False)[0] ** 2
+    values = []
+    for strength in (1e-6, 1e-3, 1e-1):
+        covariance = np.eye(40) + (rows / scale) @ (rows / scale).T / (strength * top)
+        fit = side @ np.linalg.solve(covariance, side)
+        wanted = -0.5 * (40 * math.log(fit / 40) + np.linalg.slogdet(covariance)[1])
+        values.append(solve(made, None, strength=strength).evidence - wanted)
+    assert max(values) - min(values) < 1e-8
+
+
+@pytest.mark.parametrize("how", ["evidence", "folds"])
+def test_the_strength_is_nearly_the_best_there_is(how: str) -> None:
+    """Of noisy rows with singular values over twelve decades: the truth is met nearly as well as by any strength."""
+    ratios = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        columns = rng.normal(size=(200, 40)) @ np.diag(np.logspace(0, -12, 40)) @ rng.normal(size=(40, 40))
+        truth = columns @ rng.normal(size=40)
+        side = truth + 0.1 * truth.std() * rng.normal(size=200)
+        both = np.concatenate([columns, side[:, None]], 1)
+        parts = [
+            Triangle(np.linalg.qr(part, mode="r"), (part[:, :-1] ** 2).sum(0), 50, 50)
+            for part in np.split(both, 4)
+        ]
+        whole = Triangle.merged(parts)
+
+        folds = parts if how == "folds" else ()
+        found = [solve(whole, None, strength=float(one)) for one in np.logspace(-20, 0, 41)]
+        found.append(solve(whole, None, folds=folds))
+        off = [float(np.linalg.norm(columns @ one.theta.numpy() - truth)) for one in found]
+        ratios.append(off[-1] / min(off[:-1]))
+    assert float(np.mean(ratios)) < 1.15 and max(ratios) < 1.6
+
+
+def test_there_must_be_something_to_fit_to() -> None:
+    data = copper(4)
+    nothing = Dataset(data.systems)
+    with pytest.raises(InputError, match="there is nothing to fit to"):
+        solve(triangle(POTENTIAL, nothing, Weights()))
+    with pytest.raises(InputError, match="_NotLinear is not linear in its parameters"):
+        triangle(_NotLinear(), data, Weights())
+
+
+class _NotLinear(LennardJones):
+    """A potential without rows."""
+
+    @property
+    def parameters(self) -> torch.Tensor:
+        return torch.zeros(2, dtype=torch.float64)
+
+    def design(self, systems: Systems, **asked: bool) -> None:
+        return None

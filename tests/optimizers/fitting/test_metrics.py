@@ -1,0 +1,113 @@
+"""Errors by set and group, and doubts about labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mlopt.core import Dataset, Evaluation, Systems
+from mlopt.optimizers.fitting.checks import doubts, stress_slope
+from mlopt.optimizers.fitting.data import DrawnStructures
+from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
+from mlopt.optimizers.fitting.metrics import GPA, Errors
+from mlopt.optimizers.labelling import PotentialLabeller
+from mlopt.potentials import Mtp, StillingerWeber
+
+pytest.importorskip("numba")
+
+
+class Shifted(StillingerWeber):
+    """Energies, forces and stresses that are off by known numbers."""
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        found = super().evaluate(systems, stress=stress)
+        told = None if found.stress is None else found.stress + 0.5 / GPA
+        atoms = systems.segments.counts.to(torch.float64)
+        return replace(found, energy=found.energy + 0.01 * atoms, force=found.force + 0.1, stress=told)
+
+
+def silicon(count: int = 12) -> Dataset:
+    labeller = PotentialLabeller(potential=StillingerWeber())
+    data = DrawnStructures(crystal="Si", repeat=[1, 1, 1], count=count, labeller=labeller).draw(0)
+    return Dataset(data.systems, data.energy, data.force, data.stress, group=("bulk", "other") * (count // 2))
+
+
+def test_errors_are_what_the_potential_is_off_by() -> None:
+    data = silicon()
+    row = Errors.of(Shifted(), data).row("all")
+    assert row["structures"] == 12
+    for name, wanted in (("energy", 0.01), ("force", 0.1), ("stress", 0.5)):
+        for kind in ("mae", "rmse", "max"):
+            assert row[f"{name}_{kind}"] == pytest.approx(wanted, rel=1e-6)
+    assert row["force_vector_max"] == pytest.approx(0.1 * 3**0.5)
+    assert row["energy_error"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_has_no_label_has_no_error() -> None:
+    data = silicon()
+    bare = Dataset(data.systems, energy=data.energy)
+    row = Errors.of(Shifted(), bare).row("energies")
+    assert row["force_mae"] is None and row["stress_max"] is None and row["energy_mae"] == pytest.approx(0.01)
+    some = data.force.clone()
+    some[:8] = torch.nan
+    assert Errors.of(Shifted(), Dataset(data.systems, force=some)).row("")["force_mae"] == pytest.approx(0.1)
+
+
+def test_groups_are_parts_of_the_whole() -> None:
+    errors = Errors.of(Shifted(), silicon())
+    groups = dict(errors.groups())
+    assert list(groups) == ["bulk", "other"]
+    assert [len(one.data) for one in groups.values()] == [6, 6]
+    torch.testing.assert_close(groups["other"].force, errors.force.reshape(12, 8, 3)[1::2].reshape(-1, 3))
+    assert errors.select(torch.tensor([0, 2])).groups() == []
+
+
+def test_the_worst_structure_comes_first() -> None:
+    data = silicon()
+    data.force[8 * 7] += 3.0
+    data.force[8 * 3] += 2.0
+    assert Errors.of(StillingerWeber(), data).worst(2) == [7, 3]
+    energies = Dataset(data.systems, energy=data.energy.clone())
+    energies.energy[5] += 1.0
+    assert Errors.of(StillingerWeber(), energies).worst(1) == [5]
+
+
+def fitted(data: Dataset) -> tuple[Mtp, Errors]:
+    potential = Mtp(degrees=[8, 7], cutoff=3.8, pair_functions=8).prepared(data)
+    solution = solve(triangle(potential, data, Weights()), potential.roughness())
+    made = potential.with_theta(solution.theta)
+    return made, Errors.of(made, data)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (1.0, None),
+        (-1.0, "of the other sign"),
+        (GPA, "in GPa:"),
+        (-GPA, "in GPa and of the other sign"),
+        (10 * GPA, "in kbar:"),
+        (-10 * GPA, "in kbar and of the other sign, as VASP prints them"),
+    ],
+)
+def test_units_and_signs_of_stresses_are_seen_by_the_fit(factor: float, words: str | None) -> None:
+    data = silicon(30)
+    made, errors = fitted(Dataset(data.systems, data.energy, data.force, factor * data.stress))
+    told = stress_slope(made, errors)
+    assert (told is None) if words is None else (told is not None and words in told)
+
+
+def test_repeats_and_few_rows_are_said() -> None:
+    data = silicon(4)
+    repeated = Dataset.concatenate([data, data.select([1])])
+    potential = Mtp(degrees=[10, 9], cutoff=3.8, pair_functions=8).prepared(data)
+    rows = triangle(potential, repeated, Weights(force=0.0))
+    solution = solve(rows, potential.roughness())
+    made = potential.with_theta(solution.theta)
+    told = " ".join(doubts(made, Errors.of(made, repeated), solution, rows.rows))
+    assert "1 of 5 structures to fit to are repeats of others" in told
+    assert f"there are 5 rows of labels for {len(solution.theta)} parameters" in told
+    assert np.isfinite(solution.theta.numpy()).all()
