@@ -1,10 +1,10 @@
 """Kill runs at random instants, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kills.py [--kills 200] [--of search|compiled|training|contest|path] [--cold-cache]
+    python benchmarks/kills.py [--kills 200] [--of search|compiled|training|contest|path|network] [--cold-cache]
 
 Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to
-its end. --cold-cache: each run has a cache of kernels of its own, empty at first, as on a fresh machine; for runs
-in the fused engine, such as ``compiled``.
+its end. --cold-cache: each run has a cache of kernels of its own, empty at first, as on a fresh machine, and what
+chooses its engine itself takes the fused one. Paths and networks have no kernels.
 Prints how many ended with other bytes in their results or metrics; exits 1 if any did.
 """
 
@@ -23,6 +23,7 @@ import torch  # paid once, before the forks
 
 from mlopt.cli.testing.runs import KINDS, results, small_run
 from mlopt.core.testing.kills import check_kills
+from mlopt.optimizers.fused.cache import kernels_in
 
 
 def main() -> None:
@@ -42,8 +43,11 @@ def main() -> None:
             folder,
             kills=arguments.kills,
         )
+        kernels = kernels_in(folder / "whole-cache" / "kernels")
+    compiled = f", {kernels} kernels compiled in each" if arguments.cold_cache else ""
     print(
-        f"{told['runs']} runs, {told['killed']} killed, {told['different']} different; {time.monotonic() - began:.0f} s"
+        f"{arguments.of}: {told['runs']} runs, {told['killed']} killed, {told['different']} different{compiled}; "
+        f"{time.monotonic() - began:.0f} s"
     )
     sys.exit(1 if told["different"] else 0)
 

@@ -18,6 +18,7 @@ potential: lennard-jones
 optimizer: basin-hopping
 starts: 4
 budget: {force_calls: 400}
+engine: auto
 minima: {keep: 5}
 """,
         ("metrics.jsonl", "results/starts.json", "results/trace.json", "results/minima.extxyz"),
@@ -38,7 +39,8 @@ minima: {keep: 5}
     "training": (
         f"""
 experiment: meta-train
-task: {{name: rollout, members: [{_LJ7}], learnable: classic, horizon: 40, starts: 2, held_out: {{starts: 4}}}}
+task: {{name: rollout, members: [{_LJ7}], learnable: classic, horizon: 40, starts: 2, held_out: {{starts: 4}},
+  engine: auto}}
 trainer: {{name: esmc, population: 8}}
 epochs: 40
 evaluate_every: 10
@@ -54,8 +56,15 @@ systems:
 contestants: [{label: fire, optimizer: fire}, {label: hops, optimizer: basin-hopping}]
 starts: 3
 force_calls: 200
+engine: auto
 """,
-        ("metrics.jsonl", "results/01-fire-on-Ar7/starts.json", "results/04-hops-on-Ar13/minima.extxyz"),
+        (
+            "metrics.jsonl",
+            "results/01-fire-on-Ar7/starts.json",
+            "results/02-hops-on-Ar7/trace.json",
+            "results/03-fire-on-Ar13/starts.json",
+            "results/04-hops-on-Ar13/minima.extxyz",
+        ),
     ),
     "path": (
         """
@@ -74,6 +83,17 @@ fmax: 1.0e-6
 """,
         ("metrics.jsonl", "results/path.ovf", "results/profile.csv"),
     ),
+    "network": (
+        """
+experiment: network
+system: {cluster: Ar5}
+potential: {name: lennard-jones, epsilon: 1.0, r0: 1.0}
+searches: 12
+force_calls: 200
+patience: 2
+""",
+        ("metrics.jsonl", "results/network.json", "results/minima.extxyz", "results/saddles.extxyz"),
+    ),
 }
 #: modules that every run needs: imported once, before processes are forked
 IMPORTED = (
@@ -91,12 +111,14 @@ IMPORTED = (
 def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Path], int]:
     """A function that starts a run of one of `KINDS` at a path, or resumes the one there, and returns its exit code.
 
-    Writes the configuration into ``folder``; for `check_kills`. cold_cache: each run has a cache of kernels of its own.
+    Writes the configuration into ``folder``; for `check_kills`. cold_cache: each run has a cache of kernels of its own,
+    and what chooses its engine itself is compiled.
     """
     for module in IMPORTED:  # once here instead of in every child
         importlib.import_module(module)
     config = folder / f"{kind}.yaml"
-    config.write_text(KINDS[kind][0])
+    text = KINDS[kind][0]
+    config.write_text(text.replace("engine: auto", "engine: fused") if cold_cache else text)
 
     def start_or_resume(path: Path) -> int:
         from mlopt.cli.main import cli
@@ -119,10 +141,9 @@ def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Pa
 
 
 def results(kind: str) -> Callable[[Path], bytes]:
-    """A function that reads what must be the same, byte for byte; empty where it is missing."""
+    """A function that reads what must be the same, byte for byte. It raises OSError where something is missing."""
 
     def read(path: Path) -> bytes:
-        found = [path / name for name in KINDS[kind][1]]
-        return b"\0".join(one.read_bytes() if one.exists() else b"" for one in found)
+        return b"\0".join((path / name).read_bytes() for name in KINDS[kind][1])
 
     return read
