@@ -1,6 +1,6 @@
 """Kill runs at random instants, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kills.py [--kills 200] [--of search|compiled|training|contest|path|network] [--cold-cache]
+    python benchmarks/kills.py [--kills 200] [--of compiled|training|contest|path|network] [--cold-cache] [--minutes M]
 
 Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to
 its end. --cold-cache: each run has a cache of kernels of its own, empty at first, as on a fresh machine, and what
@@ -11,6 +11,7 @@ Prints how many ended with other bytes in their results or metrics; exits 1 if a
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def main() -> None:
     """Print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="kill no more after that time")
     parser.add_argument("--of", choices=list(KINDS), default="search", help="what is run")
     parser.add_argument("--cold-cache", action="store_true", help="each run compiles its own kernels")
     arguments = parser.parse_args()
@@ -42,6 +44,7 @@ def main() -> None:
             results(arguments.of),
             folder,
             kills=arguments.kills,
+            minutes=arguments.minutes,
         )
         kernels = kernels_in(folder / "whole-cache" / "kernels")
     compiled = f", {kernels} kernels compiled in each" if arguments.cold_cache else ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
@@ -51,6 +53,7 @@ def check_kills(
     *,
     kills: int,
     seed: int = 0,
+    minutes: float = math.inf,
 ) -> dict[str, int]:
     """Compare killed and resumed runs with one that was left alone.
 
@@ -58,31 +61,32 @@ def check_kills(
     results: what of a finished run must be the same, as bytes; raises OSError where it is missing.
     kills: how many runs to kill, each once, at instants drawn evenly over the life of an undisturbed run. One that
         ends before its instant comes is compared, too, and another is run in its place.
+    minutes: no run is begun after that time; fewer are killed then.
 
     Returns ``{"runs", "killed", "different"}``: runs made, children killed, and runs with another result or exit
     status.
 
     Raises:
-        AssertionError: most runs end before they can be killed, or the undisturbed one fails.
-        OSError: the undisturbed run lacks a result.
+        AssertionError: most runs end before they can be killed; an undisturbed one fails, or differs from another.
+        OSError: an undisturbed run lacks a result.
     """
-    began = time.monotonic()
-    _, status = kill_and_resume(lambda: start_or_resume(folder / "whole"), delays=[])
-    if status != 0:
-        raise AssertionError(f"the run that was left alone ended with exit status {status}")
-    lasted = time.monotonic() - began
+    ends = time.monotonic() + 60.0 * minutes
+    for name in ("first", "whole"):  # what the first leaves in caches makes those after it shorter
+        began = time.monotonic()
+        _, status = kill_and_resume(partial(start_or_resume, folder / name), delays=[])
+        if status != 0:
+            raise AssertionError(f"a run that was left alone ended with exit status {status}")
+        lasted = time.monotonic() - began
     expected = results(folder / "whole")
+    if results(folder / "first") != expected:
+        raise AssertionError("two runs that were left alone have other results")
     draw = random.Random(seed)
     runs = killed = different = 0
-    while killed < kills:
+    while killed < kills and time.monotonic() < ends:
         if runs == 10 * kills:
             raise AssertionError(f"only {killed} of {runs} runs could be killed; make the run longer")
         path = folder / f"killed-{runs}"
-
-        def work(path: Path = path) -> int:
-            return start_or_resume(path)
-
-        count, status = kill_and_resume(work, delays=[draw.uniform(0, lasted)])
+        count, status = kill_and_resume(partial(start_or_resume, path), delays=[draw.uniform(0, lasted)])
         runs, killed = runs + 1, killed + count
         different += status != 0 or not _is(expected, results, path)
     return {"runs": runs, "killed": killed, "different": different}
