@@ -182,6 +182,10 @@ def test_what_is_written_is_ovf(tmp_path: Path) -> None:
             r"'# xnodes: two' should be a whole number above zero",
         ),
         (text().replace(b"x nodes: 2", b"xnodes: 0"), r"'# xnodes: 0' should be a whole number above zero"),
+        (
+            text().replace(b"# x nodes: 2", b"# xnodes: 2\n# xnodes: 2"),
+            r"'# xnodes: 2 2' should be a whole number above zero$",
+        ),
         (text().replace(b"rectangular", b"round"), r"'# meshtype: round' should be rectangular or irregular"),
         (text().replace(b"rectangular", b"irregular"), r"the header has no '# pointcount:'; add it"),
         (
