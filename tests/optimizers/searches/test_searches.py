@@ -16,7 +16,9 @@ from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.testing.surfaces import Watched, lennard_jones, quadratic, spins
 from mlopt.optimizers.local.fire import Fire
 from mlopt.optimizers.searches.annealing import SimulatedAnnealing
+from mlopt.optimizers.searches.basin_hopping import BasinHopping
 from mlopt.optimizers.searches.minima_hopping import MinimaHopping
+from mlopt.optimizers.searches.restarts import RandomRestarts
 from mlopt.optimizers.searches.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
 
 
@@ -82,10 +84,22 @@ def test_minima_hopping_adapts_as_described() -> None:
     assert progress.tally.pool_energy.isfinite().sum(1).tolist() == [1, 1]
 
 
-def test_minima_hopping_refuses_to_quench_with_a_search() -> None:
-    landscape, x = quadratic([2])
-    with pytest.raises(InputError, match="cannot quench with SimulatedAnnealing, which searches on"):
-        minimize(landscape, MinimaHopping(quench=SimulatedAnnealing()), x)
+@pytest.mark.parametrize("search", [BasinHopping, MinimaHopping, RandomRestarts])
+@pytest.mark.parametrize(
+    ("quench", "message"),
+    [
+        (
+            "basin-hopping",
+            "is a search, which does not end at a minimum; take a local optimizer such as lbfgs",
+        ),
+        ("annealing", "is a search, which does not end at a minimum; take a local optimizer such as lbfgs"),
+        ("dimer", "ends at a saddle, not at a minimum; take lbfgs or fire"),
+    ],
+)
+def test_a_quench_ends_at_a_minimum(search: type[Optimizer], quench: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(search, {"quench": quench})
+    assert "quench: " in str(caught.value) and message in str(caught.value)
 
 
 def test_annealing_starts_at_the_wanted_acceptance() -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlopt.optimizers.searches.basin_hopping import BasinHopping
     from mlopt.optimizers.searches.hopping import Hopping
     from mlopt.optimizers.searches.minima_hopping import MinimaHopping
+    from mlopt.optimizers.searches.quenching import Quenching
     from mlopt.optimizers.searches.restarts import RandomRestarts
     from mlopt.optimizers.searches.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
     from mlopt.optimizers.searches.settings import Budget, MinimaSettings, Target
@@ -21,6 +22,7 @@ __all__ = [
     "Hopping",
     "MinimaHopping",
     "MinimaSettings",
+    "Quenching",
     "RandomRestarts",
     "ScipyBasinHopping",
     "ScipyDualAnnealing",
@@ -35,6 +37,7 @@ __getattr__ = names_of(
         "basin_hopping": ("BasinHopping",),
         "hopping": ("Hopping",),
         "minima_hopping": ("MinimaHopping",),
+        "quenching": ("Quenching",),
         "restarts": ("RandomRestarts",),
         "scipy_search": ("ScipyBasinHopping", "ScipyDualAnnealing"),
         "settings": ("Budget", "MinimaSettings", "Target"),

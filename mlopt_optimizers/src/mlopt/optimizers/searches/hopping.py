@@ -4,86 +4,49 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
-
-from pydantic import field_validator
+from typing import Any
 
 from mlopt.core.batch.random import Draws
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.lazy import torch
-from mlopt.core.plugins.plugin import FromRegistry, setting
-from mlopt.core.protocols.optimizer import Found, Optimizer, State, local_only, nested, per_problem, per_row
-from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.core.protocols.optimizer import per_problem, per_row
 from mlopt.optimizers.moves.basic import close_packed, free_rows
+from mlopt.optimizers.searches.quenching import Quenching, QuenchingState, mean_squares
 
 
 @dataclass(frozen=True)
-class HoppingState(State):
-    """inner: of the quench. key, counter (n,) int64: random numbers. quench_calls (n,) int64: in this quench.
+class HoppingState(QuenchingState):
+    """A search between two steps.
 
-    x (n_rows, d), energy (n,), row_energy (n_rows,): the current minimum, infinite energy before the first.
-    scale, temperature (n,): present factor on moves, and temperature.
-    hops, accepted (n,) int64: since the start, and in the present window of adaptation.
-    arrived (n,) bool, found_energy (n,), found_x (n_rows, d): minima that the last step ended at.
+    quench_calls (n,) int64: force calls of the present quench. row_energy (n_rows,): energies at the current minimum.
+    scale, temperature (n,): present factor on moves, and temperature of the acceptance test.
+    hops, accepted (n,) int64: hops since the start, and those accepted in the present window of adaptation.
     """
 
-    inner: Any = nested()
-    key: torch.Tensor = per_problem()
-    counter: torch.Tensor = per_problem()
     quench_calls: torch.Tensor = per_problem()
-    x: torch.Tensor = per_row()
-    energy: torch.Tensor = per_problem()
     row_energy: torch.Tensor = per_row()
     scale: torch.Tensor = per_problem()
     temperature: torch.Tensor = per_problem()
     hops: torch.Tensor = per_problem()
     accepted: torch.Tensor = per_problem()
-    arrived: torch.Tensor = per_problem()
-    found_energy: torch.Tensor = per_problem()
-    found_x: torch.Tensor = per_row()
 
 
-class Hopping(Optimizer):
+class Hopping(Quenching):
     """Base of searches that quench, hop, and quench again. Subclasses write `hop`."""
 
-    searching: ClassVar[bool] = True
-    recovers: ClassVar[bool] = True
-
-    quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "the inner optimizer")
-    quench_tolerance: float = setting(
-        1e-2,
-        "a quench ends when the root mean square force component is below this",
-        unit="energy/length",
-        ge=0,
-    )
-    quench_calls: int = setting(1000, "and at the latest after this many force calls", ge=1)
-
-    @field_validator("quench")
-    @classmethod
-    def _local(cls, quench: Optimizer) -> Optimizer:
-        return local_only(quench)
-
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> HoppingState:
-        """Before the first quench."""
-        n = landscape.segments.n_problems
-        integers = torch.zeros(n, dtype=torch.int64, device=x.device)
-        infinite = x.new_full((n,), torch.inf)
+        """Return the state before the first quench."""
+        integers = torch.zeros(landscape.segments.n_problems, dtype=torch.int64, device=x.device)
+        ones = x.new_ones(len(integers))
         return HoppingState(
-            inner=self.quench.init(landscape, x, key),
-            key=key,
-            counter=integers,
+            **self.begun(landscape, x, key),
             quench_calls=integers,
-            x=x,
-            energy=infinite,
             row_energy=x.new_zeros(len(x)),
-            scale=x.new_ones(n),
-            temperature=x.new_ones(n) * self.initial_temperature,
+            scale=ones,
+            temperature=ones * self.initial_temperature,
             hops=integers,
             accepted=integers,
-            arrived=integers.bool(),
-            found_energy=infinite,
-            found_x=x,
         )
 
     @property
@@ -96,8 +59,7 @@ class Hopping(Optimizer):
     ) -> tuple[torch.Tensor, HoppingState]:
         """One step of the quench; where it has ended, a hop instead."""
         segments = landscape.segments
-        mean2 = segments.dot(evaluation.force, evaluation.force) / (segments.counts * x.shape[1])
-        sound = torch.isfinite(evaluation.energy + mean2)
+        mean2, sound = mean_squares(landscape, evaluation)
         quiet = sound & (mean2 <= self.enough2(evaluation, state))
         calls = state.quench_calls + 1
         ended = quiet | ~sound | (calls >= self.quench_calls)
@@ -158,10 +120,6 @@ class Hopping(Optimizer):
             row_energy=state.row_energy if known is None else torch.where(rows, known, state.row_energy),
             accepted=state.accepted + accept,
         )
-
-    def found(self, state: HoppingState) -> Found:
-        """Where quenches have ended in the last step."""
-        return Found(state.arrived, state.found_energy, state.found_x)
 
 
 def contained(landscape: Landscape, x: torch.Tensor, container: float | None) -> torch.Tensor:

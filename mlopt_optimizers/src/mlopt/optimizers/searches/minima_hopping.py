@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
 
 from mlopt.core.batch.random import Draws
-from mlopt.core.errors import InputError
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.lazy import torch
-from mlopt.core.plugins.plugin import FromRegistry, setting
-from mlopt.core.protocols.optimizer import Found, Optimizer, State, nested, per_problem, per_row
-from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.core.plugins.plugin import setting
+from mlopt.core.protocols.optimizer import per_problem, per_row
+from mlopt.optimizers.searches.quenching import Quenching, QuenchingState, mean_squares
 
 #: what a problem is doing: the phase in the state
 _QUENCH, _SOFTEN, _DYNAMICS = 0, 1, 2
@@ -21,24 +19,19 @@ _MEMORY = 256
 
 
 @dataclass(frozen=True)
-class MinimaHoppingState(State):
-    """inner: of the quench. key, counter (n,) int64: random numbers. phase, calls (n,) int64: what it does, since when.
+class MinimaHoppingState(QuenchingState):
+    """A search between two steps.
 
-    x (n_rows, d), energy (n,): the current minimum, infinite energy before the first.
-    velocity (n_rows, d): at the half step before the point. last (n,): potential energy one step ago; falling (n,)
-    bool: whether it fell there. dips (n,) int64: minima of the potential energy that this trajectory has passed.
+    phase, calls (n,) int64: what each problem is doing, and the force calls since it began that.
+    velocity (n_rows, d): at the half step before the point. last (n,): potential energy one step ago.
+    falling (n,) bool: whether the energy fell in that step.
+    dips (n,) int64: minima of the potential energy that this trajectory has passed.
     temperature, threshold (n,): of the escapes, and the rise in energy that is accepted.
     visited (n, 256), hops (n,) int64: energies of minima, in the order of the visits, and how many there were.
-    arrived (n,) bool, found_energy (n,), found_x (n_rows, d): minima that the last step ended at.
     """
 
-    inner: Any = nested()
-    key: torch.Tensor = per_problem()
-    counter: torch.Tensor = per_problem()
     phase: torch.Tensor = per_problem()
     calls: torch.Tensor = per_problem()
-    x: torch.Tensor = per_row()
-    energy: torch.Tensor = per_problem()
     velocity: torch.Tensor = per_row()
     last: torch.Tensor = per_problem()
     falling: torch.Tensor = per_problem()
@@ -47,12 +40,9 @@ class MinimaHoppingState(State):
     threshold: torch.Tensor = per_problem()
     visited: torch.Tensor = per_problem()
     hops: torch.Tensor = per_problem()
-    arrived: torch.Tensor = per_problem()
-    found_energy: torch.Tensor = per_problem()
-    found_x: torch.Tensor = per_row()
 
 
-class MinimaHopping(Optimizer):
+class MinimaHopping(Quenching):
     """Minima hopping (Goedecker, J. Chem. Phys. 120, 9911 (2004)).
 
     From the current minimum, velocities are drawn at a temperature and followed (velocity Verlet, unit masses, one
@@ -67,9 +57,6 @@ class MinimaHopping(Optimizer):
     non-finite starts again from the current minimum.
     """
 
-    searching: ClassVar[bool] = True
-    recovers: ClassVar[bool] = True
-
     temperature: float = setting(0.5, "first kinetic temperature of escapes", unit="energy", gt=0)
     threshold: float = setting(1.0, "first rise in energy that is accepted", unit="energy", gt=0)
     dips: int = setting(2, "minima of the potential energy along a trajectory before it is quenched", ge=1)
@@ -78,14 +65,6 @@ class MinimaHopping(Optimizer):
     softening: int = setting(0, "evaluations that turn the velocities towards soft modes", ge=0)
     soft_length: float = setting(0.05, "displacement at which softness is measured", unit="length", gt=0)
     soft_step: float = setting(0.002, "step of these turns", unit="length^2/energy", gt=0)
-    quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "the inner optimizer")
-    quench_tolerance: float = setting(
-        1e-2,
-        "a quench ends when the root mean square force component is below this",
-        unit="energy/length",
-        ge=0,
-    )
-    quench_calls: int = setting(1000, "and at the latest after this many force calls", ge=1)
     same_energy: float = setting(1e-3, "minima closer in energy are the same", unit="energy", gt=0)
     beta_same: float = setting(1.1, "on the temperature after returning to the current minimum", ge=1)
     beta_old: float = setting(1.1, "on the temperature after visiting a known minimum", ge=1)
@@ -94,38 +73,21 @@ class MinimaHopping(Optimizer):
     alpha_reject: float = setting(1 / 0.98, "on the threshold after rejecting", ge=1)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> MinimaHoppingState:
-        """Before the first quench.
-
-        Raises:
-            InputError: the quench is itself a search, which never ends.
-        """
-        if self.quench.searching:
-            raise InputError(
-                f"minima-hopping cannot quench with {type(self.quench).__name__}, which searches on after every "
-                f"minimum; take a local optimizer such as lbfgs or fire"
-            )
+        """Return the state before the first quench."""
         n = landscape.segments.n_problems
         integers = torch.zeros(n, dtype=torch.int64, device=x.device)
-        infinite = x.new_full((n,), torch.inf)
         return MinimaHoppingState(
-            inner=self.quench.init(landscape, x, key),
-            key=key,
-            counter=integers,
+            **self.begun(landscape, x, key),
             phase=integers + _QUENCH,
             calls=integers,
-            x=x,
-            energy=infinite,
             velocity=torch.zeros_like(x),
-            last=infinite,
+            last=x.new_full((n,), torch.inf),
             falling=integers.bool(),
             dips=integers,
             temperature=x.new_ones(n) * self.temperature,
             threshold=x.new_ones(n) * self.threshold,
             visited=x.new_full((n, _MEMORY), torch.inf),
             hops=integers,
-            arrived=integers.bool(),
-            found_energy=infinite,
-            found_x=x,
         )
 
     def step(
@@ -138,8 +100,7 @@ class MinimaHopping(Optimizer):
         """
         segments = landscape.segments
         state = replace(state, calls=state.calls + 1)
-        mean2 = segments.dot(evaluation.force, evaluation.force) / (segments.counts * x.shape[1])
-        sound = torch.isfinite(evaluation.energy + mean2)
+        mean2, sound = mean_squares(landscape, evaluation)
         moved, state = self._follow(landscape, x, evaluation, state)
         moved, state = self._soften(landscape, moved, evaluation, state)
         landed = sound & (state.phase == _DYNAMICS)
@@ -166,10 +127,6 @@ class MinimaHopping(Optimizer):
             there, judged = self._escape(part, judged)
             moved, state = moved.index_copy(0, rows, there), state.put(problems, rows, judged)
         return moved, state
-
-    def found(self, state: MinimaHoppingState) -> Found:
-        """Where quenches have ended in the last step."""
-        return Found(state.arrived, state.found_energy, state.found_x)
 
     def _follow(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: MinimaHoppingState

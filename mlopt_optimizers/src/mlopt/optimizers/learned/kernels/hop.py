@@ -12,6 +12,14 @@ from typing import Any
 from mlopt.core.kernels.lanes import highest, lane, lanes, sync, total, uniform, weights_of
 from mlopt.optimizers.moves.kernels.basic import made, outermost, put_away
 from mlopt.optimizers.moves.kernels.geometry import centre_of, close_packed
+from mlopt.optimizers.searches.kernels.basin_hopping import (
+    COUNTER,
+    ENERGY,
+    HOPS,
+    KEY,
+    ROW_ENERGY,
+    TEMPERATURE,
+)
 from mlopt.optimizers.searches.kernels.basin_hopping import step as hop_on
 
 # the network, as in `mlopt.optimizers.learned.hop.network`, where these are explained
@@ -39,10 +47,9 @@ RESTART = -1
 #: of one move: which one it is
 WHICH = 0
 
-# rows, numbers and counts: as for basin hopping, then its own
-ROW_ENERGY = 3
-ENERGY, TEMPERATURE, BEST, LOWEST, UNIT = 0, 2, 4, 5, 6
-KEY, COUNTER, HOPS, SINCE, CALLS, CHOICE = 0, 1, 3, 6, 7, 8
+# numbers and counts: those of basin hopping, then these
+BEST, LOWEST, UNIT = 4, 5, 6
+SINCE, CALLS, CHOICE = 6, 7, 8
 
 # scratch, in units of n: inputs of atoms, and what is said about each; `made` hands on what is behind 3 n
 BINDING, DISTANCE, SIZE, AWAY = 6, 7, 8, 9

@@ -15,11 +15,11 @@ WINDOW = 50
 FACTOR = 1.05
 
 # rows, in units of n; then those of the quench
-ROW_ENERGY, FOUND_X, INNER_ROWS = 3, 4, 7
+FOUND_X, ROW_ENERGY, INNER_ROWS = 3, 6, 7
 # numbers
-ENERGY, SCALE, TEMPERATURE, FOUND_ENERGY, INNER_NUMBERS = 0, 1, 2, 3, 4
+ENERGY, FOUND_ENERGY, SCALE, TEMPERATURE, INNER_NUMBERS = 0, 1, 2, 3, 4
 # counts
-KEY, COUNTER, QUENCH_CALLS, HOPS, ACCEPTED, ARRIVED, INNER_COUNTS = 0, 1, 2, 3, 4, 5, 6
+KEY, COUNTER, ARRIVED, QUENCH_CALLS, HOPS, ACCEPTED, INNER_COUNTS = 0, 1, 2, 3, 4, 5, 6
 
 
 def quench_init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
