@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mlopt.core import AtomsLandscape, Stop, Systems
-from mlopt.core.batch.random import derive, problem_keys
+from mlopt.core.batch.random import Stream, derive, problem_keys
 from mlopt.core.driver.driver import Driver
 from mlopt.core.reporting.statistics import mean_calls_to_hit, wilson
 from mlopt.optimizers import (
@@ -62,7 +62,7 @@ class Case:
         """Random positions: in a ball, or anywhere in the cell."""
         landscape = AtomsLandscape(systems, self.potential)
         start = SphereStart() if self.edge is None else BoxStart()
-        return landscape, start.sample(systems, landscape.diameter, derive(keys, 1))
+        return landscape, start.sample(systems, landscape.diameter, derive(keys, Stream.START))
 
 
 def one_of(temperature: float, **shares: float) -> BasinHopping:

@@ -155,7 +155,7 @@ def fig6(work: Work) -> None:
     import torch
 
     from mlopt.core import AtomsLandscape, Stop, Systems
-    from mlopt.core.batch.random import derive, problem_keys
+    from mlopt.core.batch.random import Stream, derive, problem_keys
     from mlopt.core.driver.driver import Driver
     from mlopt.core.plugins.plugin import build
     from mlopt.optimizers import BasinHopping, HarmonicStart
@@ -167,7 +167,7 @@ def fig6(work: Work) -> None:
     runs, steps = 50, work.size.calls
     landscape = AtomsLandscape(Systems.cluster([18] * 13, runs), LennardJones())
     keys = problem_keys(0, torch.arange(runs))
-    x = HarmonicStart(edge=2.0).sample(landscape.systems, landscape.diameter, derive(keys, 1))
+    x = HarmonicStart(edge=2.0).sample(landscape.systems, landscape.diameter, derive(keys, Stream.START))
     energies, lengths = [], []
     with torch.no_grad():
         state = optimizer.init(landscape, x, keys)
@@ -177,7 +177,7 @@ def fig6(work: Work) -> None:
             x, state = optimizer.step(landscape, x, seen, state)
         one = AtomsLandscape(Systems.cluster([18] * 13), LennardJones())
         driver = Driver(one, BasinHopping(quench_tolerance=1e-9), Stop(20_000), 1, "fused")
-        begun = HarmonicStart(edge=2.0).sample(one.systems, one.diameter, derive(keys[:1], 1))
+        begun = HarmonicStart(edge=2.0).sample(one.systems, one.diameter, derive(keys[:1], Stream.START))
         bottom = driver.advance(driver.begin(begun, keys[:1])).outcome.tally.x
         state = optimizer.init(one, bottom, keys[:1])
         for _ in range(steps):

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from mlopt.core.errors import ConfigError, InputError
+from mlopt.core.files.weights import read_card
 from mlopt.core.plugins import registry
 from mlopt.core.plugins.plugin import build
 from mlopt.core.protocols.learning import Learnable, Task
+from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers.learned.hop.learnable import LearnedHop
 from mlopt.optimizers.learned.hop.network import first_theta
 from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
-from mlopt.optimizers.training.tasks.hop import HopTask, Hunt
+from mlopt.optimizers.starts.starts import SphereStart
+from mlopt.optimizers.training.tasks.hop import HopCase, HopTask
 from mlopt.potentials import LennardJones
 
 #: global minima of Lennard-Jones clusters
@@ -23,12 +26,17 @@ TARGETS = {"Ar5": -9.103852, "Ar6": -12.712062, "Ar7": -16.505384}
 
 def task_of(*clusters: str, **settings: Any) -> HopTask:
     """Small ones, by the eager engine."""
-    hunts = [
-        Hunt(cluster=one, potential=LennardJones(), target=TARGETS[one], starts=4 * (1 + place))
+    cases = [
+        HopCase(
+            system=SystemSpec(cluster=one),
+            potential=LennardJones(),
+            target=TARGETS[one],
+            starts=4 * (1 + place),
+        )
         for place, one in enumerate(clusters)
     ]
     return HopTask(
-        systems=hunts, **{"starts": 4, "force_calls": 200, "engine": "eager", "held_out": 5} | settings
+        systems=cases, **{"starts": 4, "force_calls": 200, "engine": "eager", "held_out": 5} | settings
     )
 
 
@@ -78,7 +86,7 @@ def test_hits_rank_before_misses_by_time_and_misses_by_height() -> None:
     hit = short < 1
     torch.testing.assert_close(short[hit] * 80, long[hit] * 400)
     assert bool((long[~hit] * 400 > 80).all())
-    deep = Hunt(cluster="Ar5", potential=LennardJones(), target=-20.0)
+    deep = HopCase(system=SystemSpec(cluster="Ar5"), potential=LennardJones(), target=-20.0)
     missed = HopTask(systems=[deep], starts=4, force_calls=400, engine="eager").table(some(1), 0)
     height = -9.103852 + 20.0
     assert missed.flatten().tolist() == pytest.approx([1.0 + height / (height + 0.2)] * 4, abs=1e-5)
@@ -92,6 +100,19 @@ def test_evaluation_is_on_starts_of_its_own() -> None:
     assert 0.0 < found["held_out"] < 1.0
     never = task_of("Ar5", force_calls=2).evaluate(theta[0])
     assert never["Ar5.hits"] == 0.0 and "Ar5.calls_to_hit" not in never and 1.0 < never["held_out"] < 2.0
+
+
+@pytest.mark.parametrize("name", ["hop-lj", "hop-lj38", "hop-au55"])
+def test_the_task_that_a_card_tells_of_is_read(name: str) -> None:
+    """Cards that ship have `cluster` and one `start` for all."""
+    told = dict(read_card(name, "learned-hopping").training["task_family"])
+    assert told.pop("name") == "hop" and "cluster" in told["systems"][0] and "start" in told
+    task = build(HopTask, told)
+    assert [one.label for one in task.systems] == [one["cluster"] for one in told["systems"]]
+    assert {one.start for one in task.systems} == {
+        SphereStart(**{k: v for k, v in told["start"].items() if k != "name"})
+    }
+    assert build(HopTask, task.config()) == task and "start" not in task.config()
 
 
 def test_what_is_learned_has_names() -> None:
@@ -110,15 +131,18 @@ def test_what_is_refused() -> None:
     argon = {"name": "lennard-jones"}
     with pytest.raises(ConfigError, match="systems: list should have at least 1 item"):
         build(HopTask, {"systems": []})
-    with pytest.raises(InputError, match="'Qq5': no element has the symbol 'Qq'"):
-        build(HopTask, {"systems": [Hunt(cluster="Qq5", potential=LennardJones(), target=-1.0)]})
+    with pytest.raises(ConfigError, match=r"systems\.0\.system\.cluster: .*no element has the symbol 'Qq'"):
+        build(HopTask, {"systems": [{"system": "Qq5", "potential": argon, "target": -1.0}]})
+    with pytest.raises(ConfigError, match=r"systems\.0\.target: this setting is required"):
+        build(HopTask, {"systems": [{"system": "Ar5", "potential": argon}]})
     with pytest.raises(ConfigError, match="force_calls: input should be greater than or equal to 1"):
-        build(Hunt, {"cluster": "Ar5", "potential": argon, "target": -9.1, "force_calls": 0})
+        build(HopCase, {"system": "Ar5", "potential": argon, "target": -9.1, "force_calls": 0})
+    gold = {"name": "gupta", "preset": "AgAu"}
     with pytest.raises(InputError, match="no parameters for Ar"):
-        build(
-            HopTask,
-            {"systems": [Hunt(cluster="Ar5", potential={"name": "gupta", "preset": "AgAu"}, target=-1.0)]},
-        )
+        _ = build(HopTask, {"systems": [{"system": "Ar5", "potential": gold, "target": -1.0}]}).theta
+    with pytest.raises(InputError, match="`start: given` needs positions, and Ar5 is a formula"):
+        case = {"system": "Ar5", "potential": argon, "target": -9.1, "start": "given"}
+        _ = build(HopTask, {"systems": [case]}).theta
     with pytest.raises(
         ConfigError, match="`shares` must be 6 positive numbers, for the displacement and 5 moves"
     ):

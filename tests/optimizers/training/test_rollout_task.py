@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlopt.core.batch.random import derive
+from mlopt.core.batch.random import Stream, derive
 from mlopt.core.driver.driver import minimize
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.files.weights import read_card
@@ -33,7 +33,6 @@ from mlopt.optimizers.training.es import ES, ESMC
 from mlopt.optimizers.training.ga import GA
 from mlopt.optimizers.training.outer_adam import OuterAdam
 from mlopt.optimizers.training.pes import PES
-from mlopt.optimizers.training.tasks import rollout as rollout_task
 from mlopt.optimizers.training.tasks.rollout import RolloutTask
 from mlopt.optimizers.training.tasks.settings import HeldOut, Member, Reference, Truncation
 from mlopt.optimizers.training.tasks.systems import labels_of
@@ -120,7 +119,7 @@ def test_the_loss_is_the_energy_of_an_ordinary_run() -> None:
     one = task(horizon=40)
     theta = LearnedAdam(step=0.01).start()
     (loss,) = one.pair_losses(theta[None], torch.tensor([1]), epoch=5, seed=9)
-    key = derive(derive(9, rollout_task._STARTS, 5, torch.tensor([1])), 1)
+    key = derive(derive(9, Stream.EPOCH, 5, torch.tensor([1])), Stream.START)
     systems = one.members[0].loaded
     landscape = AtomsLandscape(systems, LennardJones())
     x = one.members[0].start.sample(systems, landscape.diameter, key)

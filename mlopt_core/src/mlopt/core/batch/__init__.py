@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
-    from mlopt.core.batch.random import Draws, derive, normal, problem_keys, uniform
+    from mlopt.core.batch.random import Draws, Stream, derive, normal, problem_keys, uniform
     from mlopt.core.batch.segments import Segments
 
 __all__ = [
     "Draws",
     "Segments",
+    "Stream",
     "derive",
     "normal",
     "problem_keys",
@@ -22,7 +23,7 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
-        "random": ("Draws", "derive", "normal", "problem_keys", "uniform"),
+        "random": ("Draws", "Stream", "derive", "normal", "problem_keys", "uniform"),
         "segments": ("Segments",),
     },
 )

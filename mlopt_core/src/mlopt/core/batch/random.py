@@ -19,6 +19,28 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _SALT = -3335678366873096957  # 0xD1B54A32D192ED03
 
 
+class Stream:
+    """The table of streams: what `derive` adds to a key, so that no two uses of one key draw the same numbers.
+
+    A number is part of what a seed means; changing one changes every result. Two rows may share a number where they are
+    added to keys of different kinds.
+    """
+
+    # added to the key of a problem, which its run draws from
+    START = 1  # where the problem begins
+    # added to the key of a path that is trained on
+    BEND = 1
+    # added to the key of a search for a saddle: the ways to begin one
+    KICK, PAIR, DOWNHILL = 1, 2, 3
+    # added to the seed of a training
+    NOISE = 101  # perturbations of theta
+    LENGTH = 201  # how long the inner runs of an epoch are
+    MEMBERS = 211  # which systems an epoch has
+    EPOCH = 212  # the problems of an epoch
+    HELD_OUT = 213  # problems that no epoch has
+    REFERENCE = 214  # the runs that losses are measured by
+
+
 def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
     """Logical shift: torch's is arithmetic for int64."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlopt.core.batch.random import derive, normal, uniform
+from mlopt.core.batch.random import Stream, derive, normal, uniform
 from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
 from mlopt.optimizers.saddles.modes import lowest_modes
-
-#: streams of random numbers
-_KICK, _PAIR, _DOWN = 1, 2, 3
 
 
 def kicked(
@@ -25,7 +22,7 @@ def kicked(
 
     landscape: of one problem. keys: (k,) int64.
     """
-    starts, keys = [], derive(keys, _KICK)
+    starts, keys = [], derive(keys, Stream.KICK)
     for key in keys[:, None]:
         first = uniform(key, torch.zeros_like(key), 2)[0]
         x = points[int(first[0] * len(points))]
@@ -42,7 +39,7 @@ def halfway(
     A free cluster is turned, and mirrored, at random against the other, and its atoms take the nearest places: so it
     may be paired with itself, and meets those saddles that only exchange atoms.
     """
-    starts, keys = [], derive(keys, _PAIR)
+    starts, keys = [], derive(keys, Stream.PAIR)
     for key in keys[:, None]:
         first = uniform(key, torch.zeros_like(key), 2)[0]
         a, b = (points[int(part * len(points))] for part in first.tolist())
@@ -68,7 +65,7 @@ def downhill(
     for x in points:
         modes = lowest_modes(landscape, x, min(x.numel(), 12))
         found.append(modes.vectors[: max(1, int(modes.count_negative()[0]))])
-    starts, keys = [], derive(keys, _DOWN)
+    starts, keys = [], derive(keys, Stream.DOWNHILL)
     for key in keys[:, None]:
         first = uniform(key, torch.zeros_like(key), 4)[0].tolist()
         which = int(first[0] * len(points))

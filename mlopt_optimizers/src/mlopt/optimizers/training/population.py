@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
-from mlopt.core.batch.random import derive, normal
+from mlopt.core.batch.random import Stream, derive, normal
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
@@ -17,8 +17,6 @@ from mlopt.core.protocols.learning import MetaTrainer, Task
 from mlopt.core.runs.processes import spread
 from mlopt.optimizers.training.outer_adam import OuterAdam
 
-#: keeps perturbations apart from the problems that are drawn with the same seed
-_NOISE_STREAM = 101
 NOTHING_FINITE = "no loss of this epoch is finite: theta has left the region where the task can be computed"
 
 
@@ -68,7 +66,7 @@ def checked(theta: torch.Tensor) -> torch.Tensor:
 
 def noise(seed: int, epoch: int, members: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
     """The perturbations of ``members (n,)`` int64 in an epoch: (n, size), a function of these numbers alone."""
-    key = derive(seed, _NOISE_STREAM, epoch, members)
+    key = derive(seed, Stream.NOISE, epoch, members)
     return sigma * normal(key, torch.zeros_like(members), size)
 
 

@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.batch.random import derive, problem_keys
+from mlopt.core.batch.random import Stream, derive, problem_keys
 from mlopt.core.driver.progress import Progress
 from mlopt.core.errors import MloptError
 from mlopt.core.landscapes.landscape import AtomsLandscape
@@ -28,9 +28,6 @@ from mlopt.optimizers.saddles.connect import Same
 from mlopt.optimizers.saddles.explorer import Explorer, Found
 from mlopt.optimizers.saddles.min_mode import Dimer
 from mlopt.optimizers.starts.starts import GivenStart, SphereStart
-
-#: keeps the random numbers of starts apart from those of the searches
-_START_STREAM = 1
 
 
 class Network(Experiment):
@@ -172,7 +169,7 @@ class Network(Experiment):
         given = self.system.file is not None
         systems = system.repeat(1 if given else self.starts).to(device_of(self.device))
         key = derive(
-            problem_keys(self.seed, torch.arange(len(systems), device=systems.pos.device)), _START_STREAM
+            problem_keys(self.seed, torch.arange(len(systems), device=systems.pos.device)), Stream.START
         )
         sampler = GivenStart() if given else SphereStart()
         return sampler.sample(systems, self.potential.diameter(systems.z), key)

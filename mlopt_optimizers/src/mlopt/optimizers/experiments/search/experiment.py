@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.atoms.units import Units
-from mlopt.core.batch.random import derive, problem_keys
+from mlopt.core.batch.random import Stream, derive, problem_keys
 from mlopt.core.driver.driver import Driver
 from mlopt.core.driver.engine import EngineName, choose_engine
 from mlopt.core.driver.result import Result
@@ -31,8 +31,6 @@ from mlopt.optimizers.starts.starts import GivenStart, SphereStart
 if TYPE_CHECKING:
     from mlopt.optimizers.experiments.search.result import SearchResult
 
-#: keeps the random numbers of starts apart from those of the search that follows
-_START_STREAM = 1
 _ON_TARGET: dict[str, OnTarget] = {"never": "continue", "start": "stop-start", "run": "stop-run"}
 
 
@@ -175,5 +173,5 @@ class Search(Experiment):
         return system.repeat(self.starts).to(device_of(self.device), getattr(torch, self.dtype))
 
     def _starts(self, systems: Systems, diameter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        drawn = self._start.sample(systems, diameter, derive(key, _START_STREAM)).to(systems.pos)
+        drawn = self._start.sample(systems, diameter, derive(key, Stream.START)).to(systems.pos)
         return torch.where(systems.fixed[:, None], systems.pos, drawn)

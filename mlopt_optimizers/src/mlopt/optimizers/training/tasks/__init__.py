@@ -8,15 +8,15 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.optimizers.training.tasks.band import BandTask
-    from mlopt.optimizers.training.tasks.hop import HopTask, Hunt
+    from mlopt.optimizers.training.tasks.hop import HopCase, HopTask
     from mlopt.optimizers.training.tasks.rollout import RolloutTask
     from mlopt.optimizers.training.tasks.systems import Case
 
 __all__ = [
     "BandTask",
     "Case",
+    "HopCase",
     "HopTask",
-    "Hunt",
     "RolloutTask",
 ]
 
@@ -24,7 +24,7 @@ __getattr__ = names_of(
     __name__,
     {
         "band": ("BandTask",),
-        "hop": ("HopTask", "Hunt"),
+        "hop": ("HopCase", "HopTask"),
         "rollout": ("RolloutTask",),
         "systems": ("Case",),
     },

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
-from mlopt.core.batch.random import Draws, derive, problem_keys
+from mlopt.core.batch.random import Draws, Stream, derive, problem_keys
 from mlopt.core.driver.driver import minimize
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.landscape import Landscape
@@ -26,8 +26,6 @@ from mlopt.optimizers.local.lbfgs import LBFGS
 
 #: the epoch whose paths are for `BandTask.evaluate` alone
 HELD_OUT = 2**31
-#: keeps the random numbers of bends apart from those of disturbances
-_BEND_STREAM = 1
 #: of the band that finds the reference
 _TIGHT, _MOST = 1e-10, 5000
 
@@ -167,7 +165,7 @@ class BandTask(Task):
         x = through(band, [one.repeat(count, 1) for one in found.path[1:-1]])
         keys = problem_keys(seed, torch.arange(count))
         if self.bend:
-            x = self._bent(band, x, derive(keys, _BEND_STREAM))
+            x = self._bent(band, x, derive(keys, Stream.BEND))
         if self.disturbance:
             x = perturb(band, x, keys, self.disturbance, counter=epoch * most * found.path[0].numel())
         return band, x

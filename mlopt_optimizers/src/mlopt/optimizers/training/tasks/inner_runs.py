@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.batch.random import derive
 from mlopt.core.driver.driver import Driver
 from mlopt.core.driver.engine import EngineName
 from mlopt.core.driver.progress import Outcome, Progress
@@ -17,9 +16,6 @@ from mlopt.core.lazy import torch
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.runs.experiment import Context, Preempted
 from mlopt.optimizers.training.tasks.settings import Member
-
-#: keeps the random numbers of starts apart from those of the runs
-_START_STREAM = 1
 
 
 @dataclass
@@ -122,10 +118,7 @@ def _started(
     for number in torch.unique(member).tolist():
         own = torch.nonzero(member == number).flatten()
         keys, inverse = torch.unique(key[own], return_inverse=True)
-        one = members[number]
-        systems = one.loaded.select([0] * len(keys))
-        diameter = one.potential.diameter(systems.z)
-        parts.append(systems.with_pos(one.start.sample(systems, diameter, derive(keys, _START_STREAM))))
+        parts.append(members[number].begun(keys))
         place[own] = before + inverse
         before += len(keys)
     return Systems.concatenate(parts), place

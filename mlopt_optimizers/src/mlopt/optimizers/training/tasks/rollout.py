@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
-from mlopt.core.batch.random import derive, uniform
+from mlopt.core.batch.random import Stream, derive, uniform
 from mlopt.core.driver.engine import EngineName, choose_engine
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.landscape import AtomsLandscape
@@ -25,8 +25,6 @@ from mlopt.optimizers.training.tasks.inner_runs import Batch, MetaLoss, batches
 from mlopt.optimizers.training.tasks.settings import HeldOut, Member, Reference, Truncation
 from mlopt.optimizers.training.tasks.systems import labels_of
 
-#: streams of random numbers: which members an epoch has, its starts, those held out, and those of the reference
-_MEMBERS, _STARTS, _HELD_OUT, _REFERENCE = 211, 212, 213, 214
 #: inner steps from which compiling a kernel pays, since a training repeats them many thousand times
 _WORTH_COMPILING = 200
 
@@ -84,11 +82,7 @@ class RolloutTask(SegmentedTask):
         """Where the learnable begins. Raises InputError where a system, its potential or the device cannot work."""
         device_of(self.device)
         for one in self.members:
-            one.potential.check(one.loaded)
-            if one.start.given and one.system.file is None:
-                raise InputError(
-                    f"`start: given` needs positions, and {one.label} is a formula; take another start"
-                )
+            one.check()
         return self.learnable.start(self.seed)
 
     @property
@@ -119,7 +113,7 @@ class RolloutTask(SegmentedTask):
 
     def begin(self, problem: torch.Tensor, epoch: int, seed: int = 0) -> _Runs:
         member = self.member_of(problem, epoch, seed)
-        return self._runs(member, derive(seed, _STARTS, epoch, problem))
+        return self._runs(member, derive(seed, Stream.EPOCH, epoch, problem))
 
     def carry(self, run: _Runs, theta: torch.Tensor, steps: int) -> tuple[_Runs, torch.Tensor]:
         energy = self._carried(run, self._learned(theta), steps)
@@ -131,7 +125,7 @@ class RolloutTask(SegmentedTask):
         weight = torch.tensor([one.weight for one in self.members], dtype=torch.float64)
         upper = weight.cumsum(0) / weight.sum()
         group, place = problem // self.starts, problem % self.starts
-        shift = uniform(derive(seed, _MEMBERS, epoch, group), torch.zeros_like(group), 1)[:, 0]
+        shift = uniform(derive(seed, Stream.MEMBERS, epoch, group), torch.zeros_like(group), 1)[:, 0]
         return torch.searchsorted(upper, (place + shift) / self.starts, right=True).clamp(max=len(weight) - 1)
 
     def prepare(self) -> None:
@@ -152,7 +146,7 @@ class RolloutTask(SegmentedTask):
 
         def energies(index: torch.Tensor) -> torch.Tensor:
             member = torch.tensor(asked)[index // settings.starts]
-            run = self._runs(member, derive(0, _REFERENCE, member, index % settings.starts))
+            run = self._runs(member, derive(0, Stream.REFERENCE, member, index % settings.starts))
             return self._carried(run, lambda batch: adam, settings.steps or self.horizon)
 
         found = spread(len(asked) * settings.starts, energies, batch=self.batch)
@@ -189,7 +183,7 @@ class RolloutTask(SegmentedTask):
 
         def energies(index: torch.Tensor) -> torch.Tensor:
             member = index // settings.starts
-            run = self._runs(member, derive(seed, _HELD_OUT, member, index % settings.starts))
+            run = self._runs(member, derive(seed, Stream.HELD_OUT, member, index % settings.starts))
             learned = self._learned(theta.expand(len(index), -1))
             reached = self._carried(run, learned, settings.steps or self.horizon)
             if not settings.descent:

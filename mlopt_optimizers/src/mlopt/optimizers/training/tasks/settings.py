@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from mlopt.core.batch.random import derive, uniform
+from mlopt.core.batch.random import Stream, derive, uniform
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import Plugin, setting
 from mlopt.optimizers.training.tasks.systems import Case
-
-_LENGTH_STREAM = 201
 
 
 class Member(Case):
@@ -42,7 +40,7 @@ class Truncation(Plugin):
             share = min(1.0, epoch / self.epochs)
         else:
             share = float(
-                uniform(derive(seed, _LENGTH_STREAM, epoch)[None], torch.zeros(1, dtype=torch.int64), 1)
+                uniform(derive(seed, Stream.LENGTH, epoch)[None], torch.zeros(1, dtype=torch.int64), 1)
             )
         return min(horizon, round(self.shortest * math.exp(share * math.log(horizon / self.shortest))))
 

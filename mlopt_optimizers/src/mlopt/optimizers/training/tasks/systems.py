@@ -1,4 +1,4 @@
-"""A system under a potential, with where runs on it begin and what counts as a hit."""
+"""A system under a potential, with where runs on it begin and which energy is to be reached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import Stream, derive
+from mlopt.core.errors import InputError
 from mlopt.core.landscapes.potential import Potential
+from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
 from mlopt.core.protocols.start import StartSampler
 from mlopt.core.structures.spec import SystemSpec
@@ -16,7 +19,7 @@ from mlopt.optimizers.starts.starts import HarmonicStart
 
 
 class Case(Plugin):
-    """What optimizers are trained on, or compared on."""
+    """A system that optimizers are trained on, or compared on."""
 
     system: SystemSpec = setting(..., "the atoms: a cluster's formula, or a file")
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
@@ -30,13 +33,32 @@ class Case(Plugin):
 
     @property
     def label(self) -> str:
-        """What the case is called in tables: the formula, or the name of the file."""
+        """What tables call the system: the formula, or the name of the file."""
         return self.system.cluster or Path(str(self.system.file)).stem
 
     @cached_property
     def loaded(self) -> Systems:
         """The system, a batch of one. Raises InputError where a file cannot be read."""
         return self.system.load()
+
+    def check(self) -> None:
+        """Refuse what no run could begin with.
+
+        Raises:
+            InputError: a file that cannot be read, a potential without parameters for these elements, or a start from
+                given positions where there are none.
+        """
+        self.potential.check(self.loaded)
+        if self.start.given and self.system.file is None:
+            raise InputError(
+                f"`start: given` needs positions, and {self.label} is a formula; take another start"
+            )
+
+    def begun(self, key: torch.Tensor) -> Systems:
+        """Return the system once for each ``key (n,)`` int64, at the start that follows from this key."""
+        systems = self.loaded.select([0] * len(key))
+        diameter = self.potential.diameter(systems.z)
+        return systems.with_pos(self.start.sample(systems, diameter, derive(key, Stream.START)))
 
 
 def labels_of(cases: Sequence[Case]) -> list[str]:
