@@ -13,7 +13,7 @@ from ase.build import bulk
 from pydantic import ValidationError
 
 from mlopt.core import Dataset, InputError, Systems
-from mlopt.core.testing import check_fittable, check_imports_without_torch
+from mlopt.core.testing import check_fittable
 from mlopt.potentials import Mtp
 
 pytest.importorskip("numba")
@@ -131,9 +131,7 @@ def test_weights_bring_their_settings(tmp_path: Path) -> None:
     again = Mtp(weights=str(path))
     assert again.degrees == [7, 6] and again.cutoff == 4.0 and again.shortest == 1.8
     assert torch.equal(again.evaluate(silicon()).energy, potential.evaluate(silicon()).energy)
-    with pytest.raises(
-        ValidationError, match=r"`cutoff` is 5\.0, but the weights were fitted with 4\.0; leave it out"
-    ):
+    with pytest.raises(ValidationError, match=r"were trained with cutoff: 4\.0, not 5\.0; leave it out"):
         Mtp(weights=str(path), cutoff=5.0)
 
 
@@ -170,7 +168,3 @@ def test_a_potential_that_was_never_fitted_says_what_is_missing() -> None:
         Mtp(shortest=2.0).evaluate(silicon())
     with pytest.raises(InputError, match="Mtp has no parameters for Cu, Au; it knows Si"):
         Mtp(shortest=2.0, elements=["Si"]).check(alloy())
-
-
-def test_modules_leave_torch_alone() -> None:
-    check_imports_without_torch("mlopt.potentials.fitted.mtp.potential")

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -147,6 +147,47 @@ def read_card(weights: str, optimizer: str) -> Card:
         InputError: a file that is missing, foreign or damaged, or that is for another optimizer.
     """
     return _read(weights, optimizer)[0]
+
+
+def with_card(values: Any, optimizer: str) -> Any:
+    """Return the settings ``values`` of a plugin together with those that the card of its `weights` brings.
+
+    What is no mapping, or has no `weights`, is returned as it is. For use before validation; see `check_trained`.
+
+    Raises:
+        ValueError: as `read_card`.
+    """
+    if not isinstance(values, Mapping) or not isinstance(values.get("weights"), str):
+        return values
+    try:
+        card = read_card(values["weights"], optimizer)
+        return card.settings | dict(values) | {"weights": settled(values["weights"])}
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def check_trained(card: Card, weights: str, settings: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    """Refuse ``settings``, plain data, that are not those of the training; those named in ``free`` may differ.
+
+    Raises:
+        ValueError: names the first that differs.
+    """
+    for name, trained in card.settings.items():
+        given = settings.get(name, trained)
+        if given != trained and name not in free:
+            raise ValueError(
+                f"weights {quoted(weights)} were trained with {name}: {_shown(trained)}, not {_shown(given)}; "
+                f"leave it out"
+            )
+
+
+def _shown(value: Any) -> str:
+    """A setting in a message: of plugins the names."""
+    if isinstance(value, Mapping) and "name" in value:
+        return one_line(value["name"], 80)
+    if isinstance(value, list):
+        return one_line(f"[{', '.join(_shown(one) for one in value)}]", 200)
+    return one_line(value, 80)
 
 
 def load_theta(weights: str, optimizer: str) -> torch.Tensor:

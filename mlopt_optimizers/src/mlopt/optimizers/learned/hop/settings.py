@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
-from mlopt.core.errors import InputError
-from mlopt.core.files.weights import Weights, load_theta, read_card, settled
+from mlopt.core.files.weights import Weights, check_trained, load_theta, read_card, with_card
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.move import Move
-from mlopt.core.quoting import quoted
 from mlopt.optimizers.learned.hop.network import MessagePart, first_theta, size_of
 from mlopt.optimizers.learned.messages import layer_of
 from mlopt.optimizers.moves.basic import Exchange, Restart
@@ -56,29 +54,18 @@ class HopSettings(Hopping):
     @model_validator(mode="before")
     @classmethod
     def _of_card(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("weights"), str):
-            return values
-        if values.get("theta") is not None:
+        if isinstance(values, Mapping) and None not in (values.get("weights"), values.get("theta")):
             raise ValueError("give `weights` or `theta`, not both")
-        try:
-            card = read_card(values["weights"], _NAME)
-        except InputError as error:
-            raise ValueError(str(error)) from error
-        return card.settings | values | {"weights": settled(values["weights"])}
+        return with_card(values, _NAME)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.weights is not None:
-            card = read_card(self.weights, _NAME)
-            problem = self._misfit(card.parameters)
-            trained = card.settings.get("moves")
-            if problem is None and trained is not None and self.settings()["moves"] != trained:
-                names = ", ".join(str(one["name"]) for one in trained)
-                problem = f"weights {quoted(self.weights)} were trained with other `moves` ({names}); leave these out"
-        else:
-            problem = self._wrong_with(self.theta)
+        card = None if self.weights is None else read_card(self.weights, _NAME)
+        problem = self._wrong_with(self.theta) if card is None else self._misfit(card.parameters)
         if problem is not None:
             raise ValueError(problem)
+        if card is not None and self.weights is not None:
+            check_trained(card, self.weights, self.settings(), free=set(card.settings) - {"moves"})
         return self
 
     def settings(self) -> dict[str, Any]:

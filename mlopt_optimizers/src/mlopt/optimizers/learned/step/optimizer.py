@@ -10,7 +10,15 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 
 from mlopt.core.errors import InputError
-from mlopt.core.files.weights import Weights, load_theta, read_card, save_weights, settled, shipped
+from mlopt.core.files.weights import (
+    Weights,
+    check_trained,
+    load_theta,
+    read_card,
+    save_weights,
+    shipped,
+    with_card,
+)
 from mlopt.core.kernels.kernel import Kernel, NoKernelError, OptimizerKernel
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import Landscape
@@ -87,7 +95,12 @@ class Learned(Inputs, Optimizer):
         if not isinstance(values.get("weights"), str):
             names = ", ".join(shipped("learned")) or "none"
             raise ValueError(f"`weights` is missing: a name (these ship: {names}) or a file of `meta-train`")
-        return _with_card(values)
+        return with_card(values, "learned")
+
+    @model_validator(mode="after")
+    def _as_trained(self) -> Self:
+        _check_trained(self, self.weights)
+        return self
 
     @property
     def layout(self) -> Layout:
@@ -188,30 +201,22 @@ class Learned(Inputs, Optimizer):
         )
 
 
-def _with_card(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings given, with those that the card of ``weights`` brings.
+def _check_trained(inputs: Inputs, weights: str | None) -> None:
+    """Refuse inputs that ``weights`` were not trained with; other species are taken, where they are as many.
 
     Raises:
-        ValueError: the weights cannot be read, or were trained with other settings.
+        ValueError: names the setting.
     """
-    try:
-        card = read_card(values["weights"], "learned")
-    except InputError as error:
-        raise ValueError(str(error)) from None
-    for name, trained in card.settings.items():
-        given = values.get(name, trained)
-        if name == "species":
-            ours, theirs = (one if isinstance(one, list) else [] for one in (given, trained))
-            if len(ours) != len(theirs):
-                raise ValueError(
-                    f"weights {quoted(values['weights'])} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
-                    f"{len(ours)} are given ({', '.join(map(str, ours))}); as many are needed"
-                )
-        elif given != trained:
-            raise ValueError(
-                f"weights {quoted(values['weights'])} were trained with {name}: {trained}, not {given}; leave it out"
-            )
-    return card.settings | values | {"weights": settled(values["weights"])}
+    if weights is None:
+        return
+    card = read_card(weights, "learned")
+    check_trained(card, weights, inputs.settings(), free=("species",))
+    ours, theirs = inputs.species or [], card.settings.get("species") or []
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"weights {quoted(weights)} tell {len(theirs)} species apart ({', '.join(theirs)}), and "
+            f"{len(ours)} are given ({', '.join(ours)}); as many are needed"
+        )
 
 
 def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
@@ -296,8 +301,12 @@ class LearnedFamily(Inputs, Learnable):
     @model_validator(mode="before")
     @classmethod
     def _of_card(cls, values: Any) -> Any:
-        given = isinstance(values, dict) and isinstance(values.get("weights"), str)
-        return _with_card(values) if given else values
+        return with_card(values, "learned")
+
+    @model_validator(mode="after")
+    def _as_trained(self) -> Self:
+        _check_trained(self, self.weights)
+        return self
 
     def start(self, seed: int = 0) -> torch.Tensor:
         """The weights given; or see `mlopt.optimizers.learned.step.network.Layout.start`: nothing moves yet."""

@@ -14,7 +14,7 @@ from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
 from mlopt.core.atoms.neighbours import find_neighbours
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
-from mlopt.core.files.weights import Weights, load_theta, read_card, save_weights, settled
+from mlopt.core.files.weights import Weights, check_trained, load_theta, read_card, save_weights, with_card
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import InputFile
@@ -65,16 +65,7 @@ class Mtp(FittablePotential):
     @classmethod
     def _of_card(cls, values: Any) -> Any:
         """Take the settings of the card of a file of weights; such as are given must be the same."""
-        if not isinstance(values, dict) or not isinstance(values.get("weights"), str):
-            return values
-        card = read_card(values["weights"], "mtp")
-        known = {name: one for name, one in card.settings.items() if name in cls.model_fields}
-        for name, one in values.items():
-            if name in known and known[name] != one:
-                raise ValueError(
-                    f"`{name}` is {one!r}, but the weights were fitted with {known[name]!r}; leave it out"
-                )
-        return known | values | {"weights": settled(values["weights"])}
+        return with_card(values, "mtp")
 
     @field_validator("level")
     @classmethod
@@ -103,6 +94,12 @@ class Mtp(FittablePotential):
         if elements is not None and len(set(elements)) < len(elements):
             raise ValueError("each element is named once")
         return elements
+
+    @model_validator(mode="after")
+    def _as_fitted(self) -> Self:
+        if self.weights is not None:
+            check_trained(read_card(self.weights, "mtp"), self.weights, self.config())
+        return self
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
