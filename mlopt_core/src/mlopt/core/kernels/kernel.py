@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 class NoKernelError(Exception):
@@ -57,6 +57,7 @@ class PotentialKernel:
     cutoff: where the range ends; None for a kernel that takes all pairs, of free clusters alone.
     reals, integers: numbers of scratch space for a system of n atoms, as functions of n.
     constants, parts, weights: as in `Kernel`; the coefficients of a fitted potential are weights, not compiled in.
+    lanes: ``one`` for a function that does not share its work among lanes, and so is for the CPU alone.
     """
 
     function: Callable[..., Any]
@@ -68,6 +69,7 @@ class PotentialKernel:
     constants: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     weights: Any = None
+    lanes: Literal["any", "one"] = "any"
 
 
 @dataclass(frozen=True)

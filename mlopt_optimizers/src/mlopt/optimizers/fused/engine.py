@@ -59,6 +59,8 @@ class FusedEngine(Engine):
         changed = changed_since_kernel(landscape.potential) or changed_since_kernel(optimizer)
         if changed is not None:
             return f"{changed}."
+        if kernel.lanes == "one" and pos.device.type != "cpu":
+            return f"the kernel of {name} is for the CPU alone."
         if landscape.systems.periodic and kernel.cutoff is None:
             return f"{name} has a kernel for free clusters only, and a system is periodic."
         if optimizer.searching and landscape.segments.n_rows and not _tells_rows(landscape):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.kernels.kernel import PotentialKernel
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.potential import per_volume
 from mlopt.core.lazy import torch
@@ -20,6 +21,7 @@ from mlopt.potentials.fitted.mtp import assembly, evaluation
 from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods
 from mlopt.potentials.fitted.mtp.radial import RadialSet
 from mlopt.potentials.fitted.mtp.table import Table
+from mlopt.potentials.kernels.mtp import mtp_kernel
 
 #: atoms that one thread takes at a time
 _CHUNK = 256
@@ -176,6 +178,49 @@ class Basis:
             near = Neighbourhoods.of(systems.to("cpu", torch.float64), self.cutoff)
         pairs = near.begin.numpy(), near.other.numpy(), near.vector.contiguous().numpy(), near.lost
         return pairs, self.kinds(systems).cpu().numpy(), systems.batch.cpu().numpy()
+
+    def kernel(self, theta: torch.Tensor) -> PotentialKernel:
+        """Return the same for the fused engine, with coefficients (p,) or (n_systems, p)."""
+        shortest, cutoff, radial, set_of, place_of = self._arrays
+        exponents, lower, of_basic = self._monomials
+        table, k = self.table, len(self.species)
+        sizes = {
+            "KINDS": k,
+            "SETS": len(self.sets),
+            "FUNCTIONS": radial.shape[3],
+            "DEGREES": radial.shape[4],
+            "RADIAL": len(set_of),
+            "MONOMIALS": len(exponents),
+            "SUMS": table.n_basic,
+            "VALUES": table.n_values,
+            "PRODUCTS": len(table.times),
+            "SCALARS": self.n_scalars,
+        }
+        parts = {
+            "AT_RADIAL": radial.ravel(),
+            "AT_ENDS": np.stack([shortest, cutoff], 1).ravel(),
+            "AT_PLACES": np.stack([set_of, place_of], 1).ravel(),
+            "AT_SUMS": np.stack([table.basic[:, 0], of_basic], 1).ravel(),
+            "AT_POWERS": np.concatenate([lower, exponents], 1).ravel(),
+            "AT_PRODUCTS": table.times[:, [0, 1, 3, 2]].ravel(),
+            "AT_SCALARS": table.scalars,
+        }
+
+        def with_coefficients(others: list[float]) -> torch.Tensor:
+            rows = theta.detach().reshape(-1, self.n_parameters)
+            own = torch.cat([rows[:, :k, None], rows[:, k:].reshape(len(rows), k, -1)], -1).flatten(1)
+            shared = rows.new_tensor(others).expand(len(rows), -1)
+            both = torch.cat([own, shared], 1)
+            return both if theta.ndim == 2 else both[0]
+
+        return mtp_kernel(
+            species=self.species,
+            cutoff=self.cutoff,
+            length=1.1 * min(one.shortest for one in self.sets),
+            sizes=sizes,
+            parts={name: part.tolist() for name, part in parts.items()},
+            own_weights=with_coefficients,
+        )
 
     def design(self, systems: Systems, force: bool, stress: bool, row_energy: bool) -> Design:
         """Return the rows that are linear in the coefficients; see `FittablePotential.design`."""

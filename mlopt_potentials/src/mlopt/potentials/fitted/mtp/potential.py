@@ -15,6 +15,7 @@ from mlopt.core.atoms.neighbours import find_neighbours
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.files.weights import Weights, check_trained, load_theta, read_card, save_weights, with_card
+from mlopt.core.kernels.kernel import PotentialKernel
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import InputFile
@@ -259,6 +260,10 @@ class Mtp(FittablePotential):
     def species(self) -> set[int] | None:
         """See `Potential.species`."""
         return None if self.elements is None else {NUMBERS[one] for one in self.elements}
+
+    def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
+        """See `Potential.kernel`."""
+        return self.basis.kernel(self.parameters)
 
     def write_mtp(self, path: str) -> None:
         """Write the potential as an ``.mtp`` of MLIP-2, which MLIP, LAMMPS and motep read.

@@ -1,0 +1,311 @@
+"""Moment tensor potentials over the pairs that `near` finds, for one system on one lane: the CPU.
+
+First the sums over neighbours of all atoms, then the products of blocks of atoms side by side, forwards and back, then
+the forces of all pairs. Tables and coefficients are weights, so that another fit of one basis is not compiled anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mlopt.core.kernels.kernel import PotentialKernel
+from mlopt.core.kernels.lanes import weights_of
+from mlopt.potentials.kernels.near import (
+    ALIGN,
+    BEGIN,
+    END,
+    HEAD,
+    begun_at,
+    field,
+    fill,
+    fillings,
+    integers_of,
+    neighbours,
+    per_row,
+    reals_of,
+    refresh,
+    restart,
+    row_of,
+    spoil,
+    widths,
+)
+
+#: constants of `near`, and sizes of the basis: species, sets of radial functions, their functions and polynomials
+LIST, ROOM, FIELDS = 64, 32, 4
+KINDS, SETS, FUNCTIONS, DEGREES, RADIAL, MONOMIALS, SUMS, VALUES, PRODUCTS, SCALARS = (
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+)
+#: pairs of an atom that are worked on together, and atoms whose products are
+TILE, SIDE = 32, 16
+# weights: coefficients of each species (constant first); radial functions; shortest distance and cutoff of each set;
+# set and place of each radial function; radial function and monomial of each sum; of each monomial where the one with
+# a power less of x, y or z is, or -1, and its powers; i, j, k and factor of each product; where the scalars are
+
+
+def weights(parts: Sequence[Sequence[float]]) -> list[float]:
+    """All of them, one after the other."""
+    return [float(number) for part in parts for number in part]
+
+
+def moment_tensor(
+    n: int,
+    x: Any,
+    force: Any,
+    row_energy: Any,
+    kinds: Any,
+    runs: Any,
+    table: Any,
+    cell: Any,
+    reals: Any,
+    integers: Any,
+    settings: Any,
+) -> float:
+    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
+    if not refresh(n, x, cell, table, reals, integers):
+        return spoil(n, force, row_energy)
+    w = weights_of(settings)
+    start = HEAD + 6 * n + 3 * n * LIST + FIELDS * (n * ROOM + ALIGN)
+    sums = reals[start : start + SUMS * n]
+    slopes = reals[start + SUMS * n : start + 2 * SUMS * n]
+    scratch = reals[start + 2 * SUMS * n : start + 2 * SUMS * n + SPACE]
+    for k in range(SUMS * n):
+        sums[k] = 0.0
+    for k in range(3 * n):
+        force[k] = 0.0
+    for stage in range(2):
+        there = stage == 1 and fillings(0, n, integers) == 1
+        if not there:
+            restart(0, n, integers)
+        while there or row_of(0, n, integers) < n:
+            if not there:
+                fill(0, n, 0, n * ROOM, n, x, cell, table, reals, integers)
+            there = False
+            pairs(stage, n, force, kinds, w, sums, slopes, scratch, reals, integers)
+        if stage == 0:
+            products(n, row_energy, kinds, w, sums, slopes, scratch)
+    energy = 0.0
+    for i in range(n):
+        energy += row_energy[i]
+    return energy
+
+
+def pairs(
+    stage: int,
+    n: int,
+    force: Any,
+    kinds: Any,
+    w: Any,
+    sums: Any,
+    slopes: Any,
+    scratch: Any,
+    reals: Any,
+    integers: Any,
+) -> None:
+    """Add the pairs in the buffer to the sums of their atoms (stage 0), or to the forces (stage 1)."""
+    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    dx, dy, dz, r2 = field(0, n, reals), field(1, n, reals), field(2, n, reals), field(3, n, reals)
+    atoms = neighbours(0, n, integers)
+    f, df = scratch[: RADIAL * TILE], scratch[RADIAL * TILE : 2 * RADIAL * TILE]
+    at = 2 * RADIAL * TILE
+    part = scratch[at : at + MONOMIALS * TILE]
+    weight = scratch[at + MONOMIALS * TILE : at + 2 * MONOMIALS * TILE]
+    along = scratch[at + 2 * MONOMIALS * TILE : at + 2 * MONOMIALS * TILE + TILE]
+    last = min(n, row_of(0, n, integers) + 1)
+    for i in range(begun_at(0, n, integers), last):
+        for low in range(begin[i], end[i], TILE):
+            count = min(TILE, end[i] - low)
+            for k in range(count):
+                inverse = 1.0 / math.sqrt(r2[low + k])
+                radial(k, kinds[i], kinds[atoms[low + k]], r2[low + k] * inverse, w, f, df)
+                powers(k, -dx[low + k] * inverse, -dy[low + k] * inverse, -dz[low + k] * inverse, w, part)
+            if stage == 0:
+                for b in range(SUMS):
+                    m, q = int(w[AT_SUMS + 2 * b]) * TILE, int(w[AT_SUMS + 2 * b + 1]) * TILE
+                    whole = 0.0
+                    for k in range(count):
+                        whole += f[m + k] * part[q + k]
+                    sums[i * SUMS + b] += whole
+            else:
+                back(count, i, w, slopes, f, df, part, weight, along)
+                for k in range(count):
+                    inverse = 1.0 / math.sqrt(r2[low + k])
+                    ux, uy, uz = -dx[low + k] * inverse, -dy[low + k] * inverse, -dz[low + k] * inverse
+                    gx, gy, gz = across(k, w, part, weight)
+                    # across the way only the direction changes, along it only the length
+                    inward = along[k] - (gx * ux + gy * uy + gz * uz) * inverse
+                    px, py, pz = (
+                        inward * ux + gx * inverse,
+                        inward * uy + gy * inverse,
+                        inward * uz + gz * inverse,
+                    )
+                    j = atoms[low + k]
+                    force[i] += px
+                    force[n + i] += py
+                    force[2 * n + i] += pz
+                    force[j] -= px
+                    force[n + j] -= py
+                    force[2 * n + j] -= pz
+
+
+def radial(k: int, centre: int, other: int, r: float, w: Any, f: Any, df: Any) -> None:
+    """All radial functions at a distance, and their slopes, into column k."""
+    for m in range(RADIAL):
+        s, place = int(w[AT_PLACES + 2 * m]), int(w[AT_PLACES + 2 * m + 1])
+        shortest, cutoff = w[AT_ENDS + 2 * s], w[AT_ENDS + 2 * s + 1]
+        value, slope = 0.0, 0.0
+        if r < cutoff:
+            first = AT_RADIAL + (((s * KINDS + centre) * KINDS + other) * FUNCTIONS + place) * DEGREES
+            steep = 2.0 / (cutoff - shortest)
+            xi = (r - shortest) * steep - 1.0
+            t0, t1, d0, d1 = 1.0, xi, 0.0, steep
+            whole, rise = 0.0, 0.0
+            for b in range(DEGREES):
+                c = w[first + b]
+                whole += c * t0
+                rise += c * d0
+                t2, d2 = 2.0 * xi * t1 - t0, 2.0 * steep * t1 + 2.0 * xi * d1 - d0
+                t0, t1, d0, d1 = t1, t2, d1, d2
+            gap = cutoff - r
+            value = whole * gap * gap
+            slope = rise * gap * gap - 2.0 * whole * gap
+        f[m * TILE + k] = value
+        df[m * TILE + k] = slope
+
+
+def powers(k: int, ux: float, uy: float, uz: float, w: Any, part: Any) -> None:
+    """All monomials of a unit vector into column k."""
+    part[k] = 1.0
+    for q in range(1, MONOMIALS):
+        a, b, c = w[AT_POWERS + 6 * q], w[AT_POWERS + 6 * q + 1], w[AT_POWERS + 6 * q + 2]
+        if a >= 0.0:
+            part[q * TILE + k] = ux * part[int(a) * TILE + k]
+        elif b >= 0.0:
+            part[q * TILE + k] = uy * part[int(b) * TILE + k]
+        else:
+            part[q * TILE + k] = uz * part[int(c) * TILE + k]
+
+
+def products(n: int, row_energy: Any, kinds: Any, w: Any, sums: Any, slopes: Any, scratch: Any) -> None:
+    """Energies of all atoms, and the slopes of these by the sums over neighbours."""
+    value, slope = scratch[: VALUES * SIDE], scratch[VALUES * SIDE : 2 * VALUES * SIDE]
+    for block in range(0, n, SIDE):
+        count = min(SIDE, n - block)
+        for k in range(VALUES * SIDE):
+            value[k] = 0.0
+        for k in range(VALUES * SIDE):
+            slope[k] = 0.0
+        for b in range(SUMS):
+            for side in range(count):
+                value[b * SIDE + side] = sums[(block + side) * SUMS + b]
+        for t in range(PRODUCTS):
+            at = AT_PRODUCTS + 4 * t
+            i, j, k, c = int(w[at]) * SIDE, int(w[at + 1]) * SIDE, int(w[at + 2]) * SIDE, w[at + 3]
+            for side in range(SIDE):
+                value[k + side] += c * value[i + side] * value[j + side]
+        for side in range(count):
+            row = kinds[block + side] * (1 + SCALARS)
+            whole = w[row]
+            for s in range(SCALARS):
+                place = int(w[AT_SCALARS + s]) * SIDE + side
+                whole += w[row + 1 + s] * value[place]
+                slope[place] += w[row + 1 + s]
+            row_energy[block + side] = whole
+        for backwards in range(PRODUCTS):
+            at = AT_PRODUCTS + 4 * (PRODUCTS - 1 - backwards)
+            i, j, k, c = int(w[at]) * SIDE, int(w[at + 1]) * SIDE, int(w[at + 2]) * SIDE, w[at + 3]
+            if i == j:
+                for side in range(SIDE):
+                    slope[i + side] += 2.0 * c * slope[k + side] * value[i + side]
+            else:
+                for side in range(SIDE):
+                    slope[i + side] += c * slope[k + side] * value[j + side]
+                for side in range(SIDE):
+                    slope[j + side] += c * slope[k + side] * value[i + side]
+        for b in range(SUMS):
+            for side in range(count):
+                slopes[(block + side) * SUMS + b] = slope[b * SIDE + side]
+
+
+def back(
+    count: int, i: int, w: Any, slopes: Any, f: Any, df: Any, part: Any, weight: Any, along: Any
+) -> None:
+    """From slopes by sums to those by the monomials (``weight``) and by the distance (``along``) of each pair."""
+    for k in range(MONOMIALS * TILE):
+        weight[k] = 0.0
+    for k in range(TILE):
+        along[k] = 0.0
+    for b in range(SUMS):
+        m, q = int(w[AT_SUMS + 2 * b]) * TILE, int(w[AT_SUMS + 2 * b + 1]) * TILE
+        slope = slopes[i * SUMS + b]
+        for k in range(count):
+            weight[q + k] += slope * f[m + k]
+        for k in range(count):
+            along[k] += slope * df[m + k] * part[q + k]
+
+
+def across(k: int, w: Any, part: Any, weight: Any) -> tuple[float, float, float]:
+    """The derivative by the unit vector of pair k."""
+    gx, gy, gz = 0.0, 0.0, 0.0
+    for q in range(1, MONOMIALS):
+        at, slope = AT_POWERS + 6 * q, weight[q * TILE + k]
+        if w[at] >= 0.0:
+            gx += slope * w[at + 3] * part[int(w[at]) * TILE + k]
+        if w[at + 1] >= 0.0:
+            gy += slope * w[at + 4] * part[int(w[at + 1]) * TILE + k]
+        if w[at + 2] >= 0.0:
+            gz += slope * w[at + 5] * part[int(w[at + 2]) * TILE + k]
+    return gx, gy, gz
+
+
+#: where in the weights each part begins, and numbers of scratch space; constants of a kernel
+AT_RADIAL, AT_ENDS, AT_PLACES, AT_SUMS, AT_POWERS, AT_PRODUCTS, AT_SCALARS, SPACE = 0, 0, 0, 0, 0, 0, 0, 0
+
+
+def mtp_kernel(
+    *,
+    species: tuple[int, ...],
+    cutoff: float,
+    length: float,
+    sizes: dict[str, int],
+    parts: dict[str, Sequence[float]],
+    own_weights: Any,
+) -> PotentialKernel:
+    """A kernel.
+
+    length: about the distance of neighbours. sizes: constants of the basis by their names in this module.
+    parts: weights by the names of their places, in order, without the coefficients. own_weights: takes all others, as a
+    list of numbers, and puts the coefficients before them.
+    """
+    skin = 0.15 * cutoff
+    width, room = widths(cutoff, skin, length)
+    ours = reals_of(width, room, 4)
+    constants = {"LIST": width, "ROOM": room, "FIELDS": 4, **sizes}
+    at = sizes["KINDS"] * (1 + sizes["SCALARS"])
+    for name, part in parts.items():
+        constants[name] = at
+        at += len(part)
+    tiles = 2 * (sizes["RADIAL"] + sizes["MONOMIALS"]) * TILE + TILE
+    constants["SPACE"] = max(tiles, 2 * sizes["VALUES"] * SIDE)
+    k = sizes["KINDS"]
+    return PotentialKernel(
+        function=moment_tensor,
+        table=(((cutoff, skin),) * k,) * k,
+        species=species,
+        cutoff=cutoff,
+        reals=lambda n: ours(n) + 2 * sizes["SUMS"] * n + constants["SPACE"],
+        integers=integers_of(width, room),
+        constants=constants,
+        weights=own_weights(weights(list(parts.values()))),
+        lanes="one",
+    )
