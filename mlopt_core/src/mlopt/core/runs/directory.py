@@ -181,8 +181,11 @@ class RunDirectory:
                 )
         inside = self.root.joinpath(*parts)
         try:
-            leaves = not inside.resolve().is_relative_to(self.root)
-        except (OSError, RuntimeError):  # RuntimeError: links in a circle
+            place = inside.resolve()
+            # Links in a circle are a RuntimeError up to Python 3.12, and left as they are from 3.13 on.
+            circle = any(one.is_symlink() for one in (place, *place.parents))
+            leaves = circle or not place.is_relative_to(self.root)
+        except (OSError, RuntimeError):
             leaves = True
         if leaves:
             raise RunDirectoryError(
