@@ -267,12 +267,12 @@ def test_basin_hopping_as_it_comes(dtype: torch.dtype) -> None:
     assert [0, 1, 0, 0] in unsound
 
 
-def test_basin_hopping_with_fire_and_moves_that_are_sometimes_made() -> None:
+def test_basin_hopping_with_fire_and_one_move_a_hop() -> None:
     moves = [
         Displacement(distribution="normal", probability=0.5, step=0.2),
         Angular(probability=0.7, threshold=0.8),
     ]
-    check_hops(walk(hopping(quench=Fire(), container=None, moves=moves), torch.float64, 80))
+    check_hops(walk(hopping(quench=Fire(), container=None, moves=moves, combine="one"), torch.float64, 80))
 
 
 def test_basin_hopping_that_exchanges_atoms_some_of_which_are_fixed() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mlopt.core.driver.progress import SAME_ENERGY
+from mlopt.core.driver.stop import Reason
 from mlopt.core.kernels.lanes import lane, lanes, sync
 from mlopt.optimizers.local.kernels.gradient_descent import longest2
 
@@ -23,10 +25,8 @@ PATIENCE = 1
 FOUND_X = 0
 FOUND_ENERGY = 0
 ARRIVED = 0
-#: what the driver calls them
-CONVERGED, BUDGET, TARGET, NON_FINITE = 1, 2, 3, 6
-#: energies closer than this are one minimum until they are compared properly
-SAME_ENERGY = 2e-4
+CONVERGED, BUDGET = Reason.CONVERGED.code, Reason.BUDGET.code
+TARGET, NON_FINITE = Reason.TARGET.code, Reason.NON_FINITE.code
 
 # tally: rows are x, then the pool; numbers and counts as here, then those of the pool
 ENERGY, FORCE2, POOL_ENERGY = 0, 1, 2

@@ -14,11 +14,10 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.optimizer import Optimizer, State, per_problem, per_row
 from mlopt.optimizers.local.kernels import fire as kernels
+from mlopt.optimizers.local.kernels.fire import TINY
 
 #: variant -> published delay (N_min) and alpha_start
 _PUBLISHED: dict[str, tuple[int, float]] = {"original": (5, 0.1), "2.0": (20, 0.25), "ase": (5, 0.1)}
-#: below this |F|^2 or |v|^2 mixing is without effect; keeps ratios finite where nothing pulls or moves
-_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,12 @@ class Fire(Optimizer):
         velocity = segments.scale(b, force, segments.scale(a, w))
         length = dt
         if self.max_step is not None and self.variant == "ase":
-            norm = segments.dot(velocity, velocity).clamp(min=_TINY).rsqrt()
+            norm = segments.dot(velocity, velocity).clamp(min=TINY).rsqrt()
             length = torch.minimum(dt, norm * self.max_step)
         elif (
             self.max_step is not None
         ):  # slow down as well, or the step back from a cut step would fling rows away
-            rest = segments.longest2(velocity).clamp(min=_TINY).rsqrt() * (self.max_step / dt)
+            rest = segments.longest2(velocity).clamp(min=TINY).rsqrt() * (self.max_step / dt)
             velocity = segments.scale(rest.clamp(max=1.0), velocity)
         move = segments.scale(length, velocity)
         if self.variant == "2.0":
@@ -181,4 +180,4 @@ class Fire(Optimizer):
 
 def _ratio(vv: torch.Tensor, ff: torch.Tensor) -> torch.Tensor:
     """|v| / |F|, finite and with a finite derivative where nothing pulls or moves."""
-    return (vv.clamp(min=_TINY) / (ff + _TINY)).sqrt()
+    return (vv.clamp(min=TINY) / (ff + TINY)).sqrt()

@@ -12,9 +12,8 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.optimizer import Optimizer, State, per_problem, per_row
 from mlopt.optimizers.local.kernels import lbfgs as kernels
+from mlopt.optimizers.local.kernels.lbfgs import LEAST_RATIO, MAX_SHRINKS
 
-#: a step that raised the energy is shortened at most this many times, then taken as it is with the memory cleared
-_MAX_SHRINKS = 8
 #: cosine of the angle between a step and the change of the force, below which nothing is learned from a force that is
 #: no gradient: its derivative is not symmetric, and pairs at large angles make directions that run away. Of 63 bands on
 #: the Müller-Brown surface with a climbing image, 40 converge without this, and 59 with it (0.1 to 0.2 are alike)
@@ -101,7 +100,7 @@ class LBFGS(Optimizer):
         back = torch.zeros_like(began)
         if landscape.conservative:
             allowed = state.energy + self.rise * (1.0 + state.energy.abs())
-            back = began & (state.shrinks < _MAX_SHRINKS) & (energy > allowed)
+            back = began & (state.shrinks < MAX_SHRINKS) & (energy > allowed)
 
         s = manifold.transport(state.x, x, manifold.difference(state.x, x))
         y = manifold.transport(state.x, x, state.force) - force
@@ -138,7 +137,7 @@ class LBFGS(Optimizer):
         m, segments = self.memory, landscape.segments
         products = segments.sum_stack(torch.stack([s * y, y * y, s * force, y * force]))
         if landscape.conservative:
-            good = learn & (state.shrinks < _MAX_SHRINKS) & (products[:, 0] > 1e-12 * products[:, 1])
+            good = learn & (state.shrinks < MAX_SHRINKS) & (products[:, 0] > LEAST_RATIO * products[:, 1])
         else:
             good = learn & (products[:, 0] > _MIN_COSINE * (products[:, 1] * segments.dot(s, s)).sqrt())
         keep = segments.rows_of(good)[:, None]
@@ -162,7 +161,7 @@ class LBFGS(Optimizer):
         longer = torch.where(stuck, (2.0 * state.scale).clamp(min=self.scale), state.scale)
         scale = torch.where(good, products[:, 0] / products[:, 1], longer)
         memory = _Memory(history, sy, yy, along, scale)
-        forget = learn & (state.shrinks >= _MAX_SHRINKS)
+        forget = learn & (state.shrinks >= MAX_SHRINKS)
         return self._cleared(memory, forget, segments) if bool(forget.any()) else memory
 
     def _cleared(self, memory: _Memory, forget: torch.Tensor, segments: Segments) -> _Memory:

@@ -21,10 +21,6 @@ from mlopt.optimizers.moves.kernels import basic as move_kernels
 from mlopt.optimizers.searches.hopping import Hopping, HoppingState, contained
 from mlopt.optimizers.searches.kernels import basin_hopping as kernels
 
-#: hops between two adaptations, and the factor of each, as in GMIN
-_WINDOW = 50
-_FACTOR = 1.05
-
 
 class BasinHopping(Hopping):
     """Basin hopping (Li & Scheraga, PNAS 84, 6611 (1987); Wales & Doye, J. Phys. Chem. A 101, 5111 (1997)).
@@ -91,10 +87,10 @@ class BasinHopping(Hopping):
 
     def _adapt(self, state: HoppingState) -> HoppingState:
         """At the end of a window, widen what is accepted too often and narrow what is accepted too rarely."""
-        due = state.hops % _WINDOW == 0
-        often = state.accepted > self.acceptance * _WINDOW
+        due = state.hops % kernels.WINDOW == 0
+        often = state.accepted > self.acceptance * kernels.WINDOW
         one = torch.ones_like(state.scale)  # `where` of two plain numbers would be float32
-        up, down = one.masked_fill(due & often, _FACTOR), one.masked_fill(due & ~often, _FACTOR)
+        up, down = one.masked_fill(due & often, kernels.FACTOR), one.masked_fill(due & ~often, kernels.FACTOR)
         scale = state.scale * up / down if self.adapt_step else state.scale
         temperature = state.temperature * down / up if self.adapt_temperature else state.temperature
         return replace(

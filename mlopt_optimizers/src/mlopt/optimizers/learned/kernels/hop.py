@@ -11,15 +11,8 @@ from typing import Any
 
 from mlopt.core.kernels.lanes import highest, lane, lanes, sync, total, uniform, weights_of
 from mlopt.optimizers.moves.kernels.basic import made, outermost, put_away
-from mlopt.optimizers.moves.kernels.geometry import centre_of, close_packed
-from mlopt.optimizers.searches.kernels.basin_hopping import (
-    COUNTER,
-    ENERGY,
-    HOPS,
-    KEY,
-    ROW_ENERGY,
-    TEMPERATURE,
-)
+from mlopt.optimizers.moves.kernels.geometry import COUNTER, HOPS, KEY, centre_of, close_packed
+from mlopt.optimizers.searches.kernels.basin_hopping import ENERGY, ROW_ENERGY, TEMPERATURE
 from mlopt.optimizers.searches.kernels.basin_hopping import step as hop_on
 
 # the network, as in `mlopt.optimizers.learned.hop.network`, where these are explained

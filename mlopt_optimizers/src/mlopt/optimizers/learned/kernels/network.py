@@ -23,6 +23,8 @@ TANH = 0
 #: p of the coding, and exp(p)
 DECADES = 10.0
 MAGNIFIED = 22026.465794806718
+#: added to root mean squares that numbers are divided by
+TINY = 1e-30
 
 
 def padded_of(rows: int) -> int:

@@ -9,6 +9,7 @@ from mlopt.core.kernels.lanes import lane, lanes, sync, weights_of
 from mlopt.optimizers.learned.kernels.network import (
     STRIDE,
     TILE,
+    TINY,
     UNITS,
     coded,
     first_layer,
@@ -30,8 +31,8 @@ NETWORK = 3
 #: where in `scratch` things are, see `mlopt.optimizers.learned.step.optimizer`
 BASE, OF_COMPONENTS, OF_ROWS, HIDDEN, SPACE, OUT, PLACE, PHI, CELL, STANDING = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 
+#: sines of the number of the step
 TIMESCALES = 9
-TINY = 1e-30
 
 
 def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:

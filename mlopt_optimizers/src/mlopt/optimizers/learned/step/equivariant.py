@@ -13,7 +13,8 @@ from itertools import combinations
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.landscapes.manifold import Flat
 from mlopt.core.lazy import torch
-from mlopt.optimizers.learned.step.inputs import TINY, Inputs, Seen, coded, periodic_rows, root
+from mlopt.optimizers.learned.kernels.network import TINY
+from mlopt.optimizers.learned.step.inputs import Inputs, Seen, coded, periodic_rows, root
 from mlopt.optimizers.learned.step.network import Weights, buckets, gated, own, rest, spread
 
 

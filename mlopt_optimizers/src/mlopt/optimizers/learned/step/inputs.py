@@ -16,18 +16,12 @@ from mlopt.core.landscapes.manifold import Flat
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import Plugin, setting
 from mlopt.core.quoting import quoted
+from mlopt.optimizers.learned.kernels.network import DECADES, MAGNIFIED, TINY
 from mlopt.optimizers.learned.messages import features as message_features
 from mlopt.optimizers.learned.messages import layer_of
 
 #: steps after which the sines begin anew, over 2 pi: Learn2Hop, section 4.4
 TIMESCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
-#: p of the logarithmic coding, and exp(p)
-DECADES = 10.0
-MAGNIFIED = 22026.465794806718
-
-#: added to root mean squares that numbers are divided by
-TINY = 1e-30
-
 Level = Literal["component", "row", "problem"]
 
 

@@ -21,6 +21,7 @@ DELAY = 5
 DT, KICK, ALPHA = 0, 1, 2
 DOWNHILL, AGE = 0, 1
 
+#: below this |F|^2 or |v|^2 mixing is without effect; keeps ratios finite where nothing pulls or moves
 TINY = 1e-30
 
 

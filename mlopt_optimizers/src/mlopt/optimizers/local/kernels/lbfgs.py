@@ -10,8 +10,10 @@ from mlopt.optimizers.local.kernels.gradient_descent import longest2
 
 #: pairs that are remembered
 M = 8
-#: as in the eager version
+#: a step that raised the energy is shortened at most this many times, then taken as it is with the memory cleared
 MAX_SHRINKS = 8
+#: a pair of a step s and a change y of the force is learned from where s.y / y.y is greater
+LEAST_RATIO = 1e-12
 
 # rows, in units of n: x, force, step, then 2 M vectors of the history
 FORCE, STEP, HISTORY = 3, 6, 9
@@ -82,7 +84,7 @@ def step(
     sync()
     sy, yy = products(n, rows, s_at, y_at, rows, y_at)
     sf, yf = products(n, rows, s_at, y_at, force, 0)
-    good = learn and shrinks < MAX_SHRINKS and sy > 1e-12 * yy
+    good = learn and shrinks < MAX_SHRINKS and sy > LEAST_RATIO * yy
     head = 0 if head == M - 1 else head + 1
     # products of the remembered pairs with the change of the force
     for pair in range(M - 1):

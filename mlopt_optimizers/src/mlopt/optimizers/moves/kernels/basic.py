@@ -9,9 +9,8 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import highest, lane, lanes, normal, sync, total, uniform
-from mlopt.optimizers.moves.kernels.geometry import centre_of, close_packed
+from mlopt.optimizers.moves.kernels.geometry import COUNTER, HOPS, KEY, centre_of, close_packed
 
-KEY, COUNTER, HOPS = 0, 1, 3
 ONE = 0
 NORMAL = 0
 PAIRS = 1

@@ -1,4 +1,4 @@
-"""The size and the middle of a cluster, for one system."""
+"""What all moves need: where a search keeps its random numbers; size and middle of a cluster, for one system."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, lanes, total
+
+#: places in the ``counts`` of a search
+KEY, COUNTER, HOPS = 0, 1, 4
 
 
 def centre_of(n: int, x: Any) -> tuple[float, float, float]:

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, sync, uniform
+from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY
 from mlopt.optimizers.moves.kernels.symmetrise import distance2
 
-KEY, COUNTER = 0, 1
 #: in diameters: neighbours are nearer than the first, and nobody may be nearer than the second
 NEAR = 1.35
 CLOSE = 0.8

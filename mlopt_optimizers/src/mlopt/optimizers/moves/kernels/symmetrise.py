@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, sync, uniform
-from mlopt.optimizers.moves.kernels.geometry import centre_of
+from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY, centre_of
 from mlopt.optimizers.moves.kernels.twist import direction, turned
 
-KEY, COUNTER = 0, 1
 #: atoms closer than this, in diameters, cannot both stay
 CLOSE = 0.75
 #: atoms within this distance of the axis, in diameters, lie on it

@@ -6,9 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, sync, uniform
-from mlopt.optimizers.moves.kernels.geometry import centre_of
-
-KEY, COUNTER = 0, 1
+from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY, centre_of
 
 
 def direction(key: int, counter: int) -> tuple[float, float, float]:

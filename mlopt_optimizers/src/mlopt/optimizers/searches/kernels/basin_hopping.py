@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import highest, lane, lanes, sync, total, uniform
-from mlopt.optimizers.moves.kernels.geometry import centre_of, close_packed
+from mlopt.optimizers.moves.kernels.geometry import COUNTER, HOPS, KEY, centre_of, close_packed
 
 ADAPT_STEP = 0
 ADAPT_TEMPERATURE = 0
 CONTAINED = 1
+#: hops between two adaptations, and the factor of each, as in GMIN
 WINDOW = 50
 FACTOR = 1.05
 
@@ -18,8 +19,8 @@ FACTOR = 1.05
 FOUND_X, ROW_ENERGY, INNER_ROWS = 3, 6, 7
 # numbers
 ENERGY, FOUND_ENERGY, SCALE, TEMPERATURE, INNER_NUMBERS = 0, 1, 2, 3, 4
-# counts
-KEY, COUNTER, ARRIVED, QUENCH_CALLS, HOPS, ACCEPTED, INNER_COUNTS = 0, 1, 2, 3, 4, 5, 6
+# counts, besides those that moves know
+ARRIVED, QUENCH_CALLS, ACCEPTED, INNER_COUNTS = 2, 3, 5, 6
 
 
 def quench_init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
