@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlopt.cli.testing.runs import KINDS, results, small_run
+from mlopt.core.plugins import registry
+from mlopt.core.runs.config import read_yaml
 from mlopt.core.testing.kills import check_kills
 from mlopt.optimizers.fused.cache import kernels_in
 
@@ -31,6 +33,13 @@ def test_kills_while_kernels_are_compiled(kind: str, tmp_path: Path) -> None:
     assert (told["killed"], told["different"]) == (4, 0)
     for one in tmp_path.glob("*-cache"):
         assert kernels_in(one / "kernels") >= 1
+
+
+def test_every_kind_of_run_is_killed() -> None:
+    named = {read_yaml(text)["experiment"] for text, _ in KINDS.values()}
+    ours = {one.name for one in registry.entries("experiment") if one.distribution == "mlopt-optimizers"}
+    assert named == ours
+    assert all("metrics.jsonl" in files for _, files in KINDS.values())
 
 
 def small_work(path: Path) -> int:

@@ -94,6 +94,18 @@ patience: 2
 """,
         ("metrics.jsonl", "results/network.json", "results/minima.extxyz", "results/saddles.extxyz"),
     ),
+    "fit": (
+        """
+experiment: fit
+data:
+  drawn: {crystal: Si, repeat: [1, 1, 1], count: 40, labeller: {name: potential, potential: stillinger-weber}}
+  leave_out: 0.25
+potential: {name: mtp, degrees: [7, 6], cutoff: 3.8, pair_functions: 6}
+scan: {pair_functions: [4, 6]}
+folds: 6
+""",
+        ("metrics.jsonl", "results/potential.mtp", "results/errors.json", "results/worst.extxyz"),
+    ),
 }
 #: modules that every run needs: imported once, before processes are forked
 IMPORTED = (
