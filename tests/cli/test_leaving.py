@@ -18,11 +18,13 @@ def real(here, plugin_folder):
     """Runs ``mlopt`` in a process of its own, with the test plugins; gives what `subprocess.run` does."""
     (here / "mine.yaml").write_text("experiment: sines\nsteps: 6\n")
 
+    paths = [str(plugin_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+
     def run(*args):
         line = [sys.executable, "-m", "mlopt.cli", *args]
         return subprocess.run(
             line,
-            env=os.environ | {"PYTHONPATH": str(plugin_folder)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
             timeout=120,
