@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -454,6 +456,13 @@ def test_messages_for_bad_input(make):
         layer(crystal.pos, Neighbourhood(2.0).graph(crystal, widths(crystal)), crystal.z, widths(crystal))
     with raises("`reach` must be a positive length"):
         Graph.within(systems, 0.0)
+
+
+def test_users_do_not_see_what_torch_tells_pyg():
+    code = "from mlopt.core.features.radial import RadialFeatures; print(RadialFeatures().width)"
+    command = [sys.executable, "-W", "always", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0 and "jit.script" not in done.stderr
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,7 +58,10 @@ else:
 
 @cache
 def _with_base(cls: type) -> type:
-    from torch_geometric.nn import MessagePassing as Base
+    with warnings.catch_warnings():
+        # PyG scripts a class as it is imported, of which torch warns everybody from 2.15 on
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+        from torch_geometric.nn import MessagePassing as Base
 
     if issubclass(cls, Base):  # a copy is being made
         return cls
