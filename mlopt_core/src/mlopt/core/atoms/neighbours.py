@@ -78,6 +78,42 @@ def find_neighbours(systems: Systems, cutoff: float) -> Neighbours:
     return Neighbours(pair[0], pair[1], shift, torch.from_numpy(lost).to(device))
 
 
+def find_all_neighbours(
+    systems: Systems, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], torch.Tensor]:
+    """Return all pairs closer than ``cutoff``, each from both of its atoms, as arrays without a graph.
+
+    first, second (n_pairs,): atoms of the batch, sorted by the first. vector (n_pairs, 3): the way to the second.
+    lost (n_systems,): as in `Neighbours`.
+    """
+    import numpy as np
+    from vesin import NeighborList
+
+    search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True, n_threads=1)
+    points = systems.pos.detach().to("cpu", torch.float64).numpy()
+    cells = systems.cell.detach().to("cpu", torch.float64).numpy()
+    periodic = systems.pbc.cpu().numpy()
+    pairs, vectors = [np.empty((0, 2), dtype=np.int64)], [np.empty((0, 3))]
+    lost = np.zeros(len(systems), dtype=bool)
+    for index, (start, stop) in enumerate(pairwise(systems.ptr.tolist())):
+        own = points[start:stop]
+        found = _pairs_of(search, own, cells[index], periodic[index])
+        if found is None:
+            lost[index] = True
+            continue
+        pair, shift = found[0].astype(np.int64), found[1]
+        vector = own[pair[:, 1]] - own[pair[:, 0]]
+        if periodic[index].any():
+            cell = cells[index]
+            # without a matrix product, which rounds differently in batches of other sizes
+            vector = vector + (shift[:, :1] * cell[0] + shift[:, 1:2] * cell[1] + shift[:, 2:] * cell[2])
+        pairs.append(pair + start)
+        vectors.append(vector)
+    both = np.concatenate(pairs)
+    first, second = np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+    return first, second, np.concatenate(vectors), torch.from_numpy(lost).to(systems.pos.device)
+
+
 def _pairs_of(
     search: Any, points: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]] | None:

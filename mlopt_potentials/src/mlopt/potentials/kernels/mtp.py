@@ -120,15 +120,22 @@ def pairs(
     at = 2 * RADIAL * TILE
     part = scratch[at : at + MONOMIALS * TILE]
     weight = scratch[at + MONOMIALS * TILE : at + 2 * MONOMIALS * TILE]
-    along = scratch[at + 2 * MONOMIALS * TILE : at + 2 * MONOMIALS * TILE + TILE]
+    at += 2 * MONOMIALS * TILE
+    ways = scratch[at : at + 5 * TILE]  # unit vectors (3), distance, and what is pulled along it
+    across = scratch[at + 5 * TILE : at + 8 * TILE]
+    poly = scratch[at + 8 * TILE : at + 8 * TILE + 2 * DEGREES * TILE]
     last = min(n, row_of(0, n, integers) + 1)
     for i in range(begun_at(0, n, integers), last):
         for low in range(begin[i], end[i], TILE):
             count = min(TILE, end[i] - low)
             for k in range(count):
-                inverse = 1.0 / math.sqrt(r2[low + k])
-                radial(k, kinds[i], kinds[atoms[low + k]], r2[low + k] * inverse, w, f, df)
-                powers(k, -dx[low + k] * inverse, -dy[low + k] * inverse, -dz[low + k] * inverse, w, part)
+                r = math.sqrt(r2[low + k])
+                ways[k] = -dx[low + k] / r
+                ways[TILE + k] = -dy[low + k] / r
+                ways[2 * TILE + k] = -dz[low + k] / r
+                ways[3 * TILE + k] = r
+            radial(count, kinds[i], kinds, atoms[low : low + count], ways, w, f, df, poly)
+            powers(count, ways, w, part)
             if stage == 0:
                 for b in range(SUMS):
                     m, q = int(w[AT_SUMS + 2 * b]) * TILE, int(w[AT_SUMS + 2 * b + 1]) * TILE
@@ -137,13 +144,13 @@ def pairs(
                         whole += f[m + k] * part[q + k]
                     sums[i * SUMS + b] += whole
             else:
-                back(count, i, w, slopes, f, df, part, weight, along)
+                back(count, i, w, slopes, f, df, part, weight, ways, across)
                 for k in range(count):
-                    inverse = 1.0 / math.sqrt(r2[low + k])
-                    ux, uy, uz = -dx[low + k] * inverse, -dy[low + k] * inverse, -dz[low + k] * inverse
-                    gx, gy, gz = across(k, w, part, weight)
+                    inverse = 1.0 / ways[3 * TILE + k]
+                    ux, uy, uz = ways[k], ways[TILE + k], ways[2 * TILE + k]
+                    gx, gy, gz = across[k], across[TILE + k], across[2 * TILE + k]
                     # across the way only the direction changes, along it only the length
-                    inward = along[k] - (gx * ux + gy * uy + gz * uz) * inverse
+                    inward = ways[4 * TILE + k] - (gx * ux + gy * uy + gz * uz) * inverse
                     px, py, pz = (
                         inward * ux + gx * inverse,
                         inward * uy + gy * inverse,
@@ -158,42 +165,55 @@ def pairs(
                     force[2 * n + j] -= pz
 
 
-def radial(k: int, centre: int, other: int, r: float, w: Any, f: Any, df: Any) -> None:
-    """All radial functions at a distance, and their slopes, into column k."""
-    for m in range(RADIAL):
-        s, place = int(w[AT_PLACES + 2 * m]), int(w[AT_PLACES + 2 * m + 1])
+def radial(
+    count: int, centre: int, kinds: Any, atoms: Any, ways: Any, w: Any, f: Any, df: Any, poly: Any
+) -> None:
+    """All radial functions at some distances, and their slopes."""
+    half = DEGREES * TILE
+    for s in range(SETS):
         shortest, cutoff = w[AT_ENDS + 2 * s], w[AT_ENDS + 2 * s + 1]
-        value, slope = 0.0, 0.0
-        if r < cutoff:
-            first = AT_RADIAL + (((s * KINDS + centre) * KINDS + other) * FUNCTIONS + place) * DEGREES
-            steep = 2.0 / (cutoff - shortest)
+        steep = 2.0 / (cutoff - shortest)
+        for k in range(count):
+            r = ways[3 * TILE + k]
+            gap = cutoff - r if r < cutoff else 0.0
             xi = (r - shortest) * steep - 1.0
             t0, t1, d0, d1 = 1.0, xi, 0.0, steep
-            whole, rise = 0.0, 0.0
             for b in range(DEGREES):
-                c = w[first + b]
-                whole += c * t0
-                rise += c * d0
+                poly[b * TILE + k] = t0 * gap * gap
+                poly[half + b * TILE + k] = d0 * gap * gap - 2.0 * t0 * gap
                 t2, d2 = 2.0 * xi * t1 - t0, 2.0 * steep * t1 + 2.0 * xi * d1 - d0
                 t0, t1, d0, d1 = t1, t2, d1, d2
-            gap = cutoff - r
-            value = whole * gap * gap
-            slope = rise * gap * gap - 2.0 * whole * gap
-        f[m * TILE + k] = value
-        df[m * TILE + k] = slope
+        for m in range(RADIAL):
+            if int(w[AT_PLACES + 2 * m]) == s:
+                place = int(w[AT_PLACES + 2 * m + 1])
+                for k in range(count):
+                    f[m * TILE + k] = 0.0
+                    df[m * TILE + k] = 0.0
+                for b in range(DEGREES):
+                    if KINDS == 1:
+                        c = w[AT_RADIAL + (s * FUNCTIONS + place) * DEGREES + b]
+                        for k in range(count):
+                            f[m * TILE + k] += c * poly[b * TILE + k]
+                        for k in range(count):
+                            df[m * TILE + k] += c * poly[half + b * TILE + k]
+                    else:
+                        for k in range(count):
+                            of_kinds = ((s * KINDS + centre) * KINDS + kinds[atoms[k]]) * FUNCTIONS + place
+                            c = w[AT_RADIAL + of_kinds * DEGREES + b]
+                            f[m * TILE + k] += c * poly[b * TILE + k]
+                            df[m * TILE + k] += c * poly[half + b * TILE + k]
 
 
-def powers(k: int, ux: float, uy: float, uz: float, w: Any, part: Any) -> None:
-    """All monomials of a unit vector into column k."""
-    part[k] = 1.0
+def powers(count: int, ways: Any, w: Any, part: Any) -> None:
+    """All monomials of some unit vectors."""
+    for k in range(count):
+        part[k] = 1.0
     for q in range(1, MONOMIALS):
-        a, b, c = w[AT_POWERS + 6 * q], w[AT_POWERS + 6 * q + 1], w[AT_POWERS + 6 * q + 2]
-        if a >= 0.0:
-            part[q * TILE + k] = ux * part[int(a) * TILE + k]
-        elif b >= 0.0:
-            part[q * TILE + k] = uy * part[int(b) * TILE + k]
-        else:
-            part[q * TILE + k] = uz * part[int(c) * TILE + k]
+        at = AT_POWERS + 6 * q
+        axis = 0 if w[at] >= 0.0 else (1 if w[at + 1] >= 0.0 else 2)
+        less = int(w[at + axis]) * TILE
+        for k in range(count):
+            part[q * TILE + k] = ways[axis * TILE + k] * part[less + k]
 
 
 def products(n: int, row_energy: Any, kinds: Any, w: Any, sums: Any, slopes: Any, scratch: Any) -> None:
@@ -238,34 +258,29 @@ def products(n: int, row_energy: Any, kinds: Any, w: Any, sums: Any, slopes: Any
 
 
 def back(
-    count: int, i: int, w: Any, slopes: Any, f: Any, df: Any, part: Any, weight: Any, along: Any
+    count: int, i: int, w: Any, slopes: Any, f: Any, df: Any, part: Any, weight: Any, ways: Any, across: Any
 ) -> None:
-    """From slopes by sums to those by the monomials (``weight``) and by the distance (``along``) of each pair."""
+    """From slopes by sums to those by the distance (in ``ways``) and by the unit vector (``across``) of each pair."""
     for k in range(MONOMIALS * TILE):
         weight[k] = 0.0
     for k in range(TILE):
-        along[k] = 0.0
+        ways[4 * TILE + k] = 0.0
+    for k in range(3 * TILE):
+        across[k] = 0.0
     for b in range(SUMS):
         m, q = int(w[AT_SUMS + 2 * b]) * TILE, int(w[AT_SUMS + 2 * b + 1]) * TILE
         slope = slopes[i * SUMS + b]
         for k in range(count):
             weight[q + k] += slope * f[m + k]
         for k in range(count):
-            along[k] += slope * df[m + k] * part[q + k]
-
-
-def across(k: int, w: Any, part: Any, weight: Any) -> tuple[float, float, float]:
-    """The derivative by the unit vector of pair k."""
-    gx, gy, gz = 0.0, 0.0, 0.0
+            ways[4 * TILE + k] += slope * df[m + k] * part[q + k]
     for q in range(1, MONOMIALS):
-        at, slope = AT_POWERS + 6 * q, weight[q * TILE + k]
-        if w[at] >= 0.0:
-            gx += slope * w[at + 3] * part[int(w[at]) * TILE + k]
-        if w[at + 1] >= 0.0:
-            gy += slope * w[at + 4] * part[int(w[at + 1]) * TILE + k]
-        if w[at + 2] >= 0.0:
-            gz += slope * w[at + 5] * part[int(w[at + 2]) * TILE + k]
-    return gx, gy, gz
+        at = AT_POWERS + 6 * q
+        for axis in range(3):
+            if w[at + axis] >= 0.0:
+                less, power = int(w[at + axis]) * TILE, w[at + 3 + axis]
+                for k in range(count):
+                    across[axis * TILE + k] += power * weight[q * TILE + k] * part[less + k]
 
 
 #: where in the weights each part begins, and numbers of scratch space; constants of a kernel
@@ -295,7 +310,7 @@ def mtp_kernel(
     for name, part in parts.items():
         constants[name] = at
         at += len(part)
-    tiles = 2 * (sizes["RADIAL"] + sizes["MONOMIALS"]) * TILE + TILE
+    tiles = (2 * (sizes["RADIAL"] + sizes["MONOMIALS"] + sizes["DEGREES"]) + 8) * TILE
     constants["SPACE"] = max(tiles, 2 * sizes["VALUES"] * SIDE)
     k = sizes["KINDS"]
     return PotentialKernel(

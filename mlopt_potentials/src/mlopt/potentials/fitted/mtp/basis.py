@@ -18,7 +18,7 @@ from mlopt.core.landscapes.potential import per_volume
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import Design
 from mlopt.potentials.fitted.mtp import assembly, evaluation
-from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods
+from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods, arrays
 from mlopt.potentials.fitted.mtp.radial import RadialSet
 from mlopt.potentials.fitted.mtp.table import Table
 from mlopt.potentials.kernels.mtp import mtp_kernel
@@ -174,9 +174,7 @@ class Basis:
 
     def _prepared(self, systems: Systems) -> tuple[tuple[Any, ...], NDArray[np.int64], NDArray[np.int64]]:
         """Pairs (begin, other, vector, lost), species and system of each atom, as arrays."""
-        with torch.no_grad():
-            near = Neighbourhoods.of(systems.to("cpu", torch.float64), self.cutoff)
-        pairs = near.begin.numpy(), near.other.numpy(), near.vector.contiguous().numpy(), near.lost
+        pairs = arrays(systems, self.cutoff)
         return pairs, self.kinds(systems).cpu().numpy(), systems.batch.cpu().numpy()
 
     def kernel(self, theta: torch.Tensor) -> PotentialKernel:

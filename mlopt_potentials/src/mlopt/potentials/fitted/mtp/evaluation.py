@@ -70,12 +70,15 @@ def pulls(
     slope = np.zeros((n_values, LANES))
     f = np.zeros((LANES, n_radial, most))
     df = np.zeros((LANES, n_radial, most))
-    mono = np.zeros((LANES, n_monomials, most))
+    unit = np.zeros((LANES, 3, most))
     length = np.ones((LANES, most))
+    # of one atom, and so made twice: those of all atoms of a block would not stay in the nearest cache
+    mono = np.zeros((n_monomials, most))
     weight = np.zeros((n_monomials, most))
     along = np.zeros(most)
-    poly = np.zeros((n_sets, n_chebyshev))
-    d_poly = np.zeros((n_sets, n_chebyshev))
+    across = np.zeros((3, most))
+    poly = np.zeros((n_chebyshev, most))
+    d_poly = np.zeros((n_chebyshev, most))
     for block in range(first_atom, last_atom, LANES):
         n_lanes = min(LANES, last_atom - block)
         value[:, :] = 0.0
@@ -89,42 +92,51 @@ def pulls(
                 x, y, z = vector[pair, 0], vector[pair, 1], vector[pair, 2]
                 r = np.sqrt(x * x + y * y + z * z)
                 length[lane, j] = r
-                mono[lane, 0, j] = 1.0
-                ux, uy, uz = x / r, y / r, z / r
-                for q in range(1, n_monomials):
-                    if lower[q, 0] >= 0:
-                        mono[lane, q, j] = ux * mono[lane, lower[q, 0], j]
-                    elif lower[q, 1] >= 0:
-                        mono[lane, q, j] = uy * mono[lane, lower[q, 1], j]
-                    else:
-                        mono[lane, q, j] = uz * mono[lane, lower[q, 2], j]
-                for s in range(n_sets):
-                    if r >= cutoff[s]:
-                        poly[s, :] = 0.0
-                        d_poly[s, :] = 0.0
-                        continue
-                    steep = 2.0 / (cutoff[s] - shortest[s])
+                unit[lane, 0, j], unit[lane, 1, j], unit[lane, 2, j] = x / r, y / r, z / r
+            for s in range(n_sets):
+                steep = 2.0 / (cutoff[s] - shortest[s])
+                for j in range(nn):
+                    r = length[lane, j]
+                    inside = 1.0 if r < cutoff[s] else 0.0
+                    end = inside * (cutoff[s] - r)
                     xi = (r - shortest[s]) * steep - 1.0
-                    end = cutoff[s] - r
                     t0, t1, d0, d1 = 1.0, xi, 0.0, steep
                     for b in range(n_chebyshev):
-                        poly[s, b] = t0 * end * end
-                        d_poly[s, b] = d0 * end * end - 2.0 * t0 * end
+                        poly[b, j] = t0 * end * end
+                        d_poly[b, j] = d0 * end * end - 2.0 * t0 * end
                         t2, d2 = 2.0 * xi * t1 - t0, 2.0 * steep * t1 + 2.0 * xi * d1 - d0
                         t0, t1, d0, d1 = t1, t2, d1, d2
-                other_kind = kind[neighbour[pair]]
                 for m in range(n_radial):
-                    s, place = set_of[m], place_of[m]
-                    total, d_total = 0.0, 0.0
+                    if set_of[m] != s:
+                        continue
+                    place = place_of[m]
+                    for j in range(nn):
+                        f[lane, m, j] = 0.0
+                        df[lane, m, j] = 0.0
                     for b in range(n_chebyshev):
-                        total += radial[s, centre, other_kind, place, b] * poly[s, b]
-                        d_total += radial[s, centre, other_kind, place, b] * d_poly[s, b]
-                    f[lane, m, j], df[lane, m, j] = total, d_total
+                        if radial.shape[1] == 1:
+                            c = radial[s, 0, 0, place, b]
+                            for j in range(nn):
+                                f[lane, m, j] += c * poly[b, j]
+                            for j in range(nn):
+                                df[lane, m, j] += c * d_poly[b, j]
+                        else:
+                            for j in range(nn):
+                                c = radial[s, centre, kind[neighbour[begin[i] + j]], place, b]
+                                f[lane, m, j] += c * poly[b, j]
+                                df[lane, m, j] += c * d_poly[b, j]
+            for j in range(nn):
+                mono[0, j] = 1.0
+            for q in range(1, n_monomials):
+                axis = 0 if lower[q, 0] >= 0 else (1 if lower[q, 1] >= 0 else 2)
+                less = lower[q, axis]
+                for j in range(nn):
+                    mono[q, j] = unit[lane, axis, j] * mono[less, j]
             for b in range(n_basic):
                 m, q = basic[b, 0], monomial_of[b]
                 total = 0.0
                 for j in range(nn):
-                    total += f[lane, m, j] * mono[lane, q, j]
+                    total += f[lane, m, j] * mono[q, j]
                 value[b, lane] = total
         for t in range(len(times)):
             a, b, k, c = times[t, 0], times[t, 1], times[t, 2], factors[t]
@@ -148,25 +160,28 @@ def pulls(
             nn = begin[i + 1] - begin[i]
             along[:] = 0.0
             weight[:, :] = 0.0
+            across[:, :] = 0.0
+            for q in range(1, n_monomials):
+                axis = 0 if lower[q, 0] >= 0 else (1 if lower[q, 1] >= 0 else 2)
+                less = lower[q, axis]
+                for j in range(nn):
+                    mono[q, j] = unit[lane, axis, j] * mono[less, j]
             for b in range(n_basic):
                 m, q, w = basic[b, 0], monomial_of[b], slope[b, lane]
                 for j in range(nn):
                     weight[q, j] += w * f[lane, m, j]
                 for j in range(nn):
-                    along[j] += w * df[lane, m, j] * mono[lane, q, j]
+                    along[j] += w * df[lane, m, j] * mono[q, j]
+            for q in range(1, n_monomials):
+                for axis in range(3):
+                    less, power = lower[q, axis], float(monomial[q, axis])
+                    if less >= 0:
+                        for j in range(nn):
+                            across[axis, j] += power * weight[q, j] * mono[less, j]
             for j in range(nn):
-                pair = begin[i] + j
-                gx, gy, gz = 0.0, 0.0, 0.0
-                for q in range(n_monomials):
-                    w = weight[q, j]
-                    if lower[q, 0] >= 0:
-                        gx += w * monomial[q, 0] * mono[lane, lower[q, 0], j]
-                    if lower[q, 1] >= 0:
-                        gy += w * monomial[q, 1] * mono[lane, lower[q, 1], j]
-                    if lower[q, 2] >= 0:
-                        gz += w * monomial[q, 2] * mono[lane, lower[q, 2], j]
-                r = length[lane, j]
-                ux, uy, uz = vector[pair, 0] / r, vector[pair, 1] / r, vector[pair, 2] / r
+                pair, r = begin[i] + j, length[lane, j]
+                ux, uy, uz = unit[lane, 0, j], unit[lane, 1, j], unit[lane, 2, j]
+                gx, gy, gz = across[0, j], across[1, j], across[2, j]
                 # across the way only the direction changes, along it only the length
                 radial_part = along[j] - (gx * ux + gy * uy + gz * uz) / r
                 out_pull[pair, 0] = radial_part * ux + gx / r

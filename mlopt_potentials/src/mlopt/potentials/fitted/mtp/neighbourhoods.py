@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from mlopt.core.atoms.neighbours import find_neighbours
+from mlopt.core.atoms.neighbours import find_all_neighbours, find_neighbours
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.lazy import torch
 
@@ -36,3 +37,12 @@ class Neighbourhoods:
         counts = torch.bincount(centre, minlength=len(systems.pos))
         begin = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return cls(centre[order], other[order], vector[order], begin, half.lost)
+
+
+def arrays(systems: Systems, cutoff: float) -> tuple[Any, Any, Any, torch.Tensor]:
+    """Return begin, other and vector as arrays, without a graph, and lost (n_systems,); float64."""
+    import numpy as np
+
+    first, second, vector, lost = find_all_neighbours(systems, cutoff)
+    begin = np.concatenate([[0], np.bincount(first, minlength=len(systems.pos)).cumsum()])
+    return begin, second, vector, lost
