@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import build
 from mlopt.core.reporting.statistics import mean_calls_to_hit
-from mlopt.core.runs.experiment import Preempted
 from mlopt.core.structures.spec import SystemSpec
-from mlopt.core.testing.recorder import Recorder, Resumed
+from mlopt.core.testing.recorder import Recorder
 from mlopt.optimizers import Adam
 from mlopt.optimizers.experiments.contest.experiment import Contest, Contestant
 from mlopt.optimizers.experiments.contest.result import ContestResult
@@ -97,24 +95,6 @@ def test_a_hit_ends_a_start_only_where_asked() -> None:
     early, late = contest().run().rows[1], contest(stop="never").run().rows[1]
     assert early["hits"] == late["hits"] and early["force_calls"] < late["force_calls"]
     assert early["mean"] == pytest.approx(late["mean"], abs=1e-6)
-
-
-def test_stopped_at_every_checkpoint_and_resumed(tmp_path: Path) -> None:
-    one = contest()
-    whole = Recorder(tmp_path / "whole")
-    expected = numbers(one.run(whole))
-    stopped = Recorder(tmp_path / "stopped", pauses=20)
-    resumes = 0
-    while True:
-        try:
-            found = one.run(stopped)
-            break
-        except Preempted:
-            resumes += 1
-            stopped = Resumed(stopped, pauses=60)
-    assert resumes > 5
-    assert numbers(found) == expected
-    assert found.energies == json.loads((tmp_path / "whole" / "contest.json").read_text())["energies"]
 
 
 def test_files(tmp_path: Path) -> None:

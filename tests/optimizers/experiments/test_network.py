@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from mlopt.core.errors import CheckpointError, ConfigError, InputError, MloptErr
 from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.landscapes.manifold import UnitSphere
 from mlopt.core.plugins.plugin import build
-from mlopt.core.runs.checkpoint import Checkpoint, dumps, loads
-from mlopt.core.runs.experiment import Context, Preempted
+from mlopt.core.runs.experiment import Preempted
 from mlopt.core.structures.spec import SystemSpec
+from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.core.testing.surfaces import Watched
 from mlopt.optimizers.experiments.network.experiment import Network
-from mlopt.optimizers.experiments.network.result import NetworkResult
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.saddles.explorer import Explorer, Found
 from mlopt.optimizers.saddles.min_mode import Dimer
@@ -34,33 +32,6 @@ from mlopt.potentials.classical.lennard_jones import LennardJones
 LJ7_MINIMA = [-16.505384, -15.935043, -15.593211, -15.533060]
 LJ7_SADDLES = """-15.444734 -15.319864 -15.283421 -15.097846 -15.033384 -15.026438 -14.816400 -14.811130 -14.596946
     -14.568061 -14.548573 -12.548938"""
-
-
-class Recorder(Context):
-    """Keeps checkpoints; asks to stop when it has been asked so often."""
-
-    def __init__(self, folder: Path | None = None, asked: float = math.inf) -> None:
-        super().__init__()
-        self.folder, self.asked = folder, asked
-        self.saved: list[bytes] = []
-        self.metrics: list[dict[str, Any]] = []
-
-    @property
-    def stopping(self) -> bool:
-        self.asked -= 1
-        return self.asked < 0
-
-    def save(self, step: int, checkpoint: Checkpoint) -> None:
-        self.saved.append(dumps(checkpoint))
-
-    def restored(self) -> Checkpoint | None:
-        return loads(self.saved[-1], "saved") if self.saved else None
-
-    def metric(self, step: int, **values: Any) -> None:
-        self.metrics.append(values)
-
-    def results(self) -> Path | None:
-        return self.folder
 
 
 def network(cluster: str = "Ar6", **settings: Any) -> Network:
@@ -99,39 +70,28 @@ def test_a_round_may_have_fewer_searches_than_kinds_of_start(searches: int) -> N
     assert result.found.searches == searches
 
 
-def same(a: NetworkResult, b: NetworkResult) -> None:
-    """Bit for bit."""
-    assert [p.energy for p in a.minima + a.saddles] == [p.energy for p in b.minima + b.saddles]
-    for one, other in zip(a.minima + a.saddles, b.minima + b.saddles, strict=True):
-        assert torch.equal(one.x, other.x) and one.values == other.values
-    assert a.ends == b.ends and a.found.calls == b.found.calls and a.found.hits == b.found.hits
-
-
-def test_stopped_and_resumed_bit_for_bit(tmp_path: Path) -> None:
-    whole = network().run(Recorder())
-    assert len(whole.minima) == 2 and len(whole.saddles) >= 2
-    assert [p.energy for p in whole.minima] == pytest.approx([-12.712062, -12.302928], abs=1e-6)
-    context = Recorder(tmp_path, asked=200)  # in the middle of something
-    with pytest.raises(Preempted):
-        network().run(context)
-    rounds = loads(context.saved[-1], "saved").meta["rounds"]
-    assert rounds < 2
-    context.asked = math.inf
-    resumed = network().run(context)
-    same(resumed, whole)
-    assert len(context.metrics) == 2
+def test_files(tmp_path: Path) -> None:
+    context = Recorder(tmp_path)
+    found = network(searches=12, rounds=1).run(context)
+    assert len(found.minima) == 2 and len(found.saddles) >= 2
+    assert [p.energy for p in found.minima] == pytest.approx([-12.712062, -12.302928], abs=1e-6)
+    assert [step for step, _ in context.metrics] == [1]
     told = json.loads((tmp_path / "network.json").read_text())
-    assert len(told["minima"]) == 2 and len(told["saddles"]) == len(whole.saddles)
+    assert len(told["minima"]) == 2 and len(told["saddles"]) == len(found.saddles)
     first = told["saddles"][0]
     assert first["barrier_1"] == pytest.approx(first["energy"] - told["minima"][first["minimum_1"]]["energy"])
     images = read(tmp_path / "saddles.extxyz", index=":")
     assert [image.get_potential_energy() for image in images] == pytest.approx(
-        [p.energy for p in whole.saddles]
+        [p.energy for p in found.saddles]
     )
-    other = Recorder()
-    other.saved = context.saved
+
+
+def test_a_checkpoint_of_another_system_is_refused() -> None:
+    before = Recorder(asked=0)
+    with pytest.raises(Preempted):
+        network("Ar4").run(before)
     with pytest.raises(CheckpointError, match="the checkpoint is of another structure"):
-        network("Ar5").run(other)
+        network("Ar5").run(Resumed(before))
 
 
 def biaxial() -> FunctionLandscape:

@@ -13,7 +13,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.runs.checkpoint import Checkpoint
 from mlopt.core.runs.experiment import Preempted
 from mlopt.core.testing.recorder import Recorder, Resumed
-from mlopt.optimizers import BasinHopping, Fire, GradientDescent, ScipyBasinHopping
+from mlopt.optimizers import BasinHopping, Fire, ScipyBasinHopping
 from mlopt.optimizers.bands.settings import BandSettings, Ends, PathStart, Saddle
 from mlopt.optimizers.experiments.path.experiment import Path
 from mlopt.optimizers.experiments.path.result import PathResult
@@ -148,21 +148,6 @@ def test_files(tmp_path: FilePath) -> None:
 def equal(a: PathResult, b: PathResult) -> None:
     assert a.summary() | {"wall_s": 0} == b.summary() | {"wall_s": 0}
     assert torch.equal(a.path, b.path) and torch.equal(a.saddle, b.saddle)
-
-
-@pytest.mark.parametrize(
-    "optimizer", [LBFGS(max_step=0.1), GradientDescent(step_size=0.2)], ids=["lbfgs", "gd"]
-)
-def test_stopped_and_resumed_at_every_step_ends_with_the_same_bits(optimizer: Any) -> None:
-    run = biaxial(optimizer=optimizer, fmax=1e-5)
-    whole, context = run.run(), Recorder(pauses=0)
-    for _ in range(2000):
-        try:
-            found = run.run(context)
-            break
-        except Preempted:
-            context = Resumed(context, pauses=0)
-    equal(found, whole)
 
 
 def test_a_checkpoint_of_a_version_that_aligned_nothing_goes_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlopt.core.testing.experiment import check_experiment
 from mlopt.core.testing.fittable import check_fittable
 from mlopt.core.testing.labelling import check_labeller, check_query_strategy
 from mlopt.core.testing.optimizer import check_optimizer
@@ -9,6 +10,7 @@ from mlopt.core.testing.potential import PotentialTolerance, check_potential
 
 __all__ = [
     "PotentialTolerance",
+    "check_experiment",
     "check_fittable",
     "check_labeller",
     "check_optimizer",

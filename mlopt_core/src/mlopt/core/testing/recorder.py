@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+from mlopt.core.runs import checkpoint
 from mlopt.core.runs.checkpoint import Checkpoint, dumps, loads
 from mlopt.core.runs.experiment import Context
 
@@ -58,3 +60,55 @@ class Resumed(Recorder):
 
     def restored(self) -> Checkpoint | None:
         return loads(self.last, "in memory")
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a signal does that nobody can catch."""
+
+
+class FolderRecorder(Recorder):
+    """Keeps checkpoints, metrics and results in a folder, as a run directory does, and goes on from what is there.
+
+    pauses, asked: as those of `Recorder`. due: whether a checkpoint is due at every safe point, or none before a stop.
+    kill_after: raises `Killed` right after that many checkpoints have been kept.
+
+    kept: the numbers of the checkpoints, in the order in which they came. looks: how often `pause` was asked.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pauses: float = math.inf,
+        asked: float = math.inf,
+        kill_after: float = math.inf,
+        due: bool = True,
+    ) -> None:
+        super().__init__(folder / "results", pauses, asked)
+        self._run_id, self._checkpoints, self._rows = "run", folder / "checkpoints", folder / "metrics.jsonl"
+        self._due, self._left, self.kept, self.looks = due, kill_after, list[int](), 0
+        folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoint.newest_sound(self._checkpoints)
+        self._found = None if found is None else found[1]
+        newest = -1 if found is None else int(found[0].stem.removeprefix("step-"))
+        rows = self._rows.read_text().splitlines() if self._rows.exists() else []
+        rows = [row for row in rows if json.loads(row)["step"] <= newest]
+        self._rows.write_text("".join(f"{row}\n" for row in rows))
+
+    def pause(self) -> bool:
+        self.looks += 1
+        return super().pause() or self._due
+
+    def restored(self) -> Checkpoint | None:
+        return self._found
+
+    def save(self, step: int, checkpoint_: Checkpoint) -> None:
+        checkpoint.save(self._checkpoints, step, checkpoint_)
+        self.kept.append(step)
+        if len(self.kept) >= self._left:
+            raise Killed
+
+    def metric(self, step: int, **values: float | int | str | None) -> None:
+        super().metric(step, **values)
+        with self._rows.open("a") as rows:
+            rows.write(json.dumps({"step": step, **values}) + "\n")
