@@ -16,10 +16,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -81,6 +83,15 @@ def write_text(path: str | os.PathLike[str], text: str, *, private: bool = False
     """Replace the content of ``path`` by ``text`` in UTF-8, or raise ``MloptError``."""
     # A path from the file system may hold undecodable bytes; losing one character beats losing the file.
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"), private=private)
+
+
+def finite(value: Any) -> Any:
+    """Return JSON data with null in place of NaN and infinity, which JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_json(path: str | os.PathLike[str], value: JSON, *, private: bool = False) -> None:

@@ -15,7 +15,6 @@ import contextlib
 import difflib
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -237,7 +236,7 @@ class RunDirectory:
     def append_metrics(self, row: Mapping[str, JSON]) -> None:
         """Append one row to metrics.jsonl; NaN and infinity become null, for they are not JSON."""
         try:
-            line = json.dumps(_finite(dict(row)), allow_nan=False)
+            line = json.dumps(atomic.finite(dict(row)), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise RunDirectoryError(f"{self.root}: a metrics row is not JSON data: {error}") from error
         atomic.append_line(self.root / "metrics.jsonl", line)
@@ -361,14 +360,6 @@ def _refuse_occupied(root: Path) -> None:
             f"{root}: not empty, and not a run directory of mlopt: it holds {_listing(root)}."
             " Choose another --out, or remove it."
         )
-
-
-def _finite(value: JSON) -> JSON:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _parse_row(line: bytes) -> dict[str, JSON] | None:

@@ -93,9 +93,9 @@ class SearchResult:
 
         The store ``minima.db`` is there already.
         """
-        atomic.write_json(folder / "starts.json", _finite(self.table()))
+        atomic.write_json(folder / "starts.json", atomic.finite(self.table()))
         trace = {"calls": self.result.trace_calls.tolist(), "energy": self.result.trace_energy.tolist()}
-        atomic.write_json(folder / "trace.json", _finite(trace))
+        atomic.write_json(folder / "trace.json", atomic.finite(trace))
         with MinimaStore(folder / "minima.db") as store:
             store.to_extxyz(folder / "minima.extxyz", self.minima)
             store.to_ase_db(folder / "minima.ase.db", self.minima)
@@ -163,14 +163,3 @@ class SearchResult:
         if self.warnings:
             told["warnings"] = list(self.warnings)
         return told
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON data without NaN and infinity, which JSON has not: null instead."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value
