@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from mlopt.core.errors import ConfigError, PluginError
@@ -148,6 +150,26 @@ def test_replace_does_not_validate_but_knows_its_keys():
     assert Local().step == 0.1
     with pytest.raises(ConfigError, match=r"unknown key 'stepp' in Local\. Did you mean 'step'"):
         Local().replace(stepp=1)
+
+
+def test_equal_are_those_with_equal_settings() -> None:
+    """Also where a setting, or what was made of settings, is a tensor."""
+
+    class Heavy(Local):
+        theta: Any = setting(None, "numbers")
+
+        @cached_property
+        def doubled(self) -> torch.Tensor:
+            return 2.0 * torch.as_tensor(self.theta)
+
+    def heavy(*numbers: float) -> Heavy:
+        return Heavy(theta=torch.tensor(numbers))
+
+    one, same, other = heavy(1.0, 2.0), heavy(1.0, 2.0), heavy(1.0, 3.0)
+    assert one == same and one != other and one != heavy(1.0) and one != Local() and one != "heavy"
+    assert one.doubled is not same.doubled and one == same
+    assert Local(step=0.2) == Local(step=0.2) != Local() and hash(Local()) == hash(Local())
+    assert Outer(inner=Local(step=0.2)) == Outer(inner=Local(step=0.2)) != Outer()
 
 
 def test_unknown_key_without_a_near_one():

@@ -35,7 +35,7 @@ def path(family: LearnedFamily, tmp_path: Path) -> Path:
 def test_a_file_brings_its_settings(family: LearnedFamily, path: Path) -> None:
     learned = Learned(weights=str(path))
     assert learned.settings() == family.settings() and learned.numbers == (47, 79)
-    assert torch.equal(learned.numbers_of_network(), family.start(1))
+    assert torch.equal(learned.parameters, family.start(1))
     assert build(Learned, learned.config()) == learned
     card = read_card(str(path), "learned")
     assert card.training == SAID and card.parameters == len(family.start(1))
@@ -62,7 +62,7 @@ def test_weights_that_ship_have_names(
     monkeypatch.setattr(weights, "folders", lambda: (tmp_path,))
     save_weights(tmp_path / "lj-small.safetensors", family.start(2), "learned", family.settings(), SAID)
     assert shipped() == ["lj-small"]
-    assert torch.equal(Learned(weights="lj-small").numbers_of_network(), family.start(2))
+    assert torch.equal(Learned(weights="lj-small").parameters, family.start(2))
     with pytest.raises(InputError, match=r"no weights are called 'lj-large'; these ship: lj-small"):
         build(Learned, {"weights": "lj-large"})
 
@@ -70,7 +70,7 @@ def test_weights_that_ship_have_names(
 def test_every_shipped_file_is_sound() -> None:
     for name in shipped("learned"):
         learned = Learned(weights=name)
-        assert len(learned.numbers_of_network()) == learned.layout.parameters
+        assert len(learned.parameters) == learned.layout.size
     for name in shipped("learned-hopping"):
         search = LearnedHopping(weights=name)
         assert len(search.network) == search.parameters
@@ -145,7 +145,7 @@ def test_a_card_with_settings_of_another_network(path: Path) -> None:
     with pytest.raises(
         InputError, match=r"theta has \d+ numbers, but a network of \d+ inputs, 16 hidden units"
     ):
-        Learned(weights=str(path)).numbers_of_network()
+        _ = Learned(weights=str(path)).parameters
     changed_card(path, settings=told["settings"] | {"strange": 1})
     with pytest.raises(InputError, match=r"unknown key 'strange'"):
         build(Learned, {"weights": str(path)})

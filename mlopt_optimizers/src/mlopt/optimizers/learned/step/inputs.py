@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import PrivateAttr, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.features.messages import MessageFeatures
@@ -72,15 +73,6 @@ def periodic_rows(landscape: Landscape) -> torch.Tensor | None:
     return None if pbc is None else pbc.any(-1)
 
 
-class Cache(dict[str, Any]):
-    """What was made once for some settings: saves time, and makes no difference."""
-
-    def __eq__(self, other: object) -> bool:
-        return True  # settings are equal or not whatever was made from them
-
-    __hash__ = None
-
-
 class Inputs(Plugin):
     """Settings of a learned optimizer: which features it is given, and the size of its network.
 
@@ -126,8 +118,6 @@ class Inputs(Plugin):
     activation: Literal["relu", "tanh"] = setting("relu", "of the hidden layers")
     equivariant: bool = setting(False, "vectors in, vectors out: moves turn with the system")
 
-    _kept: Cache = PrivateAttr(default_factory=Cache)
-
     @field_validator("decays")
     @classmethod
     def _shares(cls, decays: list[float]) -> list[float]:
@@ -152,13 +142,6 @@ class Inputs(Plugin):
                 "without gradient, position, moments and adam all components of a row would move alike"
             )
         return self
-
-    def replace(self, **values: Any) -> Self:
-        """See `Plugin.replace`."""
-        made = super().replace(**values)
-        if set(values) - {"theta"}:
-            made._kept = Cache()  # a copy shares what was made for the old settings
-        return made
 
     @property
     def numbers(self) -> tuple[int, ...] | None:
@@ -198,13 +181,22 @@ class Inputs(Plugin):
             absent |= {"radial", "messages", "identity"}
         return [group for group in self.groups if group.name not in absent]
 
+    @cached_property
+    def _layer(self) -> MessageFeatures:
+        return layer_of(self.messages, rounds=self.rounds, cutoff=self.cutoff, species=self.numbers)
+
     def message_layer(self, like: torch.Tensor) -> MessageFeatures:
         """The layer of messages, whose own weights mean nothing: those of theta are put in their place."""
-        if "messages" not in self._kept:
-            settings = {"rounds": self.rounds, "cutoff": self.cutoff, "species": self.numbers}
-            self._kept["messages"] = layer_of(self.messages, **settings)
-        layer: MessageFeatures = self._kept["messages"]
-        return layer.to(like.device)
+        return self._layer.to(like.device)
+
+    @cached_property
+    def _neighbourhood(self) -> Neighbourhood:
+        """Gives graphs of neighbours; that it keeps lists saves time, and makes no difference."""
+        return Neighbourhood(cutoff=self.cutoff)
+
+    @cached_property
+    def _radial_features(self) -> RadialFeatures:
+        return RadialFeatures(cutoff=self.cutoff, species=self.numbers)
 
     def inputs(
         self, groups: list[Group], landscape: Landscape, seen: Seen, weights: dict[str, torch.Tensor]
@@ -246,15 +238,11 @@ class Inputs(Plugin):
     def _graph(self, landscape: Landscape, x: torch.Tensor) -> tuple[Any, AtomsLandscape]:
         atoms = atoms_of(landscape)
         assert atoms is not None
-        if "neighbourhood" not in self._kept:
-            self._kept["neighbourhood"] = Neighbourhood(cutoff=self.cutoff)
-        return self._kept["neighbourhood"].graph(atoms.systems.with_pos(x), atoms.diameter), atoms
+        return self._neighbourhood.graph(atoms.systems.with_pos(x), atoms.diameter), atoms
 
     def _radial(self, landscape: Landscape, seen: Seen) -> torch.Tensor:
-        if "radial" not in self._kept:
-            self._kept["radial"] = RadialFeatures(cutoff=self.cutoff, species=self.numbers)
         graph, atoms = self._graph(landscape, seen.x)
-        found = self._kept["radial"](seen.x, graph, atoms.species, atoms.diameter.to(seen.x))
+        found = self._radial_features(seen.x, graph, atoms.species, atoms.diameter.to(seen.x))
         return torch.cat(coded(found), 1)
 
     def _identity(self, landscape: Landscape, seen: Seen) -> torch.Tensor:

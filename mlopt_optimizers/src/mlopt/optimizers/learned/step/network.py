@@ -75,7 +75,7 @@ class Layout:
         }
 
     @property
-    def parameters(self) -> int:
+    def size(self) -> int:
         """Length of theta."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
@@ -114,14 +114,14 @@ class Layout:
         """Whether theta fits.
 
         Raises:
-            InputError: a length that is not `parameters`, rows that are not one a problem, NaN or infinity.
+            InputError: a length that is not `size`, rows that are not one a problem, NaN or infinity.
         """
         if not isinstance(theta, torch.Tensor) or theta.ndim not in (1, 2):
             raise InputError(f"{what}: theta must be a tensor (p,) or (n_problems, p), got {theta!r:.80}")
-        if theta.shape[-1] != self.parameters:
+        if theta.shape[-1] != self.size:
             raise InputError(
                 f"{what}: theta has {theta.shape[-1]} numbers, but a network of {self.inputs} inputs, {self.hidden} "
-                f"hidden units and {self.outputs} outputs has {self.parameters}; was it trained with other features?"
+                f"hidden units and {self.outputs} outputs has {self.size}; was it trained with other features?"
             )
         if theta.ndim == 2 and n_problems is not None and len(theta) != n_problems:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -102,29 +103,19 @@ class Learned(Inputs, Optimizer):
         _check_trained(self, self.weights)
         return self
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Where in theta what stands."""
-        if "layout" not in self._kept:
-            if self.equivariant:
-                self._kept["layout"] = Layout.of(self, *equivariant.sizes(self))
-            else:
-                self._kept["layout"] = Layout.of(self)
-        layout: Layout = self._kept["layout"]
-        return layout
+        return Layout.of(self, *(equivariant.sizes(self) if self.equivariant else ()))
 
-    def numbers_of_network(self) -> torch.Tensor:
-        """The weights, theta (p,) or (n_problems, p); read from the file at the first call."""
-        if self.theta is None:
-            if "theta" not in self._kept:
-                assert self.weights is not None
-                theta = load_theta(self.weights, "learned")
-                self.layout.check(theta, f"weights {quoted(self.weights)}")
-                self._kept["theta"] = theta
-            theta = self._kept["theta"]
-        else:
-            theta = self.theta
-        return theta  # type: ignore[no-any-return]
+    @cached_property
+    def parameters(self) -> torch.Tensor:
+        """Theta, (p,) or (n_problems, p) float64: the setting, or what the file of `weights` holds."""
+        if self.theta is not None:
+            return self.theta  # type: ignore[no-any-return]
+        theta = load_theta(str(self.weights), "learned")
+        self.layout.check(theta, f"weights {quoted(self.weights)}")
+        return theta
 
     def config(self) -> dict[str, Any]:
         """See `Plugin.config`; theta as a list, if there is one."""
@@ -144,7 +135,7 @@ class Learned(Inputs, Optimizer):
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LearnedState:
         """Zero moments."""
         n, k = landscape.segments.n_problems, len(self.decays)
-        self.layout.check(self.numbers_of_network(), "learned", n)
+        self.layout.check(self.parameters, "learned", n)
         present = self.present(landscape)
         if not self.equivariant and not any(group.level == "component" for group in present):
             raise InputError(
@@ -174,7 +165,7 @@ class Learned(Inputs, Optimizer):
         square = square2 + spread * (state.square - square2)
         power = state.power * decays
         seen = Seen(force, x, unit, mean, square, power, state.age)
-        weights = self.layout.split(self.numbers_of_network(), x)
+        weights = self.layout.split(self.parameters, x)
         if self.equivariant:
             move = equivariant.by_vector(self, weights, landscape, seen)
         else:
@@ -222,7 +213,7 @@ def _check_trained(inputs: Inputs, weights: str | None) -> None:
 def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
     """Weights in the order in which the kernel reads it, and the constants that go with it."""
     layout, stride, h = learned.layout, network_kernels.STRIDE, learned.hidden
-    theta = learned.numbers_of_network()
+    theta = learned.parameters
     layout.check(theta, "learned")
     parts = layout.split(theta, torch.zeros((), dtype=torch.float64, device=theta.device))
     b = len(parts.first)
