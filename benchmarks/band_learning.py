@@ -62,7 +62,7 @@ def history(
     with torch.no_grad():
         for step in range(steps + 1):
             top = highest_point(band, x, calls=40).energy
-            found.append((top - band.at_start.energy - task.reference.barrier).clamp(min=0.0))
+            found.append((top - band.at_start.energy - task.relaxed.barrier).clamp(min=0.0))
             if step < steps:
                 x, state = descent.step(band, x, band.evaluate(x), state)
     return torch.stack(found)
@@ -160,7 +160,7 @@ def transfer(learned: tuple[float, ...]) -> None:
     for name, task in cases.items():
         gamma, mu, beta = task.named(theta).values()
         ours = iterations(task, gamma, mu, beta)
-        curvature = task.reference.curvature
+        curvature = task.relaxed.curvature
         grid = {
             (g / curvature, m * curvature): iterations(task, g / curvature, m * curvature, None)
             for g in (0.3, 0.6, 0.9, 1.2, 1.5, 1.8)

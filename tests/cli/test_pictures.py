@@ -11,10 +11,10 @@ from ase.build import bulk
 from ase.cluster import Decahedron, Octahedron
 
 from mlopt.cli.report import balls
-from mlopt.cli.report.minima import Minimum
+from mlopt.cli.report.minima import ShownMinimum
 
 
-def minimum_of(atoms: Atoms) -> Minimum:
+def minimum_of(atoms: Atoms) -> ShownMinimum:
     """Wrap a structure."""
     periodic = (bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2]))
     nothing = {
@@ -25,7 +25,7 @@ def minimum_of(atoms: Atoms) -> Minimum:
         "fmax": None,
         "formula": str(atoms.symbols),
     }
-    return Minimum(
+    return ShownMinimum(
         rank=1,
         energy=-1.0,
         numbers=atoms.numbers,

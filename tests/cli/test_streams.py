@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mlopt.cli.run.options import finish
-from mlopt.cli.run.runner import Outcome
+from mlopt.cli.run.runner import Ending
 from mlopt.core.runs.directory import RunDirectory
 from mlopt.core.runs.preemption import ExitCode
 
@@ -75,8 +75,8 @@ def test_a_terminal_is_told_last_what_to_open(here, monkeypatch, capsys, termina
     report = here / "a run" / "report.html"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     for code in (ExitCode.OK, ExitCode.NOT_CONVERGED):
-        assert finish(Outcome(code, "said", {"report": str(report), "total": 1}), as_json=as_json) == code
+        assert finish(Ending(code, "said", {"report": str(report), "total": 1}), as_json=as_json) == code
         last = capsys.readouterr().out.splitlines()[-1]
         assert (last == f"open file://{here}/a%20run/report.html") == linked
-    finish(Outcome(ExitCode.OK, "", {"report": None}), as_json=as_json)
+    finish(Ending(ExitCode.OK, "", {"report": None}), as_json=as_json)
     assert "file:" not in capsys.readouterr().out

@@ -93,8 +93,8 @@ def test_the_gradient_is_that_of_differences() -> None:
 def test_scales_of_the_biaxial_spin() -> None:
     """Barrier K1 = 1; the largest curvature on the path is 2 (K1 + |K2|) = 6, at the ends."""
     task = band()
-    assert task.reference.barrier == pytest.approx(1.0, abs=1e-10)
-    assert task.reference.curvature == pytest.approx(6.0, abs=0.3)
+    assert task.relaxed.barrier == pytest.approx(1.0, abs=1e-10)
+    assert task.relaxed.curvature == pytest.approx(6.0, abs=0.3)
     assert task.named(task.theta) == pytest.approx({"gamma": 0.01, "mu": 1.0, "beta": 3.0})
 
 

@@ -23,7 +23,7 @@ from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.core.testing.surfaces import Watched
 from mlopt.optimizers.experiments.network.experiment import Network
 from mlopt.optimizers.local.lbfgs import LBFGS
-from mlopt.optimizers.saddles.explorer import Explorer, Found
+from mlopt.optimizers.saddles.explorer import Explorer, StationaryPoints
 from mlopt.optimizers.saddles.min_mode import Dimer
 from mlopt.optimizers.saddles.starts import downhill, halfway, kicked
 from mlopt.potentials.classical.lennard_jones import LennardJones
@@ -102,7 +102,7 @@ def biaxial() -> FunctionLandscape:
 def test_every_call_is_counted() -> None:
     watched = Watched(biaxial())
     explorer = Explorer(watched, searches=6, force_calls=100)
-    found = Found()
+    found = StationaryPoints()
     explorer.settle(found, torch.tensor([[0.8, 0.6, 0.0]], dtype=torch.float64))
     assert watched.calls[0] == found.calls > 0
     assert explorer.round(found) > 0
@@ -111,7 +111,7 @@ def test_every_call_is_counted() -> None:
 
 def test_spins() -> None:
     """A biaxial spin: two minima, two saddles between them; the poles have two negative modes."""
-    found = Found()
+    found = StationaryPoints()
     explorer = Explorer(biaxial(), searches=30, kick=0.5, force_calls=200, fmax=1e-8)
     assert explorer.settle(found, torch.tensor([[0.8, 0.6, 0.0]], dtype=torch.float64)) == 1
     explorer.round(found)
@@ -166,7 +166,7 @@ def test_refusals() -> None:
         Explorer(two)
     one = FunctionLandscape(lambda x, s: s.sum(x * x), Segments.uniform(1, 1))
     with pytest.raises(InputError, match="a network begins at a minimum, and none is known"):
-        Explorer(one).round(Found())
+        Explorer(one).round(StationaryPoints())
     with pytest.raises(InputError, match="LBFGS ends at a minimum: a network needs an optimizer"):
         Explorer(one, dimer=LBFGS())
     with pytest.raises(InputError, match="not one that torch knows"):

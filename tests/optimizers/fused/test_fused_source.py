@@ -20,7 +20,7 @@ from mlopt.core.driver.stop import Stop
 from mlopt.core.errors import InputError
 from mlopt.core.kernels import lanes
 from mlopt.core.kernels.kernel import Kernel, PotentialKernel
-from mlopt.core.kernels.lanes import weights_of
+from mlopt.core.kernels.lanes import theta_of
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape, Landscape
 from mlopt.core.landscapes.potential import Potential
@@ -150,17 +150,17 @@ def test_what_is_written() -> None:
 
 
 def weighted(x: Any, settings: Any) -> float:
-    numbers = weights_of(settings)
+    numbers = theta_of(settings)
     return numbers[0] * x + settings[0]  # type: ignore[no-any-return]
 
 
 def test_weights_of_kernels_lie_side_by_side() -> None:
     writer = Writer()
-    writer.kernel(Kernel(weighted, (1.0,), weights=torch.zeros(3)))
-    writer.kernel(Kernel(weighted, (2.0,), weights=torch.zeros(4, 2)))
+    writer.kernel(Kernel(weighted, (1.0,), theta=torch.zeros(3)))
+    writer.kernel(Kernel(weighted, (2.0,), theta=torch.zeros(4, 2)))
     assert "settings[1][0:3]" in writer.text and "settings[1][3:5]" in writer.text
     assert "settings[0][0]" in writer.text and "settings[0][1]" in writer.text
-    with pytest.raises(InputError, match="`weights_of`: its kernel has no weights"):
+    with pytest.raises(InputError, match="`theta_of`: its kernel has no theta"):
         Writer().kernel(Kernel(weighted, (1.0,)))
     assert weighted(2.0, [1.0, [3.0]]) == 7.0
 
@@ -203,22 +203,22 @@ def test_one_text_serves_kernels_that_differ_in_their_numbers(monkeypatch: pytes
     def made(first: float, size: int = 3, kinds: int = 2) -> Kernel:
         ours, theirs = torch.full((size,), first), torch.full((2, 4), -first)
         several = [
-            Kernel(weighted, (first + 1.0,), weights=ours),
-            Kernel(weighted, (first + 2.0,), weights=theirs),
+            Kernel(weighted, (first + 1.0,), theta=ours),
+            Kernel(weighted, (first + 2.0,), theta=theirs),
         ]
         parts = {"other": Kernel(inner, (first + 3.0,)), "in_turn": several}
         return Kernel(calls_them, (first,), {"ONE": kinds}, parts)
 
     one = written(made(1.0))
     assert one.settings == [1.0, 2.0, 3.0, 4.0]
-    assert [float(weights.flatten()[0]) for weights in one.weights] == [1.0, -1.0]
+    assert [float(weights.flatten()[0]) for weights in one.theta] == [1.0, -1.0]
     assert [line for line in one.text.splitlines() if "settings[0][2]" in line]
     assert written(made(1.0, size=5)).text != one.text, "weights begin elsewhere"
     assert written(made(1.0, kinds=3)).settings == one.settings
     monkeypatch.delattr(Writer, "kernel")
     other = written(made(7.0))
     assert other.text is one.text and other.name == one.name
-    assert other.settings == [7.0, 8.0, 9.0, 10.0] and float(other.weights[1][0, 0]) == -7.0
+    assert other.settings == [7.0, 8.0, 9.0, 10.0] and float(other.theta[1][0, 0]) == -7.0
 
 
 def takes_list(x: float) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from mlopt.core import AtomsLandscape, Driver, Potential, Stop, Systems, problem_keys, setting
 from mlopt.core.kernels import PotentialKernel
-from mlopt.core.kernels.lanes import lane, lanes, total, weights_of
+from mlopt.core.kernels.lanes import lane, lanes, theta_of, total
 from mlopt.optimizers import Adam, BasinHopping
 from mlopt.optimizers.fused import engine
 from mlopt.optimizers.fused.written import written
@@ -31,7 +31,7 @@ def polynomial(
     settings: Any,
 ) -> float:
     """Each component feels ``sum_k w_k x^(k + 2)``."""
-    w = weights_of(settings)
+    w = theta_of(settings)
     energy = 0.0
     for i in range(lane(), n, lanes()):
         row_energy[i] = 0.0
@@ -75,7 +75,7 @@ class Polynomial(Potential):
         return torch.ones(len(z), dtype=torch.float64)
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
-        return PotentialKernel(polynomial, (((0.0,),),), weights=self.w)
+        return PotentialKernel(polynomial, (((0.0,),),), theta=self.w)
 
 
 def run(w: torch.Tensor, name: Any, optimizer: Any) -> torch.Tensor:

@@ -60,8 +60,8 @@ def noisy(family: LearnedFamily, n: int | None = None, seed: int = 0, noise: flo
 
 def downhill(settings: Inputs) -> torch.Tensor:
     """theta that takes steps of one size along the sign of the force: of component-wise ones with a gradient."""
-    layout = LearnedFamily(**settings.settings())._learned(None).layout
-    parts = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in layout.shapes.items()}
+    architecture = LearnedFamily(**settings.settings())._learned(None).architecture
+    parts = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in architecture.shapes.items()}
     for unit, sign in ((0, 1.0), (1, -1.0)):
         parts["first"][1, unit] = parts["last"][unit, 0] = sign
         parts["second"][unit, unit] = 1.0
@@ -163,7 +163,7 @@ def test_what_a_landscape_lacks_is_absent() -> None:
         state, evaluation = learned.init(landscape, x, torch.zeros(2)), landscape.evaluate(x)
         expected, _ = learned.step(landscape, x, evaluation, state)
         theta, at = learned.theta.clone(), 0
-        first = learned.layout.split(theta, theta).first  # a view
+        first = learned.architecture.split(theta, theta).first  # a view
         for group in learned.groups:
             first[:, at : at + group.width] *= torch.nan if group.name in absent else 1.0
             at += group.width
@@ -180,8 +180,8 @@ def test_contract(variant: str, tmp_path: Path) -> None:
     family = LearnedFamily(equivariant=variant == "equivariant")
     theta = downhill(family)
     if family.equivariant:  # along the force
-        layout = family._learned(None).layout
-        parts = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in layout.shapes.items()}
+        architecture = family._learned(None).architecture
+        parts = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in architecture.shapes.items()}
         parts["last_bias"][0, 0] = parts["alpha"][0, 0] = 1.0
         parts["gamma"] -= 3.0
         theta = torch.cat([one.flatten() for one in parts.values()])
@@ -254,7 +254,7 @@ def test_nothing_moves_before_the_training(name: str) -> None:
     assert torch.equal(walk(family.optimizer(theta), landscape, x), x)
     assert family.named(theta) == {"alpha": 0.1, "beta": 1.0, "gamma": -3.0}
     assert torch.equal(theta, family.start(3)) and not torch.equal(theta, family.start(4))
-    first = family._learned(None).layout.split(theta, theta).first
+    first = family._learned(None).architecture.split(theta, theta).first
     assert abs(float(first.std()) * first.shape[1] ** 0.5 - 1.0) < 0.1
 
 

@@ -330,7 +330,7 @@ def test_weights_in_a_file(tmp_path: Path) -> None:
     ):
         save_weights(tmp_path / f"{name}.safetensors", one, optimizer, {}, training)
     search = build(LearnedHopping, {"weights": str(tmp_path / "sound.safetensors")})
-    assert torch.equal(search.network, theta)
+    assert torch.equal(search.parameters, theta)
     assert torch.equal(LearnedHop(search=search).start(), theta)
     for settings, message in (
         ({"weights": str(tmp_path / "short.safetensors")}, r"`theta` has 226 numbers, but .* need 227"),
@@ -348,7 +348,7 @@ def test_weights_bring_the_settings_of_their_training(tmp_path: Path) -> None:
     family.write_weights(family.start(), path, dict.fromkeys(TRAINING, "a test"))
     search = build(LearnedHopping, {"weights": str(path), "horizon": 7_000})
     assert (search.quench_tolerance, search.horizon, len(search.moves)) == (0.03, 7_000, 1)
-    assert torch.equal(search.network, family.start())
+    assert torch.equal(search.parameters, family.start())
     again = build(LearnedHopping, search.config())  # as a resolved configuration is read
     assert again.config() == search.config()
     with pytest.raises(ConfigError, match=r"were trained with moves: \[symmetrise\], not \["):
@@ -365,5 +365,5 @@ def test_landscapes_that_tell_nothing_about_rows() -> None:
 
 def test_theta_of_other_moves() -> None:
     one = LearnedHopping(moves=[Symmetrise()], theta=first_theta([0.2, 0.8]).tolist())
-    assert one.network.shape == (size_of(2),) and one.replace(theta=None).network.shape == (size_of(2),)
-    assert float(quench_of(one.network)[0]) == 1.0
+    assert one.parameters.shape == (size_of(2),) and one.replace(theta=None).parameters.shape == (size_of(2),)
+    assert float(quench_of(one.parameters)[0]) == 1.0

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.files import weights
-from mlopt.core.files.weights import TRAINING, load_theta, read_card, save_weights, shipped
+from mlopt.core.files.weights import TRAINING, load_weights, read_card, save_weights, shipped
 from mlopt.core.plugins.plugin import build
 from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
 from mlopt.optimizers.learned.step.optimizer import Learned, LearnedFamily
@@ -44,7 +44,7 @@ def test_a_file_brings_its_settings(family: LearnedFamily, path: Path) -> None:
 
 def test_training_starts_from_weights(family: LearnedFamily, path: Path) -> None:
     again = build(LearnedFamily, {"weights": str(path)})
-    assert torch.equal(again.start(), load_theta(str(path), "learned"))
+    assert torch.equal(again.start(), load_weights(str(path), "learned"))
     assert again.settings() == family.settings() and again.decays == family.decays
     with pytest.raises(ConfigError, match="were trained with hidden"):
         build(LearnedFamily, {"weights": str(path), "hidden": 8})
@@ -70,10 +70,10 @@ def test_weights_that_ship_have_names(
 def test_every_shipped_file_is_sound() -> None:
     for name in shipped("learned"):
         learned = Learned(weights=name)
-        assert len(learned.parameters) == learned.layout.size
+        assert len(learned.parameters) == learned.architecture.size
     for name in shipped("learned-hopping"):
         search = LearnedHopping(weights=name)
-        assert len(search.network) == search.parameters
+        assert len(search.parameters) == search.size
     every = shipped("learned") + shipped("learned-hopping")
     cards = [path.stem for folder in weights.folders() for path in folder.glob("*.json")]
     assert sorted(every) == shipped() == sorted(cards)
@@ -109,7 +109,7 @@ def test_damage_is_seen(path: Path) -> None:
             build(Learned, {"weights": str(path)})
     path.write_bytes(data[:-8])
     with pytest.raises(InputError, match=r"SHA-256 differs"):
-        load_theta(str(path), "learned")
+        load_weights(str(path), "learned")
 
 
 def changed_card(path: Path, **changes: Any) -> None:
@@ -136,7 +136,7 @@ def test_cards_are_checked(path: Path, changes: dict[str, Any], message: str) ->
 def test_a_card_that_lies_about_theta(path: Path) -> None:
     changed_card(path, parameters=7)
     with pytest.raises(InputError, match=r"where its card promises theta \(7,\)"):
-        load_theta(str(path), "learned")
+        load_weights(str(path), "learned")
 
 
 def test_a_card_with_settings_of_another_network(path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.driver.driver import minimize
-from mlopt.core.files.weights import load_theta, read_card
+from mlopt.core.files.weights import load_weights, read_card
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
 from mlopt.optimizers.learned.step.optimizer import Learned, LearnedFamily
@@ -38,4 +38,4 @@ def test_a_training_begins_with_the_parameters() -> None:
         task=task, trainer=ESMC(population=4), epochs=1, theta=str(OLD / "theta.safetensors")
     )
     theta = training.first_theta()
-    assert torch.equal(theta, load_theta(str(OLD / "weights.safetensors"), "learned"))
+    assert torch.equal(theta, load_weights(str(OLD / "weights.safetensors"), "learned"))

@@ -121,7 +121,7 @@ def test_what_is_learned_has_names() -> None:
     assert torch.equal(theta, family.start()) and not torch.equal(theta, family.start(seed=1))
     assert family.named(theta)["quench_tolerance"] == pytest.approx(0.1)
     search = family.optimizer(theta)
-    assert isinstance(search, LearnedHopping) and torch.equal(search.network, theta)
+    assert isinstance(search, LearnedHopping) and torch.equal(search.parameters, theta)
     # training can go on from weights
     again = LearnedHop(search=LearnedHopping(theta=some(1)[0].tolist()))
     assert torch.equal(again.start(), some(1)[0])

@@ -184,12 +184,12 @@ def test_work_is_spread_over_blocks() -> None:
 
     def square(index: torch.Tensor) -> torch.Tensor:
         asked.append(len(index))
-        return torch.stack([index**2, ranks.spread(len(index), lambda inner: inner)[:, 0]], 1)
+        return torch.stack([index**2, ranks.share_out(len(index), lambda inner: inner)[:, 0]], 1)
 
-    table = ranks.spread(7, square, batch=3, columns=2)
+    table = ranks.share_out(7, square, batch=3, columns=2)
     assert asked == [3, 3, 1] and table.dtype == torch.float64
     assert table[:, 0].tolist() == [0, 1, 4, 9, 16, 25, 36] and table[:, 1].tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert ranks.spread(0, square).shape == (0, 1)
+    assert ranks.share_out(0, square).shape == (0, 1)
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2, 5])
@@ -211,7 +211,7 @@ def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch, size: int, b
 
     for rank in range(size):
         monkeypatch.setattr(ranks, "_here", Here(rank, size))
-        whole = ranks.spread(8, function, batch=batch)
+        whole = ranks.share_out(8, function, batch=batch)
     assert sorted(asked) == list(range(8))
     assert whole[:, 0].tolist() == [one + 0.5 for one in range(8)]  # the last rank has all
 
@@ -225,9 +225,9 @@ def test_failures_reach_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ranks, "_here", Here(0, 2))
     with pytest.raises(MloptError, match="rank 1 of 2 failed while computing losses"):
-        ranks.spread(4, lambda index: index)
+        ranks.share_out(4, lambda index: index)
     with pytest.raises(ZeroDivisionError):
-        ranks.spread(4, lambda index: index * (1 // 0))
+        ranks.share_out(4, lambda index: index * (1 // 0))
     assert not ranks._here.busy
 
 
@@ -245,9 +245,9 @@ def test_all_leave_where_one_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ranks, "_here", Here(0, 2))
     with pytest.raises(Preempted):
-        ranks.spread(4, leave)
+        ranks.share_out(4, leave)
     with pytest.raises(Preempted):
-        ranks.spread(4, lambda index: index)
+        ranks.share_out(4, lambda index: index)
     assert len(told) == 2 and not ranks._here.busy
 
 

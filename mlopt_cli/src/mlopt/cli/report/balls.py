@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mlopt.cli.report.minima import Minimum
+from mlopt.cli.report.minima import ShownMinimum
 from mlopt.core.geometry.minimum_image import shortest_vectors
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ _COORDINATION = (
 )  # fmt: skip
 
 
-def pictured(minima: Sequence[Minimum], most: int) -> tuple[Minimum, ...]:
+def pictured(minima: Sequence[ShownMinimum], most: int) -> tuple[ShownMinimum, ...]:
     """Return the first minima that pictures are worth making of, at most ``most``."""
-    chosen: list[Minimum] = []
+    chosen: list[ShownMinimum] = []
     spheres = 0
     for minimum in minima[:most]:
         size = len(minimum.numbers)
@@ -49,7 +49,7 @@ def pictured(minima: Sequence[Minimum], most: int) -> tuple[Minimum, ...]:
     return tuple(chosen)
 
 
-def gradients(minima: Sequence[Minimum]) -> str:
+def gradients(minima: Sequence[ShownMinimum]) -> str:
     """Return the definitions that the pictures of these minima use, once a page."""
     colours = sorted({colour for minimum in minima for colour in _colours(minimum)})
     spheres = "".join(
@@ -64,7 +64,7 @@ def gradients(minima: Sequence[Minimum]) -> str:
     return f'<svg class="definitions" width="0" height="0" aria-hidden="true"><defs>{spheres}</defs></svg>'
 
 
-def legend(minima: Sequence[Minimum]) -> str:
+def legend(minima: Sequence[ShownMinimum]) -> str:
     """Return the key to the colours of these minima."""
     from ase.data import chemical_symbols
 
@@ -86,14 +86,14 @@ def legend(minima: Sequence[Minimum]) -> str:
     return f'<ul class="key"><li>{title}:</li>{keys}</ul>'
 
 
-def picture(minimum: Minimum, label: str) -> str:
+def picture(minimum: ShownMinimum, label: str) -> str:
     """Return a structure as an SVG element; ``label`` is what a screen reader says."""
     points, box = _projected(minimum)
     low, high = _extent(points, box, _radii(minimum))
     return _drawing(minimum, label, points, box, _radii(minimum), low, high)
 
 
-def pictures_alike(minima: Sequence[Minimum], labels: Sequence[str]) -> list[str]:
+def pictures_alike(minima: Sequence[ShownMinimum], labels: Sequence[str]) -> list[str]:
     """Return structures as SVG elements, all turned and scaled as suits the first: stages of one motion."""
     import numpy as np
 
@@ -123,7 +123,13 @@ def _extent(points: Floats, box: list[Floats], radii: Floats) -> tuple[Floats, F
 
 
 def _drawing(
-    minimum: Minimum, label: str, points: Floats, box: list[Floats], radii: Floats, low: Floats, high: Floats
+    minimum: ShownMinimum,
+    label: str,
+    points: Floats,
+    box: list[Floats],
+    radii: Floats,
+    low: Floats,
+    high: Floats,
 ) -> str:
     """Return balls at ``points`` (n, 3) and the edges of the cell, within the frame from ``low`` to ``high``."""
     import numpy as np
@@ -158,13 +164,13 @@ def _drawing(
     return f"{head}{drawn}</svg>"
 
 
-def _is_finite(minimum: Minimum) -> bool:
+def _is_finite(minimum: ShownMinimum) -> bool:
     import numpy as np
 
     return bool(np.isfinite(minimum.positions).all() and np.isfinite(minimum.cell).all())
 
 
-def _projected(minimum: Minimum, turn: Floats | None = None) -> tuple[Floats, list[Floats]]:
+def _projected(minimum: ShownMinimum, turn: Floats | None = None) -> tuple[Floats, list[Floats]]:
     """Return positions as seen (x right, y up, z to the viewer), and the 12 edges (2, 2) of a periodic cell.
 
     ``turn`` (3, 3): the rotation to see a cluster by; its own best view if None.
@@ -197,7 +203,7 @@ def _projected(minimum: Minimum, turn: Floats | None = None) -> tuple[Floats, li
     return wrapped @ crystal.T, [np.stack([corners[a][:2], corners[b][:2]]) for a, b in edges]
 
 
-def _view(centred: Floats, minimum: Minimum) -> Floats:
+def _view(centred: Floats, minimum: ShownMinimum) -> Floats:
     """Return the rotation that shows a cluster: its symmetry axis, else its shortest side, to the viewer."""
     import numpy as np
 
@@ -221,7 +227,7 @@ def _view(centred: Floats, minimum: Minimum) -> Floats:
     return view
 
 
-def _symmetry_axis(centred: Floats, minimum: Minimum) -> tuple[Floats, int] | None:
+def _symmetry_axis(centred: Floats, minimum: ShownMinimum) -> tuple[Floats, int] | None:
     """Return axis and order of the highest rotation that maps the structure on itself, if there is one."""
     import numpy as np
 
@@ -251,7 +257,7 @@ def _rotation(axis: int, angle: float) -> Floats:
     return matrix
 
 
-def _distances(minimum: Minimum) -> Floats:
+def _distances(minimum: ShownMinimum) -> Floats:
     """Return distances (n, n), of nearest images where periodic, with infinity on the diagonal."""
     import numpy as np
 
@@ -264,12 +270,12 @@ def _distances(minimum: Minimum) -> Floats:
     return distances
 
 
-def _shortest(minimum: Minimum) -> float:
+def _shortest(minimum: ShownMinimum) -> float:
     shortest = float(_distances(minimum).min())
     return shortest if math.isfinite(shortest) else 0.0
 
 
-def _radii(minimum: Minimum) -> Floats:
+def _radii(minimum: ShownMinimum) -> Floats:
     """Return radii (n,) in the ratio of covalent ones, such that the closest pair nearly touches.
 
     Not covalent radii themselves: in reduced units a length means nothing to them.
@@ -286,7 +292,7 @@ def _radii(minimum: Minimum) -> Floats:
     return radii
 
 
-def _coordination(minimum: Minimum) -> Any:
+def _coordination(minimum: ShownMinimum) -> Any:
     """Return how many neighbours each atom (n,) has."""
     import numpy as np
 
@@ -296,7 +302,7 @@ def _coordination(minimum: Minimum) -> Any:
     return (distances <= _NEIGHBOUR * np.quantile(distances.min(axis=1), 0.5)).sum(axis=1)
 
 
-def _colours(minimum: Minimum) -> list[str]:
+def _colours(minimum: ShownMinimum) -> list[str]:
     from ase.data.colors import jmol_colors
 
     if len(set(minimum.numbers.tolist())) == 1:

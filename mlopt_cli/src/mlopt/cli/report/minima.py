@@ -21,7 +21,7 @@ MINIMA_SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Minimum:
+class ShownMinimum:
     """One of the ranked minima. positions (n, 3), numbers (n,), cell (3, 3), periodic (3,)."""
 
     rank: int
@@ -38,14 +38,14 @@ class Minimum:
     periodic: tuple[bool, bool, bool]
 
 
-def minimum_of(atoms: Any, place: int) -> Minimum:
+def minimum_of(atoms: Any, place: int) -> ShownMinimum:
     """Read a structure with what its file says of it; the first has place 0."""
     info = dict(atoms.info)
     if atoms.calc is not None:
         info = {**atoms.calc.results, **info}
     group = info.get("point_group", "")
     rank = number(info.get("rank"))
-    return Minimum(
+    return ShownMinimum(
         rank=place + 1 if rank is None else int(rank),
         energy=number(info.get("energy")),
         # The extended xyz format reads a bare T (the tetrahedral rotations) as true.
@@ -63,13 +63,13 @@ def minimum_of(atoms: Any, place: int) -> Minimum:
     )
 
 
-def read_minima(path: Path, notes: list[str]) -> tuple[tuple[Minimum, ...], int]:
+def read_minima(path: Path, notes: list[str]) -> tuple[tuple[ShownMinimum, ...], int]:
     """Return the lowest minima of a file, and how many it holds."""
     if not path.exists():
         return (), 0
     from ase.io import iread
 
-    minima: list[Minimum] = []
+    minima: list[ShownMinimum] = []
     try:
         # An open file, for ASE reads an @ in a name as an index.
         with io.TextIOWrapper(atomic.open_regular(path), encoding="utf-8") as lines:

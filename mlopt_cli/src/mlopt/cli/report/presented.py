@@ -11,7 +11,7 @@ from html import escape
 from mlopt.cli.report import balls
 from mlopt.cli.report.exhibits import Exhibits, Image, Structures
 from mlopt.cli.report.markup import table
-from mlopt.cli.report.minima import Minimum, minimum_of
+from mlopt.cli.report.minima import ShownMinimum, minimum_of
 from mlopt.core.reporting.spelling import rounded
 from mlopt.core.reporting.statistics import Estimate
 from mlopt.core.reporting.summary import Card, Column, Table, Value
@@ -121,13 +121,13 @@ def _image(shown: Image) -> str:
     )
 
 
-def _pictured(shown: Structures) -> list[Minimum]:
+def _pictured(shown: Structures) -> list[ShownMinimum]:
     """Return the structures that are drawn: none of a gallery that is too large to be worth it."""
     minima = [minimum_of(atoms, place) for place, atoms in enumerate(shown.atoms[:_MOST])]
     return minima if len(balls.pictured(minima, _MOST)) == len(minima) else []
 
 
-def _structures(shown: Structures, minima: Sequence[Minimum]) -> str:
+def _structures(shown: Structures, minima: Sequence[ShownMinimum]) -> str:
     if not minima:
         return ""
     labels = shown.labels[: len(minima)]

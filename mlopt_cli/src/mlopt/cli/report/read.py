@@ -13,7 +13,7 @@ from typing import Any
 
 from mlopt.cli.report.exhibits import Exhibits, Image, drawn, read_exhibits
 from mlopt.cli.report.files import number, read_json, read_object, read_text
-from mlopt.cli.report.minima import Minimum, read_minima
+from mlopt.cli.report.minima import ShownMinimum, read_minima
 from mlopt.cli.report.search.starts import Starts, read_starts
 from mlopt.core.atoms.units import Units
 from mlopt.core.errors import InputError, MloptError, RunDirectoryError
@@ -38,7 +38,7 @@ class Record:
     status: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     starts: Starts = Starts()
-    minima: tuple[Minimum, ...] = ()
+    minima: tuple[ShownMinimum, ...] = ()
     n_minima: int = 0
     notes: tuple[str, ...] = ()
     exhibits: Exhibits = Exhibits()

@@ -13,7 +13,7 @@ import click
 from mlopt.cli.terminal.output import cells, emit_json, is_table, note, shown, table
 
 if TYPE_CHECKING:
-    from mlopt.cli.run.runner import Options, Outcome
+    from mlopt.cli.run.runner import Ending, Options
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
     )
 
 
-def finish(outcome: Outcome, *, as_json: bool) -> int:
+def finish(outcome: Ending, *, as_json: bool) -> int:
     """Show how a run ended, and last on a terminal what to open next; return the exit code."""
     if as_json:
         emit_json(outcome.summary)

@@ -52,7 +52,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How a run ended: exit code, one line for people, and the summary (what --json prints)."""
 
     code: ExitCode
@@ -62,13 +62,13 @@ class Outcome:
 
 def start(
     experiment: Experiment, *, name: str, config_input: str, out: str | None, options: Options
-) -> Outcome:
+) -> Ending:
     """Check, make the run directory, and run. Whatever is wrong with the request leaves nothing behind."""
     clock = CheckpointClock(options.checkpoint_every)
     environment.use_threads(options.threads)
     resolved, files = examined(experiment)
     if workers.is_worker(experiment):
-        return Outcome(ExitCode.OK, workers.work(experiment), {"message": "worker"})
+        return Ending(ExitCode.OK, workers.work(experiment), {"message": "worker"})
     environment.load_torch()  # before env.json is written, which says with how many threads torch computes
     with Preemption() as preemption:
         made = new_directory.make(out, name, config_resolved=resolved, config_input=config_input)
@@ -100,7 +100,7 @@ def examined(experiment: Experiment) -> tuple[str, KeptFiles]:
     return resolved, files
 
 
-def resume(path: str, options: Options) -> Outcome:
+def resume(path: str, options: Options) -> Ending:
     """Go on from the newest sound checkpoint; a finished run only says what it found."""
     clock = CheckpointClock(options.checkpoint_every)
     run = RunDirectory.open(path)
@@ -108,7 +108,7 @@ def resume(path: str, options: Options) -> Outcome:
         environment.use_threads(options.threads or environment.recorded_threads(run))
         # where the run is finished already, the first process has nothing to do either
         message = workers.work(follower) if _finished(run) is None else ""
-        return Outcome(ExitCode.OK, message, {"message": "worker"})
+        return Ending(ExitCode.OK, message, {"message": "worker"})
     with Preemption() as preemption, run.lock():
         source = str(run.path("config.resolved.yaml"))
         try:
@@ -223,9 +223,7 @@ def _silent_end(run: RunDirectory) -> list[str]:
     return []
 
 
-def _conduct(
-    experiment: Experiment, context: RunContext, preemption: Preemption, options: Options
-) -> Outcome:
+def _conduct(experiment: Experiment, context: RunContext, preemption: Preemption, options: Options) -> Ending:
     """Run under the lock; whatever happens, STATUS.json and log.txt say so."""
     run = context.run
     began = time.monotonic()
@@ -283,13 +281,13 @@ def _judged(experiment: Experiment, told: Mapping[str, Any]) -> Summary:
     return summary.of_kind(registry.name_of("experiment", type(experiment)) or type(experiment).__name__)
 
 
-def _stopped(context: RunContext, code: ExitCode, state: str, message: str) -> Outcome:
+def _stopped(context: RunContext, code: ExitCode, state: str, message: str) -> Ending:
     context.close()
     root = context.run.root
     context.record(message)
     _try_status(context, state, message)
     summary = {"status": state, "exit_code": int(code), "message": message, "run_dir": str(root)}
-    return Outcome(code, f"{message}. Go on with: mlopt resume {root}", summary)
+    return Ending(code, f"{message}. Go on with: mlopt resume {root}", summary)
 
 
 def _failed(context: RunContext, message: str, details: str) -> None:
@@ -317,11 +315,11 @@ def _report(context: RunContext) -> None:
         context.log(f"warning: no report was written ({type(error).__name__}: {error}). Try again: {again}")
 
 
-def _outcome(run: RunDirectory, summary: Summary, options: Options, message: str) -> Outcome:
+def _outcome(run: RunDirectory, summary: Summary, options: Options, message: str) -> Ending:
     report = run.path("report.html")
     told = summary | {"run_dir": str(run.root), "report": str(report) if report.exists() else None}
     if summary.failure:
-        return Outcome(ExitCode.FAILED, f"{summary.failure}; what it found is in {run.path('results')}", told)
+        return Ending(ExitCode.FAILED, f"{summary.failure}; what it found is in {run.path('results')}", told)
     if options.strict and summary.reached is False:
-        return Outcome(ExitCode.NOT_CONVERGED, f"not converged: {summary.missed}", told)
-    return Outcome(ExitCode.OK, message, told)
+        return Ending(ExitCode.NOT_CONVERGED, f"not converged: {summary.missed}", told)
+    return Ending(ExitCode.OK, message, told)

@@ -9,14 +9,14 @@ from mlopt.core.lazy import names_of
 if TYPE_CHECKING:
     from mlopt.core.files.atomic import write_bytes, write_text
     from mlopt.core.files.reading import existing_file, is_there
-    from mlopt.core.files.weights import Card, Weights, load_theta, read_card, save_weights, shipped
+    from mlopt.core.files.weights import Card, Weights, load_weights, read_card, save_weights, shipped
 
 __all__ = [
     "Card",
     "Weights",
     "existing_file",
     "is_there",
-    "load_theta",
+    "load_weights",
     "read_card",
     "save_weights",
     "shipped",
@@ -29,6 +29,6 @@ __getattr__ = names_of(
     {
         "atomic": ("write_bytes", "write_text"),
         "reading": ("existing_file", "is_there"),
-        "weights": ("Card", "Weights", "load_theta", "read_card", "save_weights", "shipped"),
+        "weights": ("Card", "Weights", "load_weights", "read_card", "save_weights", "shipped"),
     },
 )

@@ -190,7 +190,7 @@ def _shown(value: Any) -> str:
     return one_line(value, 80)
 
 
-def load_theta(weights: str, optimizer: str) -> torch.Tensor:
+def load_weights(weights: str, optimizer: str) -> torch.Tensor:
     """The weights, theta (p,) float64.
 
     Raises:

@@ -33,15 +33,15 @@ class Kernel:
         function uses them.
     parts: what the function calls under these names: a plain function, another kernel, or a sequence of kernels of
         which each is called in turn with the same arguments.
-    weights: numbers that are too many for ``settings``, such as those of a network: a tensor (p,), or (n_problems, p)
-        where each problem has its own. `mlopt.core.kernels.lanes.weights_of` gives them, as an array (p,).
+    theta: numbers that are too many for ``settings``, such as those of a network: a tensor (p,), or (n_problems, p)
+        where each problem has its own. `mlopt.core.kernels.lanes.theta_of` gives them, as an array (p,).
     """
 
     function: Callable[..., Any]
     settings: tuple[Any, ...] = ()
     constants: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, Callable[..., Any] | Kernel | Sequence[Kernel]] = field(default_factory=dict)
-    weights: Any = None
+    theta: Any = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PotentialKernel:
     species: the atomic numbers of the K rows; empty where the potential does not tell species apart.
     cutoff: where the range ends; None for a kernel that takes all pairs, of free clusters alone.
     reals, integers: numbers of scratch space for a system of n atoms, as functions of n.
-    constants, parts, weights: as in `Kernel`; the coefficients of a fitted potential are weights, not compiled in.
+    constants, parts, theta: as in `Kernel`; the coefficients of a fitted potential are theta, not compiled in.
     lanes: ``one`` for a function that does not share its work among lanes, and so is for the CPU alone.
     """
 
@@ -68,7 +68,7 @@ class PotentialKernel:
     integers: Callable[[int], int] = lambda n: 0
     constants: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    weights: Any = None
+    theta: Any = None
     lanes: Literal["any", "one"] = "any"
 
 

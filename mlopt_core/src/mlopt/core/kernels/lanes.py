@@ -49,8 +49,8 @@ def normal(key: int, counter: int, apart: int) -> float:
     return radius * math.cos(2.0 * math.pi * uniform(key, counter + apart))
 
 
-def weights_of(settings: Any) -> Any:
-    """The `Kernel.weights` of this kernel and problem, an array (p,); called in Python, the last of ``settings``."""
+def theta_of(settings: Any) -> Any:
+    """The `Kernel.theta` of this kernel and problem, an array (p,); called in Python, the last of ``settings``."""
     return settings[-1]
 
 

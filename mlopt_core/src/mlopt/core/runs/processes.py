@@ -1,7 +1,7 @@
 """One training on several processes: each computes a share of the losses, and only a table of numbers travels.
 
 ``torchrun`` starts the processes (ranks) and tells each its number. Every rank runs the same program: it draws the same
-perturbations from the same seed, computes its share in `spread`, receives the others', and updates theta by itself.
+perturbations from the same seed, computes its share in `share_out`, receives the others', and updates theta by itself.
 Invariant: as a loss does not depend on its batch, theta does not depend on the number of ranks, to the last bit.
 
 The exchange is `torch.distributed.all_gather` with gloo, on the CPU, also where the losses come from GPUs: a table has
@@ -130,7 +130,7 @@ def check(wanted: int | None) -> None:
 
 @contextmanager
 def joined(wanted: int | None = None, timeout_s: float = 1800.0) -> Iterator[Ranks]:
-    """Be one of the processes that ``torchrun`` has started; inside, `spread` shares work out.
+    """Be one of the processes that ``torchrun`` has started; inside, `share_out` shares work out.
 
     timeout_s: how long to wait for the slowest rank in an exchange.
 
@@ -166,7 +166,7 @@ def joined(wanted: int | None = None, timeout_s: float = 1800.0) -> Iterator[Ran
         torch.distributed.destroy_process_group()
 
 
-def spread(
+def share_out(
     count: int,
     function: Callable[[torch.Tensor], torch.Tensor],
     *,
@@ -179,8 +179,8 @@ def spread(
     batch: how many numbers to ask for at once. None: all that fall to this rank. With a number the calls are the same
         whatever the number of ranks, for functions that keep the invariant only to rounding (on GPUs).
 
-    Where ``function`` itself calls `spread`, the inner one is not shared out. Raises what ``function`` raises, and on
-    the other ranks `MloptError`; or `Preempted`, which is no failure, on all of them.
+    Where ``function`` itself calls `share_out`, the inner one is not shared out. Raises what ``function`` raises, and
+    on the other ranks `MloptError`; or `Preempted`, which is no failure, on all of them.
     """
     here = _here
     everything = torch.arange(count)

@@ -37,7 +37,7 @@ _BLOCKS = (
     *("atoms", "kinds", "runs", "cell", "trace", "ended", "settings"),
 )
 #: arrays that all systems share, and those that each thread of the CPU, or each system on CUDA, has for itself
-_SHARED = ("table", "conditions", "limits", "trace_calls", "weights")
+_SHARED = ("table", "conditions", "limits", "trace_calls", "theta")
 _OWN = ("scratch", "reals", "integers")
 #: the order of the arguments of ``chunk`` behind ``first, last, n, calls, steps``
 ARRAYS = (*_BLOCKS, *_SHARED, *_OWN)
@@ -47,8 +47,8 @@ def module_text(functions: str, rollout: str, columns: int, dtype: str, target: 
     """The whole module for one combination; ``columns`` of the potential's table."""
     numbers = "".join(f"table[pair, {column}], " for column in range(columns))
     given = {name: f"{name}[s]" for name in _BLOCKS} | {name: f"own({name}, s)" for name in _OWN}
-    # one row of weights for each system, or one for all
-    given["settings"] = "(settings[s], weights[s if len(weights) > 1 else 0])"
+    # one theta for each system, or one for all
+    given["settings"] = "(settings[s], theta[s if len(theta) > 1 else 0])"
     arguments = [given.get(name, name) for name in inspect.signature(loop).parameters]
     bits = dtype.removeprefix("float")
     return f'''"""Written by mlopt for one combination of potential and optimizer; may be deleted."""

@@ -131,7 +131,7 @@ def _tells_rows(landscape: AtomsLandscape) -> bool:
 def _rollout(potential: PotentialKernel, optimizer: OptimizerKernel, constants: Mapping[str, int]) -> Kernel:
     """The loop with what it calls."""
     parts: dict[str, Any] = {
-        "evaluate": Kernel(potential.function, (), potential.constants, potential.parts, potential.weights),
+        "evaluate": Kernel(potential.function, (), potential.constants, potential.parts, potential.theta),
         "step": optimizer.step,
     }
     if optimizer.finish is not None:
@@ -139,8 +139,8 @@ def _rollout(potential: PotentialKernel, optimizer: OptimizerKernel, constants: 
     return Kernel(rollout, (), constants, parts)
 
 
-def _weights(parts: list[torch.Tensor], like: torch.Tensor, n: int) -> torch.Tensor:
-    """Of all kernels, side by side: (n, p), or (1, p) where no problem has weights of its own."""
+def _theta(parts: list[torch.Tensor], like: torch.Tensor, n: int) -> torch.Tensor:
+    """Of all kernels, side by side: (n, p), or (1, p) where no problem has a theta of its own."""
     own = any(one.ndim == 2 for one in parts)
     rows = [one.detach().to(like).expand(n if own else 1, -1) for one in parts]
     return torch.cat(rows, 1).contiguous() if rows else like.new_zeros(1, 1)
@@ -210,7 +210,7 @@ class _Program:
     spare: tuple[int, int]
     reals: Callable[[int], int]
     settings: torch.Tensor
-    weights: torch.Tensor
+    theta: torch.Tensor
     chunk: Any
     launcher: Launcher
 
@@ -251,7 +251,7 @@ class _Program:
             (kernel.spare_numbers, kernel.spare_counts),
             kernel.reals,
             torch.stack(settings, 1) if settings else like.new_zeros(n, 0),
-            _weights(found.weights, like, n),
+            _theta(found.theta, like, n),
             chunk,
             launcher,
         )
@@ -260,9 +260,9 @@ class _Program:
         """For a part of the problems."""
         if problems.numel() == len(self.settings):
             return self
-        weights = self.weights if len(self.weights) == 1 else self.weights[problems]
+        theta = self.theta if len(self.theta) == 1 else self.theta[problems]
         landscape, settings = self.landscape.select(problems), self.settings[problems]
-        return replace(self, landscape=landscape, settings=settings, weights=weights)
+        return replace(self, landscape=landscape, settings=settings, theta=theta)
 
     def run(self, progress: Progress, limit: int, final: bool = False) -> _Batch:
         """Until every active system has made ``limit`` calls or ended; ``progress`` is not changed.
@@ -312,9 +312,7 @@ class _Program:
             "trace": one.trace,
             "ended": one.ended,
             "settings": self.settings[one.bucket.problems].contiguous(),
-            "weights": self.weights
-            if len(self.weights) == 1
-            else self.weights[one.bucket.problems].contiguous(),
+            "theta": self.theta if len(self.theta) == 1 else self.theta[one.bucket.problems].contiguous(),
             "table": like.new_tensor(self.potential.table).flatten(0, 1),
             # in the precision in which the eager loop compares
             "conditions": like.new_tensor([target, (stop.fmax or 0.0) ** 2]),

@@ -3,7 +3,7 @@
 Names are made unique, annotations and documentation dropped, floating-point literals given the working precision (or
 float32 times 2.0 would be float64), numbers at the top level of modules put in where they are used, and calls to
 `mlopt.core.kernels.lanes`, ``math.exp``, ``math.log`` and ``math.isfinite`` left for the target to
-define. In what is written ``settings`` is a pair: the numbers, and the weights. Indices are made unsigned: kernels have
+define. In what is written ``settings`` is a pair: the numbers, and theta. Indices are made unsigned: kernels have
 no negative ones.
 """
 
@@ -51,7 +51,7 @@ class Writer:
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._done: list[str] = []
-        #: all that were added, in order: their settings share one array, and their weights another
+        #: all that were added, in order: their settings share one array, and their theta another
         self.kernels: list[Kernel] = []
 
     @property
@@ -63,9 +63,9 @@ class Writer:
         """Write a kernel, whose settings are put behind those of the others; returns its name."""
         offset = sum(len(one.settings) for one in self.kernels)
         share = None
-        if kernel.weights is not None:
-            begin = sum(one.weights.shape[-1] for one in self.kernels if one.weights is not None)
-            share = (begin, begin + kernel.weights.shape[-1])
+        if kernel.theta is not None:
+            begin = sum(one.theta.shape[-1] for one in self.kernels if one.theta is not None)
+            share = (begin, begin + kernel.theta.shape[-1])
         self.kernels.append(kernel)
         return self.function(kernel.function, kernel.parts, kernel.constants, offset, share)
 
@@ -80,7 +80,7 @@ class Writer:
         """Write a function and what it calls; returns its name in the module.
 
         parts, constants: what names stand for, in this function and in the others of its kernel that it calls.
-        offset: where the settings of its kernel begin. share: where its weights begin and end, if it has any.
+        offset: where the settings of its kernel begin. share: where its theta begins and ends, if it has one.
 
         Raises:
             InputError: something that no kernel can contain, or a source that cannot be read.
@@ -187,9 +187,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name not in self.local and self._global(name) is lanes.weights_of:
+        if name not in self.local and self._global(name) is lanes.theta_of:
             if self.share is None:
-                raise self._error("`weights_of`: its kernel has no weights")
+                raise self._error("`theta_of`: its kernel has no theta")
             begin, end = self.share
             return ast.parse(f"settings[1][{begin}:{end}]", mode="eval").body
         return self.generic_visit(node)

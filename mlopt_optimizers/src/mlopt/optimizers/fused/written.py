@@ -18,18 +18,18 @@ class Written:
     """A kernel with all that it calls, as text.
 
     text: the functions. name: of the one that is called.
-    settings, weights: those of every kernel, in the order in which the text reads them; weights are tensors (p,) or
+    settings, theta: those of every kernel, in the order in which the text reads them; theta are tensors (p,) or
         (n_problems, p).
     """
 
     text: str
     name: str
     settings: list[Any]
-    weights: list[Any]
+    theta: list[Any]
 
 
 def written(kernel: Kernel) -> Written:
-    """Write ``kernel``, or take the text of one that differs in the values of settings and weights alone.
+    """Write ``kernel``, or take the text of one that differs in the values of settings and theta alone.
 
     Raises:
         InputError: it contains what no kernel can, or its source cannot be read.
@@ -43,14 +43,14 @@ def written(kernel: Kernel) -> Written:
     text, name, order = _TEXTS[form]
     ordered = [kernels[place] for place in order]
     settings = [number for one in ordered for number in one.settings]
-    return Written(text, name, settings, [one.weights for one in ordered if one.weights is not None])
+    return Written(text, name, settings, [one.theta for one in ordered if one.theta is not None])
 
 
 def _form(part: Any) -> Hashable:
     """All of a kernel, or of what stands among its parts, that its text follows from."""
     if isinstance(part, Kernel):
         parts = tuple((name, _form(one)) for name, one in part.parts.items())
-        size = None if part.weights is None else part.weights.shape[-1]
+        size = None if part.theta is None else part.theta.shape[-1]
         return part.function, len(part.settings), tuple(part.constants.items()), parts, size
     if isinstance(part, Sequence):
         return tuple(_form(one) for one in part)

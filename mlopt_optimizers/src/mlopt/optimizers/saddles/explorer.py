@@ -42,7 +42,7 @@ class Point:
 
 
 @dataclass
-class Found:
+class StationaryPoints:
     """What is known: minima, saddles of first order and higher ones, in order of discovery.
 
     ends[i]: indices of the minima that saddle i joins, -1 where a way down did not arrive. calls: force calls so far.
@@ -60,7 +60,7 @@ class Found:
     searches: int = 0
     hits: int = 0
 
-    def to(self, device: torch.device) -> Found:
+    def to(self, device: torch.device) -> StationaryPoints:
         """The same on another device."""
 
         def moved(points: list[Point]) -> list[Point]:
@@ -70,7 +70,7 @@ class Found:
             self, minima=moved(self.minima), saddles=moved(self.saddles), higher=moved(self.higher)
         )
 
-    def copy(self) -> Found:
+    def copy(self) -> StationaryPoints:
         """With lists of its own."""
         return replace(
             self,
@@ -80,7 +80,7 @@ class Found:
             ends=list(self.ends),
         )
 
-    def take(self, other: Found) -> None:
+    def take(self, other: StationaryPoints) -> None:
         """Become ``other``."""
         self.__dict__.update(other.__dict__)
 
@@ -105,7 +105,7 @@ class Found:
         return tensors, meta
 
     @classmethod
-    def from_checkpoint(cls, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Found:
+    def from_checkpoint(cls, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> StationaryPoints:
         """What was saved.
 
         Raises:
@@ -167,7 +167,9 @@ class Explorer:
                 f"saddles, such as dimer"
             )
 
-    def settle(self, found: Found, x: torch.Tensor, pause: Callable[[], bool] | None = None) -> int:
+    def settle(
+        self, found: StationaryPoints, x: torch.Tensor, pause: Callable[[], bool] | None = None
+    ) -> int:
         """Relax the points ``x (k * n, d)`` and add what they arrive at; returns how many points were new.
 
         What is symmetric by construction, such as a planar cluster, may arrive at saddles; they are as welcome.
@@ -182,7 +184,7 @@ class Explorer:
         found.take(new)
         return count
 
-    def round(self, found: Found, pause: Callable[[], bool] | None = None) -> int:
+    def round(self, found: StationaryPoints, pause: Callable[[], bool] | None = None) -> int:
         """One round; returns how many points were new. ``found`` is changed only when the round is complete.
 
         Raises:
@@ -210,7 +212,7 @@ class Explorer:
         device = self.landscape.segments.ptr.device
         return self.landscape.select(torch.zeros(k, dtype=torch.int64, device=device))
 
-    def _starts(self, found: Found, stream: int) -> torch.Tensor:
+    def _starts(self, found: StationaryPoints, stream: int) -> torch.Tensor:
         """(searches * n, d): a half from the middle between minima, the rest beside them and below higher saddles."""
         points = [point.x for point in found.minima]
         keys = self._keys(stream, self.searches)
@@ -230,7 +232,7 @@ class Explorer:
 
     def _run(
         self,
-        found: Found,
+        found: StationaryPoints,
         many: Landscape,
         optimizer: Optimizer,
         x: torch.Tensor,
@@ -255,7 +257,7 @@ class Explorer:
         return result.energy, result.x, result.fmax
 
     def _add(
-        self, found: Found, energy: torch.Tensor, x: torch.Tensor, fmax: torch.Tensor
+        self, found: StationaryPoints, energy: torch.Tensor, x: torch.Tensor, fmax: torch.Tensor
     ) -> tuple[int, int]:
         """Sort stationary points by their number of negative modes; how many minima and saddles are new, and the hits.
 
@@ -292,7 +294,7 @@ class Explorer:
     def _same(self, energy: torch.Tensor, points: tuple[torch.Tensor, ...], i: int, j: int) -> bool:
         return self.same.points(self.landscape, float(energy[i]), points[i], float(energy[j]), points[j])
 
-    def _kind(self, found: Found, energy: float, x: torch.Tensor) -> str | None:
+    def _kind(self, found: StationaryPoints, energy: float, x: torch.Tensor) -> str | None:
         """Among which of the known points this is."""
         for kind in _KINDS:
             if self._index(getattr(found, kind), energy, x) is not None:
@@ -306,7 +308,7 @@ class Explorer:
                 return i
         return None
 
-    def _connect(self, found: Found) -> int:
+    def _connect(self, found: StationaryPoints) -> int:
         """Go down from the saddles that have not been connected; returns how many new minima were there."""
         fresh = found.saddles[len(found.ends) :]
         if not fresh:

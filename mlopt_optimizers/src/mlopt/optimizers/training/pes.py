@@ -11,7 +11,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.learning import MetaState, SegmentedTask, Task
-from mlopt.core.runs.processes import spread
+from mlopt.core.runs.processes import share_out
 from mlopt.optimizers.training.es import estimate
 from mlopt.optimizers.training.population import Pairs, checked, noise
 
@@ -103,7 +103,7 @@ class _Group:
         for one in drawn:
             total = total + one
         problem = self.members[:, None] * k + torch.arange(k)
-        table = spread(
+        table = share_out(
             2 * n * k,
             lambda index: self._share(index, problem.flatten(), drawn),
             batch=self.task.batch_size,

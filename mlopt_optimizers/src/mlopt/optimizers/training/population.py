@@ -14,7 +14,7 @@ from mlopt.core.errors import InputError, MloptError
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.learning import MetaTrainer, Task
-from mlopt.core.runs.processes import spread
+from mlopt.core.runs.processes import share_out
 from mlopt.optimizers.training.outer_adam import OuterAdam
 
 NOTHING_FINITE = "no loss of this epoch is finite: theta has left the region where the task can be computed"
@@ -80,7 +80,7 @@ def losses_of(task: Task, theta: torch.Tensor, problem: torch.Tensor, epoch: int
         with torch.no_grad():
             return task.pair_losses(theta[index // k], flat[index], epoch, seed)
 
-    return spread(flat.numel(), share, batch=task.batch_size).reshape(problem.shape)
+    return share_out(flat.numel(), share, batch=task.batch_size).reshape(problem.shape)
 
 
 def finite(table: torch.Tensor) -> torch.Tensor:

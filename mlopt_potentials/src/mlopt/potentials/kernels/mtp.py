@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlopt.core.kernels.kernel import PotentialKernel
-from mlopt.core.kernels.lanes import weights_of
+from mlopt.core.kernels.lanes import theta_of
 from mlopt.potentials.kernels.near import (
     ALIGN,
     BEGIN,
@@ -74,7 +74,7 @@ def moment_tensor(
     """See `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
-    w = weights_of(settings)
+    w = theta_of(settings)
     start = HEAD + 6 * n + 3 * n * LIST + FIELDS * (n * ROOM + ALIGN)
     sums = reals[start : start + SUMS * n]
     slopes = reals[start + SUMS * n : start + 2 * SUMS * n]
@@ -321,6 +321,6 @@ def mtp_kernel(
         reals=lambda n: ours(n) + 2 * sizes["SUMS"] * n + constants["SPACE"],
         integers=integers_of(width, room),
         constants=constants,
-        weights=own_weights(weights(list(parts.values()))),
+        theta=own_weights(weights(list(parts.values()))),
         lanes="one",
     )

@@ -25,7 +25,7 @@ from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers.experiments.network.result import NetworkResult
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.saddles.connect import Same
-from mlopt.optimizers.saddles.explorer import Explorer, Found
+from mlopt.optimizers.saddles.explorer import Explorer, StationaryPoints
 from mlopt.optimizers.saddles.min_mode import Dimer
 from mlopt.optimizers.starts.starts import GivenStart, SphereStart
 
@@ -93,11 +93,11 @@ class Network(Experiment):
         system = self.system.load()
         self.potential.check(system)
         session = Session(context, structure_digest(system))
-        context, found = session.context, Found()
+        context, found = session.context, StationaryPoints()
         if session.restored is None:
             session.save(found.rounds, *found.to_checkpoint())
         else:
-            found = Found.from_checkpoint(session.restored.tensors, session.restored.meta)
+            found = StationaryPoints.from_checkpoint(session.restored.tensors, session.restored.meta)
             found = found.to(device_of(self.device))
         explorer = self._explorer(system, context, found)
         if not found.minima:
@@ -121,7 +121,7 @@ class Network(Experiment):
             result.write(folder)
         return result
 
-    def _settle(self, explorer: Explorer, found: Found, system: Systems, session: Session) -> None:
+    def _settle(self, explorer: Explorer, found: StationaryPoints, system: Systems, session: Session) -> None:
         """Relax starts to the first minima."""
         starts = self._starts(system)
         explorer.settle(found, starts, session.asked_to_leave)
@@ -133,13 +133,13 @@ class Network(Experiment):
                 f"calls: allow more `force_calls`, or a larger `fmax`"
             )
 
-    def _line(self, found: Found) -> str:
+    def _line(self, found: StationaryPoints) -> str:
         return (
             f"round {found.rounds}: {len(found.minima)} minima, {len(found.saddles)} transition states, "
             f"{found.calls:,} force calls"
         )
 
-    def _explorer(self, system: Systems, context: Context, found: Found) -> Explorer:
+    def _explorer(self, system: Systems, context: Context, found: StationaryPoints) -> Explorer:
         """The explorer; it tells ``context`` how far the searches of a round are."""
         landscape = AtomsLandscape(system.to(device_of(self.device)), self.potential)
         pace = Pace(context, landscape.giver, scope=" in this round")

@@ -20,7 +20,7 @@ from mlopt.core.reporting.summary import Card, Column, Figure, Summary, Table
 from mlopt.core.structures.write import write_extxyz
 from mlopt.optimizers.experiments.network import pictures
 from mlopt.optimizers.experiments.search.polish import readings
-from mlopt.optimizers.saddles.explorer import Found, Point
+from mlopt.optimizers.saddles.explorer import Point, StationaryPoints
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,14 +45,16 @@ class NetworkResult:
     minima: list[Point]
     saddles: list[Point]
     ends: list[tuple[int, int]]
-    found: Found
+    found: StationaryPoints
     check: Check
     complete: bool
     warnings: tuple[str, ...] = ()
     wall_s: float = 0.0
 
     @classmethod
-    def of(cls, found: Found, system: Systems, potential: Potential, *, patience: int) -> NetworkResult:
+    def of(
+        cls, found: StationaryPoints, system: Systems, potential: Potential, *, patience: int
+    ) -> NetworkResult:
         """Sort what was found, and evaluate everything once more from the coordinates that are stored.
 
         patience: rounds without anything new after which nothing more is expected.

@@ -52,7 +52,7 @@ class LearnedHop(Learnable):
     def start(self, seed: int = 0) -> torch.Tensor:
         """See `Learnable.start`."""
         if self.search.theta is not None or self.search.weights is not None:
-            return self.search.network.clone()
+            return self.search.parameters.clone()
         whole = sum(self.shares)
         theta = self.search.first_theta([one / whole for one in self.shares], seed)
         theta[size_of(len(self.shares)) - 1] = math.log(self.widening)

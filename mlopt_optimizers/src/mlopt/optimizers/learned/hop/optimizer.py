@@ -72,9 +72,9 @@ class LearnedHopping(HopSettings):
 
     def select(self, problems: torch.Tensor) -> Self:
         """See `Optimizer.select`: a network that all share stays whole."""
-        network = self.network
+        theta = self.parameters
         part = super(LearnedHopping, self.replace(theta=None)).select(problems)
-        return part.replace(theta=network[problems] if network.ndim == 2 else network)
+        return part.replace(theta=theta[problems] if theta.ndim == 2 else theta)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LearnedHoppingState:
         """Before the first quench.
@@ -84,10 +84,8 @@ class LearnedHopping(HopSettings):
         """
         n = landscape.segments.n_problems
         problem = self._wrong_with(self.theta)
-        if problem is None and self.network.ndim != 1 and self.network.shape[:-1] != (n,):
-            problem = (
-                f"`theta` must have shape (p,) or ({n}, p) for {n} problems, got {tuple(self.network.shape)}"
-            )
+        if problem is None and self.parameters.ndim != 1 and self.parameters.shape[:-1] != (n,):
+            problem = f"`theta` must have shape (p,) or ({n}, p) for {n} problems, got {tuple(self.parameters.shape)}"
         if problem is not None:
             raise InputError(problem)
         state, integers = super().init(landscape, x, key), torch.zeros(n, dtype=torch.int64, device=x.device)
@@ -111,7 +109,7 @@ class LearnedHopping(HopSettings):
         return (tolerance * wide * wide) ** 2
 
     def _quench(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        factor, widening = quench_of(self.core)
+        factor, widening = quench_of(self.hop_parameters)
         return (self.quench_tolerance * factor).to(like), widening.to(like)
 
     def hop(  # type: ignore[override]
@@ -133,7 +131,12 @@ class LearnedHopping(HopSettings):
         number, noise, away_number = _numbers(state, landscape)
         atoms, system, ratio, unit = self._seen(landscape, state, noise.to(x))
         said = say(
-            self.core.to(x), atoms, system, segments, 1 + len(self.moves), self._heard(landscape, state.x)
+            self.hop_parameters.to(x),
+            atoms,
+            system,
+            segments,
+            1 + len(self.moves),
+            self._heard(landscape, state.x),
         )
         odds = said.away + kernels.SHARPNESS * (kernels.LOOSE - ratio)
         away = away_number.to(x) < 1.0 / (1.0 + torch.exp(-odds))
@@ -192,7 +195,7 @@ class LearnedHopping(HopSettings):
         if atoms is None:
             raise InputError("learned-hopping: `messages` need atoms; leave them out for other landscapes")
         graph = Neighbourhood(cutoff=self.cutoff).graph(atoms.systems.with_pos(x), atoms.diameter)
-        theta = self.network[..., size_of(1 + len(self.moves)) :].to(x)
+        theta = self.parameters[..., size_of(1 + len(self.moves)) :].to(x)
         return part.heard(theta, landscape.segments, x, graph, atoms.species, atoms.diameter.to(x))
 
     def _useless(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
@@ -244,11 +247,11 @@ class LearnedHopping(HopSettings):
             "RESTART": self._restart,
         }
         proposals = [Kernel(kernels.displace), *(one.kernel() for one in self.moves)]
-        tolerance, widening = quench_of(self.core)
+        tolerance, widening = quench_of(self.hop_parameters)
         enough = (self.quench_tolerance * tolerance, widening)
         parts = {
             "enough2": Kernel(kernels.enough2, enough),
-            "decide": Kernel(kernels.decide, (self.horizon,), constants, weights=self.network),
+            "decide": Kernel(kernels.decide, (self.horizon,), constants, theta=self.parameters),
             "moves": [
                 Kernel(kernels.chosen, (), {"WHICH": j}, {"propose": one}) for j, one in enumerate(proposals)
             ],

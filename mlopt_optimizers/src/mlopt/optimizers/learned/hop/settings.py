@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
-from mlopt.core.files.weights import Weights, check_trained, load_theta, read_card, with_card
+from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, with_card
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.move import Move
@@ -73,7 +73,7 @@ class HopSettings(Hopping):
         return {name: value for name, value in self.config().items() if name not in ("weights", "theta")}
 
     def _misfit(self, found: int) -> str | None:
-        size, kinds = self.parameters, ", ".join(type(one).__name__ for one in self.moves)
+        size, kinds = self.size, ", ".join(type(one).__name__ for one in self.moves)
         if found == size:
             return None
         heard = f" and {self.messages} messages" if self.messages else ""
@@ -90,14 +90,14 @@ class HopSettings(Hopping):
         return MessagePart(layer_of(self.messages, rounds=self.rounds, cutoff=self.cutoff), self.messages)
 
     @property
-    def parameters(self) -> int:
+    def size(self) -> int:
         """Length of theta."""
         return size_of(1 + len(self.moves)) + (self.message_part.size if self.message_part else 0)
 
     @property
-    def core(self) -> torch.Tensor:
+    def hop_parameters(self) -> torch.Tensor:
         """Theta without what messages add."""
-        return self.network[..., : size_of(1 + len(self.moves))]
+        return self.parameters[..., : size_of(1 + len(self.moves))]
 
     def first_theta(self, shares: Sequence[float], seed: int = 0) -> torch.Tensor:
         """Where training starts, with these shares of the moves: (p,) float64."""
@@ -115,18 +115,11 @@ class HopSettings(Hopping):
         return None
 
     @cached_property
-    def network(self) -> torch.Tensor:
-        """Theta as a tensor: (p,), or (n_problems, p)."""
+    def parameters(self) -> torch.Tensor:
+        """Theta, (p,) or (n_problems, p) float64: the setting, what the file of `weights` holds, or the start."""
         if self.weights is not None and self.theta is None:
-            return load_theta(self.weights, _NAME)
+            return load_weights(self.weights, _NAME)
         if self.theta is None:
             rare = [_RAREST if isinstance(one, Restart) else _RARE for one in self.moves]
             return self.first_theta([1.0 - sum(rare), *rare])
         return torch.as_tensor(self.theta, dtype=torch.float64)
-
-    def replace(self, **values: Any) -> Self:
-        """See `Plugin.replace`."""
-        made = super().replace(**values)
-        for derived in ("network", "message_part"):  # a copy would keep what follows from the old settings
-            made.__dict__.pop(derived, None)
-        return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopt.core.kernels.lanes import highest, lane, lanes, sync, total, uniform, weights_of
+from mlopt.core.kernels.lanes import highest, lane, lanes, sync, theta_of, total, uniform
 from mlopt.optimizers.moves.kernels.basic import made, outermost, put_away
 from mlopt.optimizers.moves.kernels.geometry import COUNTER, HOPS, KEY, centre_of, close_packed
 from mlopt.optimizers.searches.kernels.basin_hopping import ENERGY, ROW_ENERGY, TEMPERATURE
@@ -133,7 +133,7 @@ def decide(
     first = -(hops * (n + 2))
     noise = 2.0 * uniform(key, first + 2) - 1.0
     sync()
-    heat = network(n, height, gap, stale, share, noise, scratch, weights_of(settings))
+    heat = network(n, height, gap, stale, share, noise, scratch, theta_of(settings))
     # what each atom does
     for i in range(lane(), n, lanes()):
         scratch[SIZE * n + i] = math.exp(min(LONGEST, max(SHORTEST, scratch[SIZE * n + i])))

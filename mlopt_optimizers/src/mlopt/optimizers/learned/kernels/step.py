@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopt.core.kernels.lanes import lane, lanes, sync, weights_of
+from mlopt.core.kernels.lanes import lane, lanes, sync, theta_of
 from mlopt.optimizers.learned.kernels.network import (
     STRIDE,
     TILE,
@@ -219,7 +219,7 @@ def step(
     settings: Any,
 ) -> None:
     """Inputs, network, move; rows: means, then squares. settings: cutoff."""
-    weights = weights_of(settings)
+    weights = theta_of(settings)
     age = counts[0]
     centre = centre_of(n, x)
     sync()

@@ -15,7 +15,7 @@ from mlopt.core.landscapes.manifold import Flat
 from mlopt.core.lazy import torch
 from mlopt.optimizers.learned.kernels.network import TINY
 from mlopt.optimizers.learned.step.inputs import Inputs, Seen, coded, periodic_rows, root
-from mlopt.optimizers.learned.step.network import Weights, buckets, gated, own, rest, spread
+from mlopt.optimizers.learned.step.network import Parts, buckets, gated, own, repeated, rest
 
 
 def vectors_of(settings: Inputs) -> list[str]:
@@ -33,17 +33,17 @@ def sizes(settings: Inputs) -> tuple[int, int]:
     return 2 * v + v * (v - 1) // 2 + scalars + shared, v + 1
 
 
-def by_vector(settings: Inputs, weights: Weights, landscape: Landscape, seen: Seen) -> torch.Tensor:
+def by_vector(settings: Inputs, parts: Parts, landscape: Landscape, seen: Seen) -> torch.Tensor:
     """The moves (n_rows, d)."""
     vectors = _vectors(settings, landscape, seen)
     inputs = torch.cat(
-        [_scalars(settings, landscape, seen, vectors), _shared(settings, weights, landscape, seen)], 1
+        [_scalars(settings, landscape, seen, vectors), _shared(settings, parts, landscape, seen)], 1
     )
     units = torch.stack([_unit(one) for one in vectors], 1)
     moved = torch.zeros_like(seen.x)
     for size, problems, rows in buckets(landscape.segments):
-        b, mine = len(problems), own(weights, problems)
-        first = torch.bmm(inputs[rows].reshape(b, size, -1), spread(mine.first, b)) + mine.first_bias
+        b, mine = len(problems), own(parts, problems)
+        first = torch.bmm(inputs[rows].reshape(b, size, -1), repeated(mine.first, b)) + mine.first_bias
         shares = gated(mine, rest(mine, first, settings.activation)).reshape(b * size, -1)
         move = torch.zeros_like(seen.x[rows])
         for share, unit in zip(shares.unbind(1), units[rows].unbind(1), strict=True):
@@ -94,7 +94,7 @@ def _scalars(settings: Inputs, landscape: Landscape, seen: Seen, vectors: list[t
     return torch.cat(columns, 1)
 
 
-def _shared(settings: Inputs, weights: Weights, landscape: Landscape, seen: Seen) -> torch.Tensor:
+def _shared(settings: Inputs, parts: Parts, landscape: Landscape, seen: Seen) -> torch.Tensor:
     """The groups of rows and problems, zero where the landscape has none: (n_rows, w)."""
     present = {group.name: group for group in settings.present(landscape)}
     columns = [seen.x.new_zeros(len(seen.x), 0)]
@@ -104,6 +104,6 @@ def _shared(settings: Inputs, weights: Weights, landscape: Landscape, seen: Seen
         if group.name not in present:
             columns.append(seen.x.new_zeros(len(seen.x), group.width))
             continue
-        (column,) = settings.inputs([group], landscape, seen, weights.messages)
+        (column,) = settings.inputs([group], landscape, seen, parts.messages)
         columns.append(landscape.segments.rows_of(column) if group.level == "problem" else column)
     return torch.cat(columns, 1)

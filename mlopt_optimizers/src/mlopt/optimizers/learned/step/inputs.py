@@ -204,7 +204,7 @@ class Inputs(Plugin):
         """The columns of each of ``groups``, which must be `present`.
 
         Of components (n_rows, d, w), of rows (n_rows, w), of problems (n_problems, w). weights: of messages, see
-        `mlopt.optimizers.learned.step.network.Weights`.
+        `mlopt.optimizers.learned.step.network.Parts`.
         """
         made = {
             "gradient": lambda: _columns(coded(seen.force)),

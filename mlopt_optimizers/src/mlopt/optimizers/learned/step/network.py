@@ -18,7 +18,7 @@ ALPHA, BETA, GAMMA = 0.1, 1.0, -3.0
 
 
 @dataclass(frozen=True)
-class Weights:
+class Parts:
     """theta taken apart: each tensor (b, ...), with b 1 or n_problems.
 
     first (b, inputs, h), first_bias (b, 1, h), second (b, h, h), second_bias (b, 1, h), last (b, h, outputs),
@@ -38,7 +38,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Architecture:
     """Sizes of all parts of theta, in order.
 
     inputs, outputs: of the network. messages: shapes of the parameters of messages, by name.
@@ -50,7 +50,7 @@ class Layout:
     messages: dict[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, settings: Inputs, inputs: int | None = None, outputs: int = 2) -> Layout:
+    def of(cls, settings: Inputs, inputs: int | None = None, outputs: int = 2) -> Architecture:
         """For these settings; ``inputs`` if they are not the groups of components."""
         shapes: dict[str, tuple[int, ...]] = {}
         if settings.messages:
@@ -97,7 +97,7 @@ class Layout:
             parts.append(part.flatten())
         return torch.cat(parts)
 
-    def split(self, theta: torch.Tensor, like: torch.Tensor) -> Weights:
+    def split(self, theta: torch.Tensor, like: torch.Tensor) -> Parts:
         """The parts of ``theta (p,)`` or ``(n_problems, p)``, with the dtype and device of ``like``."""
         rows = theta.to(like).reshape(-1, theta.shape[-1])
         parts: dict[str, Any] = {}
@@ -108,7 +108,7 @@ class Layout:
             at += size
         messages = {name: parts.pop(f"messages.{name}") for name in self.messages}
         parts["alpha"] = parts["alpha"] * ALPHA
-        return Weights(**parts, messages=messages)
+        return Parts(**parts, messages=messages)
 
     def check(self, theta: Any, what: str, n_problems: int | None = None) -> None:
         """Whether theta fits.
@@ -143,27 +143,27 @@ def activated(value: torch.Tensor, activation: str) -> torch.Tensor:
     return torch.tanh(value) if activation == "tanh" else torch.relu(value)
 
 
-def rest(weights: Weights, first: torch.Tensor, activation: str) -> torch.Tensor:
+def rest(parts: Parts, first: torch.Tensor, activation: str) -> torch.Tensor:
     """From the first hidden layer, before its activation, to the outputs: (b, m, h) to (b, m, outputs)."""
     b = len(first)
     hidden = activated(first, activation)
-    hidden = torch.bmm(hidden, spread(weights.second, b)) + weights.second_bias
+    hidden = torch.bmm(hidden, repeated(parts.second, b)) + parts.second_bias
     hidden = activated(hidden, activation)
-    return torch.bmm(hidden, spread(weights.last, b)) + weights.last_bias
+    return torch.bmm(hidden, repeated(parts.last, b)) + parts.last_bias
 
 
-def gated(weights: Weights, outputs: torch.Tensor) -> torch.Tensor:
+def gated(parts: Parts, outputs: torch.Tensor) -> torch.Tensor:
     """The step alpha d sigmoid(beta m + gamma), Learn2Hop eq. 2, (b, m, k).
 
     outputs: (b, m, k + 1), the last of which is m.
     """
-    gate = torch.sigmoid(weights.beta * outputs[..., -1:] + weights.gamma)
-    return weights.alpha * outputs[..., :-1] * gate
+    gate = torch.sigmoid(parts.beta * outputs[..., -1:] + parts.gamma)
+    return parts.alpha * outputs[..., :-1] * gate
 
 
 def by_component(
     settings: Inputs,
-    weights: Weights,
+    parts: Parts,
     groups: list[Group],
     columns: list[torch.Tensor],
     segments: Segments,
@@ -177,12 +177,10 @@ def by_component(
     for group in settings.groups:
         take[group.name] = slice(at, at + group.width)
         at += group.width
-    found = {
-        level: _level(level, weights, take, groups, columns) for level in ("component", "row", "problem")
-    }
+    found = {level: _level(level, parts, take, groups, columns) for level in ("component", "row", "problem")}
     d, moved = like.shape[1], torch.zeros_like(like)
     for size, problems, rows in buckets(segments):
-        b, mine = len(problems), own(weights, problems)
+        b, mine = len(problems), own(parts, problems)
         part = mine.first_bias
         for level, (inputs, matrix) in found.items():
             if not inputs.shape[-1]:
@@ -192,7 +190,7 @@ def by_component(
                 shape = (b, size * d, -1)
             given = inputs[index].reshape(*shape[:2], inputs.shape[-1])
             own_matrix = matrix if len(matrix) == 1 else matrix[problems]
-            made = torch.bmm(given, spread(own_matrix, b))
+            made = torch.bmm(given, repeated(own_matrix, b))
             if level == "row":
                 made = made[:, :, None].expand(b, size, d, -1).reshape(b, size * d, -1)
             part = part + made
@@ -205,7 +203,7 @@ def by_component(
 
 def _level(
     level: str,
-    weights: Weights,
+    parts: Parts,
     take: dict[str, slice],
     groups: list[Group],
     columns: list[torch.Tensor],
@@ -213,9 +211,9 @@ def _level(
     """The inputs of one level side by side, and their part of the first layer (b, w, h)."""
     chosen = [(g, c) for g, c in zip(groups, columns, strict=True) if g.level == level]
     if not chosen:
-        return columns[0].new_zeros(0), weights.first[:, :0]
+        return columns[0].new_zeros(0), parts.first[:, :0]
     inputs = torch.cat([column for _, column in chosen], -1)
-    return inputs, torch.cat([weights.first[:, take[group.name]] for group, _ in chosen], 1)
+    return inputs, torch.cat([parts.first[:, take[group.name]] for group, _ in chosen], 1)
 
 
 def buckets(segments: Segments) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
@@ -223,16 +221,16 @@ def buckets(segments: Segments) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
     return [one for one in segments.buckets if one[0]]
 
 
-def own(weights: Weights, problems: torch.Tensor) -> Weights:
+def own(parts: Parts, problems: torch.Tensor) -> Parts:
     """For some problems."""
-    if len(weights.first) == 1:
-        return weights
-    return Weights(
-        **{name: one[problems] for name, one in vars(weights).items() if name != "messages"},
+    if len(parts.first) == 1:
+        return parts
+    return Parts(
+        **{name: one[problems] for name, one in vars(parts).items() if name != "messages"},
         messages={},
     )
 
 
-def spread(matrix: torch.Tensor, b: int) -> torch.Tensor:
+def repeated(matrix: torch.Tensor, b: int) -> torch.Tensor:
     """One matrix for all of ``b`` problems, if each has none of its own."""
     return matrix.expand(b, -1, -1)

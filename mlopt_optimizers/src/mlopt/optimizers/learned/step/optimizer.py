@@ -14,7 +14,7 @@ from mlopt.core.errors import InputError
 from mlopt.core.files.weights import (
     Weights,
     check_trained,
-    load_theta,
+    load_weights,
     read_card,
     save_weights,
     shipped,
@@ -32,7 +32,7 @@ from mlopt.optimizers.learned.kernels import network as network_kernels
 from mlopt.optimizers.learned.kernels import step as kernels
 from mlopt.optimizers.learned.step import equivariant
 from mlopt.optimizers.learned.step.inputs import Inputs, Seen
-from mlopt.optimizers.learned.step.network import ALPHA, Layout, by_component
+from mlopt.optimizers.learned.step.network import ALPHA, Architecture, by_component
 
 #: radial functions by a series up to this cutoff: see `mlopt.optimizers.learned.kernels.radial`
 _SHORT = 2.6
@@ -104,17 +104,17 @@ class Learned(Inputs, Optimizer):
         return self
 
     @cached_property
-    def layout(self) -> Layout:
+    def architecture(self) -> Architecture:
         """Where in theta what stands."""
-        return Layout.of(self, *(equivariant.sizes(self) if self.equivariant else ()))
+        return Architecture.of(self, *(equivariant.sizes(self) if self.equivariant else ()))
 
     @cached_property
     def parameters(self) -> torch.Tensor:
         """Theta, (p,) or (n_problems, p) float64: the setting, or what the file of `weights` holds."""
         if self.theta is not None:
             return self.theta  # type: ignore[no-any-return]
-        theta = load_theta(str(self.weights), "learned")
-        self.layout.check(theta, f"weights {quoted(self.weights)}")
+        theta = load_weights(str(self.weights), "learned")
+        self.architecture.check(theta, f"weights {quoted(self.weights)}")
         return theta
 
     def config(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Learned(Inputs, Optimizer):
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LearnedState:
         """Zero moments."""
         n, k = landscape.segments.n_problems, len(self.decays)
-        self.layout.check(self.parameters, "learned", n)
+        self.architecture.check(self.parameters, "learned", n)
         present = self.present(landscape)
         if not self.equivariant and not any(group.level == "component" for group in present):
             raise InputError(
@@ -165,13 +165,13 @@ class Learned(Inputs, Optimizer):
         square = square2 + spread * (state.square - square2)
         power = state.power * decays
         seen = Seen(force, x, unit, mean, square, power, state.age)
-        weights = self.layout.split(self.parameters, x)
+        parts = self.architecture.split(self.parameters, x)
         if self.equivariant:
-            move = equivariant.by_vector(self, weights, landscape, seen)
+            move = equivariant.by_vector(self, parts, landscape, seen)
         else:
             groups = self.present(landscape)
-            columns = self.inputs(groups, landscape, seen, weights.messages)
-            move = by_component(self, weights, groups, columns, segments, x)
+            columns = self.inputs(groups, landscape, seen, parts.messages)
+            move = by_component(self, parts, groups, columns, segments, x)
         move = manifold.project(x, move * unit)
         if landscape.fixed is not None:
             move = move.masked_fill(landscape.fixed[:, None], 0.0)
@@ -187,7 +187,7 @@ class Learned(Inputs, Optimizer):
         span = constants.pop("SPAN")
         return OptimizerKernel(
             Kernel(kernels.init, (), constants),
-            Kernel(kernels.step, (self.cutoff,), constants, weights=numbers),
+            Kernel(kernels.step, (self.cutoff,), constants, theta=numbers),
             reals=lambda n: span + 6 * n,
         )
 
@@ -212,10 +212,10 @@ def _check_trained(inputs: Inputs, weights: str | None) -> None:
 
 def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
     """Weights in the order in which the kernel reads it, and the constants that go with it."""
-    layout, stride, h = learned.layout, network_kernels.STRIDE, learned.hidden
+    architecture, stride, h = learned.architecture, network_kernels.STRIDE, learned.hidden
     theta = learned.parameters
-    layout.check(theta, "learned")
-    parts = layout.split(theta, torch.zeros((), dtype=torch.float64, device=theta.device))
+    architecture.check(theta, "learned")
+    parts = architecture.split(theta, torch.zeros((), dtype=torch.float64, device=theta.device))
     b = len(parts.first)
     taken: dict[str, list[torch.Tensor]] = {"component": [], "row": [], "problem": []}
     at = 0
@@ -300,24 +300,24 @@ class LearnedFamily(Inputs, Learnable):
         return self
 
     def start(self, seed: int = 0) -> torch.Tensor:
-        """The weights given; or see `mlopt.optimizers.learned.step.network.Layout.start`: nothing moves yet."""
+        """The weights given; or see `mlopt.optimizers.learned.step.network.Architecture.start`: nothing moves yet."""
         learned = self._learned(None)
         if self.weights is None:
-            return learned.layout.start(seed)
-        theta = load_theta(self.weights, "learned")
-        learned.layout.check(theta, f"weights {quoted(self.weights)}")
+            return learned.architecture.start(seed)
+        theta = load_weights(self.weights, "learned")
+        learned.architecture.check(theta, f"weights {quoted(self.weights)}")
         return theta
 
     def optimizer(self, theta: torch.Tensor) -> Learned:
         """Raises InputError where theta does not fit or is not finite."""
         learned = self._learned(theta)
-        learned.layout.check(theta, "learned")
+        learned.architecture.check(theta, "learned")
         return learned
 
     def named(self, theta: torch.Tensor) -> dict[str, float]:
         """alpha, beta and gamma."""
         learned = self._learned(theta)
-        parts = learned.layout.split(theta, theta)
+        parts = learned.architecture.split(theta, theta)
         return {name: float(getattr(parts, name)) for name in ("alpha", "beta", "gamma")}
 
     def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:

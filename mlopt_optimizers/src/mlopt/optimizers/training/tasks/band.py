@@ -31,7 +31,7 @@ _TIGHT, _MOST = 1e-10, 5000
 
 
 @dataclass(frozen=True)
-class Reference:
+class RelaxedPath:
     """What a task measures against: the relaxed path (nodes, rows, d), its barrier, and two scales of it.
 
     curvature: largest |eigenvalue| of the Hessian on the path. rise: the barrier per step between images.
@@ -83,7 +83,7 @@ class BandTask(Task):
         return self
 
     @cached_property
-    def reference(self) -> Reference:
+    def relaxed(self) -> RelaxedPath:
         """The relaxed path, by L-BFGS with a climbing image from the shortest path.
 
         Raises:
@@ -110,11 +110,11 @@ class BandTask(Task):
             )
         (path,) = band.unpack(found.x)
         curvature = _largest_curvature(band.inner, found.x)
-        return Reference(path, barrier, curvature, barrier / (self.images[1] + 1))
+        return RelaxedPath(path, barrier, curvature, barrier / (self.images[1] + 1))
 
     @property
     def _scales(self) -> torch.Tensor:
-        found = self.reference
+        found = self.relaxed
         return torch.tensor([found.curvature, 1.0 / found.curvature, found.rise], dtype=torch.float64)
 
     @property
@@ -132,7 +132,7 @@ class BandTask(Task):
         return found + self.prior * (theta - self.theta.to(theta)).square().sum(-1)
 
     def _rate(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        least = self.floor * self.reference.barrier
+        least = self.floor * self.relaxed.barrier
         return (
             (after.clamp(min=0.0) + least).log() - (before.clamp(min=0.0) + least).log()
         ) / self.iterations
@@ -153,11 +153,11 @@ class BandTask(Task):
         return torch.stack([before, self._error(band, x)])
 
     def _error(self, band: Band, x: torch.Tensor) -> torch.Tensor:
-        return highest_point(band, x, calls=40).energy - band.at_start.energy - self.reference.barrier
+        return highest_point(band, x, calls=40).energy - band.at_start.energy - self.relaxed.barrier
 
     def disturbed(self, epoch: int, seed: int = 0, paths: int | None = None) -> tuple[Band, torch.Tensor]:
         """The paths of an epoch: bands without their parameters, and where their images are."""
-        found, count = self.reference, self.paths if paths is None else paths
+        found, count = self.relaxed, self.paths if paths is None else paths
         few, most = self.images
         images = few + torch.arange(count) % (most - few + 1)
         start, end = (found.path[k].repeat(count, 1) for k in (0, -1))

@@ -18,7 +18,7 @@ from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.learning import Learnable, SegmentedTask
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.runs.device import device_of
-from mlopt.core.runs.processes import spread
+from mlopt.core.runs.processes import share_out
 from mlopt.optimizers.local.adam import Adam
 from mlopt.optimizers.local.gradient_descent import GradientDescent
 from mlopt.optimizers.training.tasks.inner_runs import Batch, MetaLoss, batches
@@ -149,7 +149,7 @@ class RolloutTask(SegmentedTask):
             run = self._runs(member, derive(0, Stream.REFERENCE, member, index % settings.starts))
             return self._carried(run, lambda batch: adam, settings.steps or self.horizon)
 
-        found = spread(len(asked) * settings.starts, energies, batch=self.batch)
+        found = share_out(len(asked) * settings.starts, energies, batch=self.batch)
         best = iter(found.reshape(len(asked), -1).amin(1).tolist() if asked else [])
         values = [next(best) if one.reference is None else one.reference for one in self.members]
         for one, value in zip(self.members, values, strict=True):
@@ -192,7 +192,7 @@ class RolloutTask(SegmentedTask):
             return torch.minimum(reached, descended) if self.loss == "best" else descended
 
         with torch.no_grad():
-            table = spread(count, energies, batch=self.batch).reshape(len(self.members), settings.starts)
+            table = share_out(count, energies, batch=self.batch).reshape(len(self.members), settings.starts)
         loss = table / self.references.abs()[:, None]
         row = {"held_out": float(torch.where(loss < self.clip, loss, self.clip).mean())}
         for one, label, energy in zip(self.members, labels, table, strict=True):

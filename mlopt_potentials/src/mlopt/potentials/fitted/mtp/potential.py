@@ -14,7 +14,7 @@ from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
 from mlopt.core.atoms.neighbours import find_neighbours
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
-from mlopt.core.files.weights import Weights, check_trained, load_theta, read_card, save_weights, with_card
+from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, save_weights, with_card
 from mlopt.core.kernels.kernel import PotentialKernel
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.lazy import torch
@@ -192,7 +192,7 @@ class Mtp(FittablePotential):
             return torch.from_numpy(self._read.parameters())
         if self.weights is None:
             return torch.zeros(self.basis.n_parameters, dtype=torch.float64)
-        theta = load_theta(self.weights, "mtp")
+        theta = load_weights(self.weights, "mtp")
         if len(theta) != self.basis.n_parameters:
             raise InputError(
                 f"weights {self.weights}: {len(theta)} coefficients, and this basis has {self.basis.n_parameters}: "
