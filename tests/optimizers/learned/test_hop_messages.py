@@ -37,7 +37,7 @@ def clusters(*sizes: int) -> tuple[AtomsLandscape, torch.Tensor, torch.Tensor]:
 def thetas(count: int) -> torch.Tensor:
     """Networks that say something of everything: (count, p)."""
     generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(count, SEARCH.parameters, generator=generator, dtype=torch.float64)
+    noise = torch.randn(count, SEARCH.size, generator=generator, dtype=torch.float64)
     return FAMILY.start() + 0.3 * noise
 
 
@@ -49,7 +49,7 @@ def outcome(theta: torch.Tensor | None, *, search: LearnedHopping = SEARCH, call
 
 def test_nothing_is_heard_where_training_starts() -> None:
     without = SEARCH.replace(messages=0)
-    assert SEARCH.parameters > without.parameters == size_of(6)
+    assert SEARCH.size > without.size == size_of(6)
     assert torch.equal(FAMILY.start()[: size_of(6)], LearnedHop(search=without).start())
     assert torch.equal(outcome(None).tally.x, outcome(None, search=without).tally.x)
 
