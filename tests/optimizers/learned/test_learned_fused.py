@@ -213,8 +213,8 @@ def test_what_has_no_kernel_says_so() -> None:
             Driver(AtomsLandscape(systems, LJ), family.optimizer(family.start()), Stop(5), 1, "fused")
 
 
-def test_kernels_with_weights_of_one_and_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row of weights where all problems share them: nothing is copied for each."""
+def test_kernels_with_theta_of_one_and_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row where all problems share theta: nothing is copied for each."""
     systems = clusters([5, 5, 5])
     landscape, family = AtomsLandscape(systems, LJ), LearnedFamily()
     shapes = []
@@ -224,8 +224,8 @@ def test_kernels_with_weights_of_one_and_of_each(monkeypatch: pytest.MonkeyPatch
         progress = driver.begin(systems.pos, problem_keys(0, torch.arange(3)))
         program = engine._Program.of(landscape, driver.optimizer, progress, driver.stop, print)
         part = program.select(torch.tensor([2, 0]))
-        shapes.append((tuple(program.weights.shape), tuple(part.weights.shape)))
+        shapes.append((tuple(program.theta.shape), tuple(part.theta.shape)))
         if n:
-            assert torch.equal(part.weights, program.weights[[2, 0]])
+            assert torch.equal(part.theta, program.theta[[2, 0]])
     p = 2693 + 2 * 32 + 3  # inputs filled up to a multiple of four, and the decays
     assert shapes == [((1, p), (1, p)), ((3, p), (2, p))]
