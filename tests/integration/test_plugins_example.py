@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+from pathlib import Path
 
+import ase.build
+import ase.eos
+import ase.io
+import ase.units
 import pytest
 import torch
 from click.testing import CliRunner
@@ -11,8 +17,9 @@ from click.testing import CliRunner
 from mlopt.core import AtomsLandscape, Dataset, Systems, minimize
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.plugins import registry
-from mlopt.core.runs.config import load_experiment, resolved
+from mlopt.core.runs.config import dump_yaml, load_experiment, resolved
 from mlopt.core.testing import (
+    check_experiment,
     check_fittable,
     check_labeller,
     check_optimizer,
@@ -35,6 +42,7 @@ PLUGINS = {
     ("optimizer", "heavy-ball"),
     ("query-strategy", "farthest"),
     ("labeller", "diluted"),
+    ("experiment", "equation-of-state"),
 }
 CONFIG = {
     "experiment": "search",
@@ -67,7 +75,7 @@ def test_entry_points_are_visible():
 @pytest.mark.parametrize(("kind", "name"), sorted(PLUGINS))
 def test_loads_and_knows_its_name(kind, name):
     cls = registry.load(kind, name)
-    assert cls.__module__ == "mlopt_plugins_example"
+    assert cls.__module__ in ("mlopt_plugins_example", "mlopt_equation_of_state")
     assert registry.name_of(kind, cls) == name
 
 
@@ -126,7 +134,6 @@ def test_search_from_a_configuration():
 
 def test_mlopt_run(tmp_path, monkeypatch):
     from mlopt.cli.main import cli
-    from mlopt.core.runs.config import dump_yaml
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stranger.yaml").write_text(dump_yaml(CONFIG))
@@ -143,3 +150,64 @@ def test_mlopt_names_the_distribution():
         done = CliRunner().invoke(cli, arguments, prog_name="mlopt")
         assert done.exit_code == 0, done.output
         assert "mlopt-plugins-example" in done.output
+
+
+@pytest.fixture
+def copper(tmp_path, monkeypatch):
+    """A configuration of the new kind of run, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("copper.extxyz", ase.build.bulk("Cu", cubic=True))
+    config = {
+        "experiment": "equation-of-state",
+        "system": "copper.extxyz",
+        "potential": {"name": "ase", "calculator": "emt"},
+        "optimizer": "lbfgs",
+    }
+    (tmp_path / "copper.yaml").write_text(dump_yaml(config))
+    return config
+
+
+def test_a_kind_of_run_keeps_the_contract(copper, tmp_path):
+    check_experiment(load_experiment(copper).replace, tmp_path / "contract")
+
+
+def test_its_numbers_are_those_of_ase(copper):
+    """Volume, energy and bulk modulus by ASE's own fit to the same points."""
+    found = load_experiment(copper).run()
+    volume, energy, modulus = ase.eos.EquationOfState(
+        found.points[:, 0], found.points[:, 1], eos="birchmurnaghan"
+    ).fit()
+    assert found.minimum == pytest.approx((volume, energy, modulus), rel=1e-6)
+    assert found.summary()["bulk_modulus"] == pytest.approx(modulus / ase.units.GPa, rel=1e-6)
+    away = load_experiment({**copper, "span": 0.001, "volumes": 5, "system": {"file": "copper.extxyz"}})
+    assert away.run().summary().reached is False
+
+
+def test_a_kind_of_run_gets_all_that_the_built_in_ones_get(copper, tmp_path):
+    """A run directory, resume, strictness and a full report, without a line about it anywhere in mlopt."""
+    from mlopt.cli.main import cli
+
+    def mlopt(*arguments):
+        return CliRunner().invoke(cli, list(arguments), prog_name="mlopt")
+
+    assert "largest change of the volume" in mlopt("info", "equation-of-state").output
+    stopped = mlopt("run", "copper.yaml", "--out", "x", "--quiet", "--max-minutes", "1e-9")
+    assert stopped.exit_code == 75, stopped.output
+    done = mlopt("resume", "x", "--quiet", "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["experiment"] == "equation-of-state" and summary["status"] == "finished"
+    report = (tmp_path / "x" / "report.html").read_text()
+    assert "<h1>x: bulk modulus 134.3 GPa</h1>" in report
+    assert "<dt>bulk modulus</dt><dd>134.337 GPa</dd>" in report and "<h2>Volumes</h2>" in report
+    assert "<h2>Energy against volume</h2>" in report and "data:image/svg+xml;base64," in report
+    strict = mlopt("run", "copper.yaml", "--out", "y", "--quiet", "--strict", "-s", "span=0.001")
+    assert strict.exit_code == 3 and "no minimum among the volumes" in strict.output
+
+
+def test_the_howto_shows_the_plugin():
+    """The same text, so that what the page explains is what is tested here."""
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/howto/experiment.md").read_text()
+    source = (root / "plugins_example/src/mlopt_equation_of_state.py").read_text()
+    assert f"```python\n# equation_of_state.py\n{source}```" in page

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlopt.core.protocols.optimizer import Found, Optimizer, State, nested, per_problem, per_row
     from mlopt.core.protocols.start import StartSampler
     from mlopt.core.runs.experiment import Context, Experiment
+    from mlopt.core.runs.session import Session
     from mlopt.core.structures.spec import SystemSpec
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "Result",
     "RunDirectoryError",
     "Segments",
+    "Session",
     "StartSampler",
     "State",
     "Stop",
@@ -104,6 +106,7 @@ __getattr__ = names_of(
         "protocols.optimizer": ("Found", "Optimizer", "State", "nested", "per_problem", "per_row"),
         "protocols.start": ("StartSampler",),
         "runs.experiment": ("Context", "Experiment"),
+        "runs.session": ("Session",),
         "structures.spec": ("SystemSpec",),
     },
 )

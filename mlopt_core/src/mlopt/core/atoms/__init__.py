@@ -8,6 +8,7 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.core.atoms.dataset import Dataset
+    from mlopt.core.atoms.digest import structure_digest
     from mlopt.core.atoms.elements import NUMBERS, SYMBOLS, parse_formula
     from mlopt.core.atoms.neighbours import Neighbours, find_neighbours
     from mlopt.core.atoms.systems import Systems
@@ -24,12 +25,14 @@ __all__ = [
     "Units",
     "find_neighbours",
     "parse_formula",
+    "structure_digest",
 ]
 
 __getattr__ = names_of(
     __name__,
     {
         "dataset": ("Dataset",),
+        "digest": ("structure_digest",),
         "elements": ("NUMBERS", "SYMBOLS", "parse_formula"),
         "neighbours": ("Neighbours", "find_neighbours"),
         "systems": ("Systems",),
