@@ -136,8 +136,6 @@ class FitResult:
             one for one in self.candidates if one.evidence == max(c.evidence for c in self.candidates)
         )
         numbers = {
-            "experiment": "fit",
-            "status": "finished",
             "parameters": len(self.solution.theta),
             "lambda": self.solution.strength,
             "evidence": self.solution.evidence,
@@ -145,7 +143,6 @@ class FitResult:
             "chosen": chosen.settings,
             "rows": rows,
             "scan": [one.plain() for one in self.candidates],
-            "seconds": round(self.seconds, 3),
             "wall_s": round(self.seconds, 3),
             "units": "eV, angstrom; stress in GPa",
         }
@@ -185,7 +182,6 @@ class FitResult:
                 ),
                 Card("parameters", len(self.solution.theta)),
                 Card("prior", f"{self.solution.strength:.1e}", note="its strength, relative"),
-                Card("seconds", round(self.seconds, 1)),
             ],
             tables=[self._table(rows), *([self._scanned()] if len(self.candidates) > 1 else [])],
             figures=figures,
