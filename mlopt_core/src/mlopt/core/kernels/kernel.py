@@ -2,9 +2,9 @@
 
 A kernel function is a plain Python function at the top level of a module, in the part of Python that Numba compiles:
 loops, arithmetic, ``math``, arrays that are indexed. It may call other such functions of its module, and those of
-`mlopt.core.kernels.lanes`; numbers at the top level of the module are constants to it. The engine reads its source,
-writes one module for each combination of potential and optimizer, and compiles that for the CPU or for CUDA. Called
-as they stand, kernel functions run in Python, slowly: that is how to debug them.
+`mlopt.core.kernels.lanes` and `mlopt.core.kernels.records`; numbers at the top level of the module are constants to it.
+The engine reads its source, writes one module for each combination of potential and optimizer, and compiles that for
+the CPU or for CUDA. Called as they stand, kernel functions run in Python, slowly: that is how to debug them.
 
 One system is worked on by a team of lanes: one on the CPU, a block of threads on CUDA. Loops over atoms are written
 ``for i in range(lane(), n, lanes())``, sums over atoms end with ``total(...)``, and `sync` stands between writing what
@@ -80,14 +80,14 @@ class OptimizerKernel:
     are declared, nested states last: ``rows`` of the fields over rows, component after component (n numbers each),
     ``numbers`` and ``counts`` of the floating-point and the integer (or boolean) fields over problems.
 
-    init: ``init(n, x, rows, numbers, counts, settings)``, writes the state before the first step at ``x (3 n,)``.
-    step: ``step(n, x, energy, force, row_energy, atoms, rows, numbers, counts, scratch, settings)``, moves ``x``.
-        ``atoms (4 n + 12,)``: diameter; 1 where an atom may be put elsewhere on a cluster, else 0; 1 where it is free
-        to move, else 0; its atomic number; then the nine numbers of the cell, and 1 for each periodic direction.
-        ``scratch`` has 10 n numbers for anything, and those of ``reals``.
-    finish: ``finish(n, rows, numbers, counts, settings)``, called before the state is handed back.
+    init: ``init(s: Start, settings)`` writes the state before the first step at ``s.x``.
+    step: ``step(s: Step, settings)`` moves ``s.x`` and brings the state up to date. ``s.scratch`` has 10 n numbers for
+        anything, and those of ``reals``.
+    finish: ``finish(s: Memory, settings)`` is called before the state is handed back.
     spare_numbers, spare_counts: places at the end of ``numbers`` and ``counts``, 0 at the beginning, not handed back.
     reals: how many numbers of scratch space it needs besides for a system of n atoms.
+
+    The records are those of `mlopt.core.kernels.records`.
     """
 
     init: Kernel

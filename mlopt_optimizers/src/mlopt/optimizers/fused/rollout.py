@@ -11,6 +11,7 @@ from typing import Any
 from mlopt.core.driver.progress import SAME_ENERGY
 from mlopt.core.driver.stop import Reason
 from mlopt.core.kernels.lanes import lane, lanes, sync
+from mlopt.core.kernels.records import Memory, Step, is_free
 from mlopt.optimizers.local.kernels.gradient_descent import longest2
 
 #: 1 for a search
@@ -53,23 +54,11 @@ def evaluate(
     return 0.0
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """Stands for the optimizer."""
 
 
-def finish(n: int, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def finish(s: Memory, settings: Any) -> None:
     """Stands for the optimizer."""
 
 
@@ -111,9 +100,21 @@ def rollout(
     for taken in range(steps):
         sync()
         energy = evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers, settings)
+        s = Step(
+            n=n,
+            x=x,
+            energy=energy,
+            force=force,
+            row_energy=row_energy,
+            atoms=atoms,
+            rows=rows,
+            numbers=numbers,
+            counts=counts,
+            scratch=work,
+        )
         sync()
         for i in range(lane(), n, lanes()):
-            if atoms[2 * n + i] == 0.0:
+            if not is_free(s, i):
                 force[i] = 0.0
                 force[n + i] = 0.0
                 force[2 * n + i] = 0.0
@@ -154,7 +155,7 @@ def rollout(
             traced += 1
         if reason != 0:
             break
-        step(n, x, energy, force, row_energy, atoms, rows, numbers, counts, work, settings)
+        step(s, settings)
         sync()
         if SEARCHING and counts[ARRIVED] == 1:
             remember(n, numbers[FOUND_ENERGY], calls, rows[FOUND_X * n :], best, tally_numbers, tally_counts)
@@ -163,7 +164,7 @@ def rollout(
             trace[traced] = tally_numbers[ENERGY]
         traced += 1
     sync()
-    finish(n, rows, numbers, counts, settings)
+    finish(Memory(n=n, rows=rows, numbers=numbers, counts=counts), settings)
     if lane() == 0:
         ended[0] = reason
         ended[1] = calls

@@ -3,13 +3,14 @@
 Names are made unique, annotations and documentation dropped, floating-point literals given the working precision (or
 float32 times 2.0 would be float64), numbers at the top level of modules put in where they are used, and calls to
 `mlopt.core.kernels.lanes`, ``math.exp``, ``math.log`` and ``math.isfinite`` left for the target to
-define. In what is written ``settings`` is a pair: the numbers, and theta. Indices are made unsigned: kernels have
-no negative ones.
+define. Records become plain arguments, one for each field. In what is written ``settings`` is a pair: the numbers, and
+theta. Indices are made unsigned: kernels have no negative ones.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import math
 import textwrap
@@ -21,6 +22,7 @@ from typing import Any
 from mlopt.core.errors import InputError
 from mlopt.core.kernels import lanes
 from mlopt.core.kernels.kernel import Kernel
+from mlopt.optimizers.fused.arguments import fields_of, parameters_of, plain
 
 #: what a target defines under the same name
 _INTRINSIC = {
@@ -93,12 +95,11 @@ class Writer:
 
     def chain(self, kernels: Sequence[Kernel], placeholder: FunctionType) -> str:
         """Write a function that calls each kernel in turn, with the arguments of ``placeholder``."""
-        tree = _parse(placeholder)
-        arguments = ", ".join(argument.arg for argument in tree.args.args)
-        names = [self.kernel(one) for one in kernels]
-        body = [f"    {name}({arguments})" for name in names] or ["    pass"]
-        source = "\n".join([f"def chain({arguments}):", *body])
-        tree = ast.parse(source).body[0]  # type: ignore[assignment]
+        given = parameters_of(placeholder)
+        arguments = ", ".join(name for one in given for name in plain(*one))
+        body = [f"    {self.kernel(one)}({_handed_on(given, one.function)})" for one in kernels]
+        (tree,) = ast.parse("\n".join([f"def chain({arguments}):", *(body or ["    pass"])])).body
+        assert isinstance(tree, ast.FunctionDef)
         tree.decorator_list = [ast.Name("jit", ast.Load())]
         return self._add(placeholder.__name__, tree)
 
@@ -132,6 +133,14 @@ def _parse(function: FunctionType) -> ast.FunctionDef:
     return tree
 
 
+def _handed_on(given: Sequence[tuple[str, Any]], function: Any) -> str:
+    """The parameters ``given`` of one function as arguments of another."""
+    names = []
+    for (name, _), (_, fields) in zip(given, parameters_of(function), strict=True):
+        names += plain(name, fields)
+    return ", ".join(names)
+
+
 @lru_cache(maxsize=1024)
 def _source(function: FunctionType) -> str:
     return textwrap.dedent(inspect.getsource(function))
@@ -152,15 +161,25 @@ class _Rewriter(ast.NodeTransformer):
         self.writer, self.function, self.offset, self.share = writer, function, offset, share
         self.parts, self.constants = parts, constants
         self.local = set(function.__code__.co_varnames)
+        #: of each variable that holds a record: what its fields are
+        self.records: dict[str, dict[str, ast.expr]] = {}
+        #: variables that stand for fields: nothing else is put into them
+        self.fixed: set[str] = set()
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.decorator_list = [ast.Name("view" if _returns_view(node) else "jit", ast.Load())]
         node.returns = None
-        for argument in [*node.args.args, *([node.args.vararg] if node.args.vararg else [])]:
-            argument.annotation = None
+        arguments = []
+        for name, fields in parameters_of(self.function):
+            arguments += [ast.arg(one) for one in plain(name, fields)]
+            if fields is not None:
+                self.records[name] = {field: self._own(f"{name}_{field}") for field in fields}
+        node.args.args = arguments
+        if node.args.vararg is not None:
+            node.args.vararg.annotation = None
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-        node.body = [self.visit(statement) for statement in node.body]
+        node.body = self.generic_visit(ast.Module(node.body, [])).body  # type: ignore[attr-defined]
         return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
@@ -170,6 +189,21 @@ class _Rewriter(ast.NodeTransformer):
         if node.value is None:
             return ast.Pass()
         return self.visit(ast.copy_location(ast.Assign([node.target], node.value), node))  # type: ignore[no-any-return]
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        record = self._record(node.value)
+        if record is None:
+            return self.generic_visit(node)
+        (target,) = node.targets
+        if not isinstance(target, ast.Name) or target.id in self.records:
+            raise self._error(f"`{ast.unparse(node)}`: give a record a name of its own")
+        self.records[target.id] = dict(record)
+        made = []
+        for field, value in record.items():
+            if not (isinstance(value, ast.Name) and value.id in self.fixed):
+                name = self.records[target.id][field] = self._own(f"{target.id}_{field}")
+                made.append(ast.Assign([ast.Name(name.id, ast.Store())], value))
+        return [ast.copy_location(one, node) for one in made]
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
@@ -192,9 +226,77 @@ class _Rewriter(ast.NodeTransformer):
                 raise self._error("`theta_of`: its kernel has no theta")
             begin, end = self.share
             return ast.parse(f"settings[1][{begin}:{end}]", mode="eval").body
-        return self.generic_visit(node)
+        called = self._called(name)
+        wanted = [] if called is None else parameters_of(called)
+        arguments: list[ast.expr] = []
+        for place, argument in enumerate(node.args):
+            fields = wanted[place][1] if place < len(wanted) else None
+            record = self._record(argument)
+            if record is None:
+                if fields is not None:
+                    raise self._error(
+                        f"`{ast.unparse(node)}`: {name} asks for a record of {', '.join(fields)}"
+                    )
+                arguments.append(self.visit(argument))
+                continue
+            if fields is None:
+                raise self._error(
+                    f"`{ast.unparse(node)}`: {name} asks for no record; annotate its parameter, as in `s: Step`"
+                )
+            missing = [field for field in fields if field not in record]
+            if missing:
+                raise self._error(
+                    f"`{ast.unparse(node)}`: {name} asks for `{missing[0]}`, and the record that it is given has "
+                    f"{', '.join(record)}"
+                )
+            arguments += [record[field] for field in fields]
+        node.func, node.args = self.visit(node.func), arguments
+        node.keywords = [self.visit(one) for one in node.keywords]
+        return node
+
+    def _called(self, name: str) -> FunctionType | None:
+        """The function that a call of ``name`` leads to, or its placeholder; None for what is no Python function."""
+        part = self.parts.get(name)
+        if isinstance(part, Kernel):
+            part = part.function
+        found = part if isinstance(part, FunctionType) else self._global(name)
+        return found if isinstance(found, FunctionType) and name not in self.local else None
+
+    def _record(self, node: ast.expr) -> dict[str, ast.expr] | None:
+        """The fields of an expression that is a record: a name, a new one, or one with some fields replaced."""
+        if isinstance(node, ast.Name):
+            return self.records.get(node.id)
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            return None
+        made, given = self._global(node.func.id), {str(one.arg): one.value for one in node.keywords}
+        fields, old = fields_of(made), dict[str, ast.expr]()
+        if made is dataclasses.replace:
+            known = self._record(node.args[0]) if len(node.args) == 1 else None
+            if known is None or not set(given) <= set(known):
+                raise self._error(f"`{ast.unparse(node)}`: write `replace(record, field=...)`")
+            old, fields = known, tuple(known)
+        elif fields is None:
+            return None
+        elif node.args or set(given) != set(fields):
+            raise self._error(f"`{ast.unparse(node)}`: name all fields of the record: {', '.join(fields)}")
+        return {field: self.visit(given[field]) if field in given else old[field] for field in fields}
+
+    def _own(self, name: str) -> ast.Name:
+        """A new variable of this function."""
+        if name in self.local:
+            raise self._error(f"`{name}` stands for a field of a record: give the variable another name")
+        self.local.add(name)
+        self.fixed.add(name)
+        return ast.Name(name, ast.Load())
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        record = self._record(node.value)
+        if record is not None:
+            if node.attr not in record or not isinstance(node.ctx, ast.Load):
+                raise self._error(
+                    f"`{ast.unparse(node)}`: of this record can be read, and not set: {', '.join(record)}"
+                )
+            return record[node.attr]
         if not (isinstance(node.value, ast.Name) and self._global(node.value.id) is math):
             raise self._error(f"`{ast.unparse(node)}`: only functions of `math` have a dot in a kernel")
         if node.attr in _TARGET_MATH:
@@ -209,6 +311,8 @@ class _Rewriter(ast.NodeTransformer):
         return _number(value)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id in self.records:
+            raise self._error(f"`{node.id}` is a record: read its fields, or hand it to a function")
         if node.id in self.local:
             return node
         if node.id in self.constants:

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import highest, lane, lanes, sync, theta_of, total, uniform
+from mlopt.core.kernels.records import Proposal, Step, diameter_of, is_movable, species_of
 from mlopt.optimizers.moves.kernels.basic import made, outermost, put_away
 from mlopt.optimizers.moves.kernels.geometry import COUNTER, HOPS, KEY, centre_of, close_packed
 from mlopt.optimizers.searches.kernels.basin_hopping import ENERGY, ROW_ENERGY, TEMPERATURE
@@ -49,24 +50,12 @@ BINDING, DISTANCE, SIZE, AWAY = 6, 7, 8, 9
 HANDED = 3
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """That of basin hopping; counts calls."""
-    hop_on(n, x, energy, force, row_energy, atoms, rows, numbers, counts, scratch, settings)
+    hop_on(s, settings)
     sync()
     if lane() == 0:
-        counts[CALLS] += 1
+        s.counts[CALLS] += 1
 
 
 def enough2(energy: float, numbers: Any, settings: Any) -> Any:
@@ -79,29 +68,20 @@ def enough2(energy: float, numbers: Any, settings: Any) -> Any:
     return enough * enough
 
 
-def decide(
-    n: int,
-    energy: float,
-    sound: bool,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def decide(s: Step, sound: bool, settings: Any) -> None:
     """Look at where the search is, and choose temperature, move and the size of each atom's step.
 
     settings: horizon.
     """
+    n, rows, numbers, counts, scratch = s.n, s.rows, s.numbers, s.counts, s.scratch
     key, hops = counts[KEY], counts[HOPS]
     lowest, best, since, unit = numbers[LOWEST], numbers[BEST], counts[SINCE], numbers[UNIT]
-    if sound and energy < lowest - MARGIN * unit:
+    if sound and s.energy < lowest - MARGIN * unit:
         since = 0
     else:
         since = since + 1
     if sound:
-        lowest, best = min(lowest, energy), min(best, energy)
+        lowest, best = min(lowest, s.energy), min(best, s.energy)
     # the scale of energies
     strongest, mean = -math.inf, 0.0
     for i in range(lane(), n, lanes()):
@@ -117,10 +97,10 @@ def decide(
     for i in range(lane(), n, lanes()):
         dx, dy, dz = rows[i] - a, rows[n + i] - b, rows[2 * n + i] - c
         scratch[BINDING * n + i] = (rows[ROW_ENERGY * n + i] - strongest) / unit
-        scratch[DISTANCE * n + i] = math.sqrt(dx * dx + dy * dy + dz * dz) / (radius * atoms[i])
-        if atoms[3 * n + i] != atoms[3 * n]:
+        scratch[DISTANCE * n + i] = math.sqrt(dx * dx + dy * dy + dz * dz) / (radius * diameter_of(s, i))
+        if species_of(s, i) != species_of(s, 0):
             several = 1.0
-        if atoms[n + i] == 0.0:
+        if not is_movable(s, i):
             caged = 1.0
     several, caged = highest(several), highest(caged)
     current = numbers[ENERGY]
@@ -226,46 +206,27 @@ def odds_of(j: int, logit: float, several: float, caged: float) -> float:
     return math.exp(logit)
 
 
-def chosen(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    scale: float,
-    atoms: Any,
-    rows: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def chosen(s: Proposal, settings: Any) -> None:
     """A move, where it is the one that was chosen."""
-    if counts[CHOICE] == WHICH:
-        made(n, x, row_energy, scale, atoms, rows, counts, scratch, settings)
+    if s.counts[CHOICE] == WHICH:
+        made(s, settings)
 
 
-def displace(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    scale: float,
-    atoms: Any,
-    rows: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def displace(s: Proposal, settings: Any) -> None:
     """Each atom by a random vector of its own size; then some to random places on the surface."""
+    n, x, counts, scratch = s.n, s.x, s.counts, s.scratch
     key, counter = counts[KEY], counts[COUNTER]
     for i in range(lane(), n, lanes()):
-        size = STEP * scale * atoms[i] * scratch[(SIZE - HANDED) * n + i]
+        size = STEP * s.scale * diameter_of(s, i) * scratch[(SIZE - HANDED) * n + i]
         for k in range(3):
             x[k * n + i] += size * (2.0 * uniform(key, counter + 3 * i + k + 1) - 1.0)
     sync()
     counter += 3 * n
     a, b, c = centre_of(n, x)
-    radius = outermost(n, x, a, b, c)
+    radius = outermost(s, a, b, c)
     for i in range(lane(), n, lanes()):
-        if scratch[(AWAY - HANDED) * n + i] > 0.0 and atoms[n + i] > 0.0:
-            put_away(n, x, i, a, b, c, radius, key, counter + 2 * i)
+        if scratch[(AWAY - HANDED) * n + i] > 0.0 and is_movable(s, i):
+            put_away(s, i, a, b, c, radius, key, counter + 2 * i)
     sync()
     if lane() == 0:
         counts[COUNTER] = counter + 2 * n

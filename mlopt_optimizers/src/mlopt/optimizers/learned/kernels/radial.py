@@ -7,6 +7,7 @@ from typing import Any
 
 from mlopt.core.geometry.lattice_kernel import complete
 from mlopt.core.kernels.lanes import lane, lanes, sync
+from mlopt.core.kernels.records import Step, cell_of, diameter_of, is_periodic, species_of
 from mlopt.optimizers.learned.kernels.network import STRIDE
 
 #: kinds of neighbours that are told apart; 0 where all count alike
@@ -102,19 +103,20 @@ def add_pairs(
         out[7 * STRIDE + i] += g40 * g40 * smooth
 
 
-def stand(n: int, x: Any, atoms: Any, cell: int, standing: int, scratch: Any) -> None:
+def stand(s: Step, cell: int, standing: int) -> None:
     """Copy positions to ``scratch[standing:]``, those of periodic systems into the cell."""
-    periodic = atoms[4 * n + 9] + atoms[4 * n + 10] + atoms[4 * n + 11] != 0.0
+    n, x, scratch = s.n, s.x, s.scratch
+    periodic = is_periodic(s, 0) or is_periodic(s, 1) or is_periodic(s, 2)
     if periodic:
         if lane() == 0:
-            complete(atoms[4 * n : 4 * n + 12], cell, scratch)
+            complete(cell_of(s), cell, scratch)
         sync()
     for i in range(lane(), n, lanes()):
         a, b, c = x[i], x[n + i], x[2 * n + i]
         if periodic:
             u, v, w = a, b, c
             for axis in range(3):
-                if atoms[4 * n + 9 + axis] != 0.0:
+                if is_periodic(s, axis):
                     r = cell + 9 + 3 * axis
                     whole = math.floor(scratch[r] * a + scratch[r + 1] * b + scratch[r + 2] * c)
                     u -= whole * scratch[cell + 3 * axis]
@@ -126,22 +128,21 @@ def stand(n: int, x: Any, atoms: Any, cell: int, standing: int, scratch: Any) ->
         scratch[standing + 2 * n + i] = c
 
 
-def images_of(axis: int, n: int, atoms: Any, cell: int, reach: float, scratch: Any) -> int:
+def images_of(s: Step, axis: int, cell: int, reach: float) -> int:
     """How many cells to either side along an axis neighbours of a row in the cell can be."""
-    if atoms[4 * n + 9 + axis] == 0.0:
+    if not is_periodic(s, axis):
         return 0
     r = cell + 9 + 3 * axis
-    u, v, w = scratch[r], scratch[r + 1], scratch[r + 2]
+    u, v, w = s.scratch[r], s.scratch[r + 1], s.scratch[r + 2]
     # a reciprocal vector is as long as the inverse of the distance between two planes
     return int(math.ceil(reach * math.sqrt(u * u + v * v + w * w)))  # noqa: RUF046 - a float on CUDA
 
 
 def radial(
-    n: int,
+    s: Step,
     start: int,
     here: int,
     padded: int,
-    atoms: Any,
     cutoff: float,
     weights: Any,
     species: int,
@@ -149,12 +150,12 @@ def radial(
     standing: int,
     place: Any,
     out: Any,
-    scratch: Any,
 ) -> None:
     """The functions of the rows ``start:start + here``, in ``out``, those of the first kind first.
 
     weights[species:]: the elements that are told apart.
     """
+    n, scratch = s.n, s.scratch
     eights, cutoff2, widest = padded // 8, cutoff * cutoff, 0.0
     for i in range(lane(), 8 * eights, lanes()):
         row = start + (i if i < here else 0)
@@ -163,20 +164,20 @@ def radial(
         for k in range(ETAS * (KINDS if KINDS > 0 else 1)):
             out[k * STRIDE + i] = 0.0
     for j in range(n):
-        widest = max(widest, atoms[j])
+        widest = max(widest, diameter_of(s, j))
     reach = cutoff * widest
-    most_a = images_of(0, n, atoms, cell, reach, scratch)
-    most_b = images_of(1, n, atoms, cell, reach, scratch)
-    most_c = images_of(2, n, atoms, cell, reach, scratch)
+    most_a = images_of(s, 0, cell, reach)
+    most_b = images_of(s, 1, cell, reach)
+    most_c = images_of(s, 2, cell, reach)
     diameter, target = -1.0, 0
     for j in range(n):
-        if atoms[j] != diameter:
-            diameter = atoms[j]
+        if diameter_of(s, j) != diameter:
+            diameter = diameter_of(s, j)
             for i in range(lane(), 8 * eights, lanes()):
-                mean = 0.5 * (atoms[start + (i if i < here else 0)] + diameter)
+                mean = 0.5 * (diameter_of(s, start + (i if i < here else 0)) + diameter)
                 place[3 * STRIDE + i] = 1.0 / (mean * mean)
         if KINDS > 0:
-            target = ETAS * STRIDE * kind_of(atoms[3 * n + j], weights, species)
+            target = ETAS * STRIDE * kind_of(species_of(s, j), weights, species)
         x, y, z = scratch[standing + j], scratch[standing + n + j], scratch[standing + 2 * n + j]
         if most_a + most_b + most_c == 0:
             add_pairs(x, y, z, j - start, eights, cutoff2, place, out[target:])
@@ -189,20 +190,18 @@ def radial(
                         dy = y + a * scratch[cell + 1] + b * scratch[cell + 4] + c * scratch[cell + 7]
                         dz = z + a * scratch[cell + 2] + b * scratch[cell + 5] + c * scratch[cell + 8]
                         itself = j - start if p == 0 and q == 0 and r == 0 else -1
-                        if within_reach(n, atoms, dx, dy, dz, reach, cell, scratch):
+                        if within_reach(s, dx, dy, dz, reach, cell):
                             add_pairs(dx, dy, dz, itself, eights, cutoff2, place, out[target:])
 
 
-def within_reach(
-    n: int, atoms: Any, dx: float, dy: float, dz: float, reach: float, cell: int, scratch: Any
-) -> bool:
+def within_reach(s: Step, dx: float, dy: float, dz: float, reach: float, cell: int) -> bool:
     """Whether a point is no farther than ``reach`` outside the cell, along its periodic directions."""
     near = True
     for axis in range(3):
         r = cell + 9 + 3 * axis
-        u, v, w = scratch[r], scratch[r + 1], scratch[r + 2]
+        u, v, w = s.scratch[r], s.scratch[r + 1], s.scratch[r + 2]
         margin = reach * math.sqrt(u * u + v * v + w * w)
         along = u * dx + v * dy + w * dz
-        if atoms[4 * n + 9 + axis] != 0.0 and (along < -margin or along > 1.0 + margin):
+        if is_periodic(s, axis) and (along < -margin or along > 1.0 + margin):
             near = False
     return near

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, lanes, sync, theta_of
+from mlopt.core.kernels.records import Start, Step, diameter_of, is_free, is_periodic, species_of
 from mlopt.optimizers.learned.kernels.network import (
     STRIDE,
     TILE,
@@ -35,14 +36,14 @@ BASE, OF_COMPONENTS, OF_ROWS, HIDDEN, SPACE, OUT, PLACE, PHI, CELL, STANDING = 0
 TIMESCALES = 9
 
 
-def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def init(s: Start, settings: Any) -> None:
     """Zero moments."""
-    for k in range(lane(), 6 * DECAYS * n, lanes()):
-        rows[k] = 0.0
+    for k in range(lane(), 6 * DECAYS * s.n, lanes()):
+        s.rows[k] = 0.0
     if lane() == 0:
         for j in range(DECAYS):
-            numbers[j] = 1.0
-        counts[0] = 0
+            s.numbers[j] = 1.0
+        s.counts[0] = 0
 
 
 def of_system(n: int, age: float, weights: Any, scratch: Any) -> int:
@@ -58,12 +59,12 @@ def of_system(n: int, age: float, weights: Any, scratch: Any) -> int:
         at += UNITS
     if SINES == 1:
         scale = 1.0
-        for s in range(TIMESCALES):
+        for k in range(TIMESCALES):
             sine = math.sin(age / scale)
             for u in range(lane(), UNITS, lanes()):
                 scratch[BASE + u] += sine * weights[at + u]
             at += UNITS
-            scale = 3.0 * scale if s % 2 == 0 else 10.0 * (scale / 3.0)
+            scale = 3.0 * scale if k % 2 == 0 else 10.0 * (scale / 3.0)
     return at
 
 
@@ -76,16 +77,11 @@ def code(at: int, eights: int, given: Any) -> None:
 
 
 def of_components(
-    n: int,
+    s: Step,
     start: int,
     here: int,
     padded: int,
-    x: Any,
     centre: tuple[float, float, float],
-    force: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
     weights: Any,
     given: Any,
     space: Any,
@@ -94,20 +90,21 @@ def of_components(
 
     Loops over the rows that there are only move and add numbers; what is costly goes over whole registers.
     """
+    n, x, force, rows = s.n, s.x, s.force, s.rows
     at, eights = 0, 3 * (padded // 8)
     if GRADIENT == 1:
         for axis in range(3):
             for i in range(lane(), here, lanes()):
-                given[at + axis * padded + i] = force[axis * n + start + i] * atoms[start + i]
+                given[at + axis * padded + i] = force[axis * n + start + i] * diameter_of(s, start + i)
         sync()
         code(at, eights, given)
         at += 2 * STRIDE
     if POSITION == 1:
-        periodic = atoms[4 * n + 9] + atoms[4 * n + 10] + atoms[4 * n + 11] != 0.0
+        periodic = is_periodic(s, 0) or is_periodic(s, 1) or is_periodic(s, 2)
         for axis in range(3):
             middle = centre[0] if axis == 0 else centre[1] if axis == 1 else centre[2]
             for i in range(lane(), here, lanes()):
-                given[at + axis * padded + i] = (x[axis * n + start + i] - middle) / atoms[start + i]
+                given[at + axis * padded + i] = (x[axis * n + start + i] - middle) / diameter_of(s, start + i)
         sync()
         code(at, eights, given)
         if periodic:
@@ -117,13 +114,13 @@ def of_components(
         at += 2 * STRIDE
     of_adam = at + 4 * DECAYS * MOMENTS * STRIDE
     for j in range(DECAYS):
-        decay, left = weights[j], 1.0 - numbers[j]
+        decay, left = weights[j], 1.0 - s.numbers[j]
         mean_at, square_at = 3 * j * n + start, 3 * (DECAYS + j) * n + start
         sync()  # the space below is still read for the last decay
         for axis in range(3):
             c, k = axis * padded, axis * n
             for i in range(lane(), here, lanes()):
-                pull = force[start + k + i] * atoms[start + i]
+                pull = force[start + k + i] * diameter_of(s, start + i)
                 mean = pull + decay * (rows[mean_at + k + i] - pull)
                 square = pull * pull + decay * (rows[square_at + k + i] - pull * pull)
                 rows[mean_at + k + i] = mean
@@ -158,35 +155,12 @@ def of_components(
 
 
 def of_rows(
-    n: int,
-    start: int,
-    here: int,
-    padded: int,
-    atoms: Any,
-    cutoff: float,
-    weights: Any,
-    given: Any,
-    phi: Any,
-    scratch: Any,
+    s: Step, start: int, here: int, padded: int, cutoff: float, weights: Any, given: Any, phi: Any
 ) -> None:
     """The inputs of rows of a tile."""
     at, width, eights = 0, ETAS * (KINDS if KINDS > 0 else 1), padded // 8
     if RADIAL == 1:
-        radial(
-            n,
-            start,
-            here,
-            padded,
-            atoms,
-            cutoff,
-            weights,
-            DECAYS,
-            CELL,
-            STANDING,
-            scratch[PLACE:],
-            phi,
-            scratch,
-        )
+        radial(s, start, here, padded, cutoff, weights, DECAYS, CELL, STANDING, s.scratch[PLACE:], phi)
         for k in range(width):
             for i in range(lane(), 8 * eights, lanes()):
                 magnitude, sign = coded(phi[k * STRIDE + i])
@@ -194,10 +168,10 @@ def of_rows(
                 given[at + (width + k) * STRIDE + i] = sign
         at += 2 * width * STRIDE
     if SPECIES == 1:
-        for s in range(KINDS):
+        for known in range(KINDS):
             for i in range(lane(), 8 * eights, lanes()):
-                kind = kind_of(atoms[3 * n + start + (i if i < here else 0)], weights, DECAYS)
-                given[at + s * STRIDE + i] = 1.0 if kind == s else 0.0
+                kind = kind_of(species_of(s, start + (i if i < here else 0)), weights, DECAYS)
+                given[at + known * STRIDE + i] = 1.0 if kind == known else 0.0
         at += KINDS * STRIDE
     while at < ROWS * STRIDE:
         for i in range(lane(), 8 * eights, lanes()):
@@ -205,43 +179,32 @@ def of_rows(
         at += STRIDE
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """Inputs, network, move; rows: means, then squares. settings: cutoff."""
+    n, x, scratch = s.n, s.x, s.scratch
     weights = theta_of(settings)
-    age = counts[0]
+    age = s.counts[0]
     centre = centre_of(n, x)
     sync()
     if lane() == 0:
-        counts[0] = age + 1
+        s.counts[0] = age + 1
         for j in range(DECAYS):
-            numbers[j] *= weights[j]
+            s.numbers[j] *= weights[j]
     layer = of_system(n, float(age), weights, scratch)
     behind = layer + UNITS * (ROWS + COMPONENTS)
     last = behind + UNITS * UNITS + 3 * UNITS + 2
     alpha, beta, gamma = weights[last], weights[last + 1], weights[last + 2]
     moved = STANDING + 3 * n
     if RADIAL == 1:
-        stand(n, x, atoms, CELL, STANDING, scratch)
+        stand(s, CELL, STANDING)
     given, by_row, phi = scratch[OF_COMPONENTS:], scratch[OF_ROWS:], scratch[PHI:]
     hidden, space, out = scratch[HIDDEN:], scratch[SPACE:], scratch[OUT:]
     sync()
     for start in range(0, n, TILE):
         here = n - start if n - start < TILE else TILE
         padded = padded_of(here)
-        of_components(n, start, here, padded, x, centre, force, atoms, rows, numbers, weights, given, space)
-        of_rows(n, start, here, padded, atoms, settings[0], weights, by_row, phi, scratch)
+        of_components(s, start, here, padded, centre, weights, given, space)
+        of_rows(s, start, here, padded, settings[0], weights, by_row, phi)
         sync()
         first_layer(COMPONENTS, ROWS, scratch[BASE:], given, by_row, hidden, weights, layer, padded)
         other_layers(hidden, space, out, weights, behind, padded)
@@ -249,7 +212,7 @@ def step(
             at, k = axis * padded, axis * n + start
             for i in range(lane(), here, lanes()):
                 gate = 1.0 + math.exp(-(beta * out[STRIDE + at + i] + gamma))
-                size = alpha * atoms[start + i] * atoms[2 * n + start + i]
+                size = alpha * diameter_of(s, start + i) if is_free(s, start + i) else 0.0
                 scratch[moved + k + i] = size * out[at + i] / gate
         sync()
     for k in range(lane(), 3 * n, lanes()):

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, lanes, sync, total
+from mlopt.core.kernels.records import Start, Step
 from mlopt.optimizers.local.kernels.gradient_descent import longest2
 
 # values of VARIANT
@@ -25,16 +26,16 @@ DOWNHILL, AGE = 0, 1
 TINY = 1e-30
 
 
-def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def init(s: Start, settings: Any) -> None:
     """At rest. settings: dt, dt_max, dt_min, max_step, alpha, grow, cut, fade."""
-    for k in range(lane(), 3 * n, lanes()):
-        rows[k] = 0.0
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[k] = 0.0
     if lane() == 0:
-        numbers[DT] = settings[0] if VARIANT == SECOND else settings[0] / settings[6]
-        numbers[KICK] = 0.0
-        numbers[ALPHA] = settings[4]
-        counts[DOWNHILL] = 0
-        counts[AGE] = 0
+        s.numbers[DT] = settings[0] if VARIANT == SECOND else settings[0] / settings[6]
+        s.numbers[KICK] = 0.0
+        s.numbers[ALPHA] = settings[4]
+        s.counts[DOWNHILL] = 0
+        s.counts[AGE] = 0
 
 
 def ratio(vv: float, ff: float) -> float:
@@ -42,30 +43,18 @@ def ratio(vv: float, ff: float) -> float:
     return math.sqrt(max(vv, TINY) / (ff + TINY))
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """Steer, kick, drift; rows: velocity."""
     dt_max, dt_min, max_step, alpha_start = settings[1], settings[2], settings[3], settings[4]
     grow, cut, fade = settings[5], settings[6], settings[7]
     ff, fw, ww = 0.0, 0.0, 0.0
-    for k in range(lane(), 3 * n, lanes()):
-        ff += force[k] * force[k]
-        fw += force[k] * rows[k]
-        ww += rows[k] * rows[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        ff += s.force[k] * s.force[k]
+        fw += s.force[k] * s.rows[k]
+        ww += s.rows[k] * s.rows[k]
     ff, fw, ww = total(ff), total(fw), total(ww)
-    dt, kick, alpha = numbers[DT], numbers[KICK], numbers[ALPHA]
-    downhill, age = counts[DOWNHILL], counts[AGE]
+    dt, kick, alpha = s.numbers[DT], s.numbers[KICK], s.numbers[ALPHA]
+    downhill, age = s.counts[DOWNHILL], s.counts[AGE]
     power = fw
     if VARIANT == ORIGINAL:
         power = fw + kick * ff
@@ -102,26 +91,26 @@ def step(
     back = 0.0
     if VARIANT == SECOND:
         back = (0.5 * on - 0.5) * dt
-    for k in range(lane(), 3 * n, lanes()):
-        x[k] += back * rows[k]
-        rows[k] = a * rows[k] + b * force[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.x[k] += back * s.rows[k]
+        s.rows[k] = a * s.rows[k] + b * s.force[k]
     length, shorter = dt, 1.0
     if CAPPED:
         if VARIANT == ASE:
             vv = 0.0
-            for k in range(lane(), 3 * n, lanes()):
-                vv += rows[k] * rows[k]
+            for k in range(lane(), 3 * s.n, lanes()):
+                vv += s.rows[k] * s.rows[k]
             length = min(dt, max_step / math.sqrt(max(total(vv), TINY)))
         else:
             sync()
-            shorter = min(1.0, max_step / dt / math.sqrt(max(longest2(n, rows), TINY)))
+            shorter = min(1.0, max_step / dt / math.sqrt(max(longest2(s.n, s.rows), TINY)))
     sync()
-    for k in range(lane(), 3 * n, lanes()):
-        rows[k] = shorter * rows[k]
-        x[k] += length * rows[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[k] = shorter * s.rows[k]
+        s.x[k] += length * s.rows[k]
     if lane() == 0:
-        numbers[DT] = dt
-        numbers[KICK] = kick
-        numbers[ALPHA] = alpha
-        counts[DOWNHILL] = downhill
-        counts[AGE] = age
+        s.numbers[DT] = dt
+        s.numbers[KICK] = kick
+        s.numbers[ALPHA] = alpha
+        s.counts[DOWNHILL] = downhill
+        s.counts[AGE] = age

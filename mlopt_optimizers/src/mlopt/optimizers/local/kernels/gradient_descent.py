@@ -6,35 +6,24 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import highest, lane, lanes
+from mlopt.core.kernels.records import Start, Step
 
 CAPPED = 0
 
 
-def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def init(s: Start, settings: Any) -> None:
     """Nothing to remember."""
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """Along the force. settings: step_size, max_step."""
     size = settings[0]
     if CAPPED:
-        longest = abs(size) * math.sqrt(longest2(n, force))
+        longest = abs(size) * math.sqrt(longest2(s.n, s.force))
         if longest > settings[1]:
             size = size * (settings[1] / longest)
-    for k in range(lane(), 3 * n, lanes()):
-        x[k] += size * force[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.x[k] += size * s.force[k]
 
 
 def longest2(n: int, vector: Any) -> float:

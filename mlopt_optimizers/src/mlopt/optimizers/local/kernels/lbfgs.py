@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, lanes, sync, total
+from mlopt.core.kernels.records import Memory, Start, Step
 from mlopt.optimizers.local.kernels.gradient_descent import longest2
 
 #: pairs that are remembered
@@ -24,27 +25,27 @@ SHRINKS = 0
 HEAD = 1
 
 
-def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def init(s: Start, settings: Any) -> None:
     """No memory yet. settings: max_step, scale, shrink, rise."""
-    for k in range(lane(), 3 * n, lanes()):
-        rows[k] = x[k]
-    for k in range(3 * n + lane(), (HISTORY + 6 * M) * n, lanes()):
-        rows[k] = 0.0
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[k] = s.x[k]
+    for k in range(3 * s.n + lane(), (HISTORY + 6 * M) * s.n, lanes()):
+        s.rows[k] = 0.0
     if lane() == 0:
-        numbers[0] = math.inf
+        s.numbers[0] = math.inf
         for k in range(SY, SY + 2 * M * M + 2 * M):
-            numbers[k] = 0.0
-        numbers[SY + 2 * M * M + 2 * M] = settings[1]
-        counts[SHRINKS] = -1
-        counts[HEAD] = 0
+            s.numbers[k] = 0.0
+        s.numbers[SY + 2 * M * M + 2 * M] = settings[1]
+        s.counts[SHRINKS] = -1
+        s.counts[HEAD] = 0
 
 
-def products(n: int, rows: Any, s_at: int, y_at: int, vector: Any, at: int) -> tuple[float, float]:
+def products(s: Memory, s_at: int, y_at: int, vector: Any, at: int) -> tuple[float, float]:
     """Scalar products of a pair (s, y) with another row vector."""
     with_s, with_y = 0.0, 0.0
-    for k in range(lane(), 3 * n, lanes()):
-        with_s += rows[s_at + k] * vector[at + k]
-        with_y += rows[y_at + k] * vector[at + k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        with_s += s.rows[s_at + k] * vector[at + k]
+        with_y += s.rows[y_at + k] * vector[at + k]
     return total(with_s), total(with_y)
 
 
@@ -54,170 +55,157 @@ def slot_of(pair: int, head: int) -> int:
     return slot - M if slot >= M else slot
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """Accept the point and take a quasi-Newton step, or go back and try a shorter one."""
     shrink, rise = settings[2], settings[3]
     yy_at, along_at = SY + M * M, SY + 2 * M * M
     scale_at = along_at + 2 * M
-    shrinks, head, old = counts[SHRINKS], counts[HEAD], numbers[0]
+    shrinks, head, old = s.counts[SHRINKS], s.counts[HEAD], s.numbers[0]
     began = shrinks >= 0
-    back = began and shrinks < MAX_SHRINKS and energy > old + rise * (1.0 + abs(old))
+    back = began and shrinks < MAX_SHRINKS and s.energy > old + rise * (1.0 + abs(old))
     learn = began and not back
-    s_at, y_at = (HISTORY + 3 * head) * n, (HISTORY + 3 * (M + head)) * n
+    s_at, y_at = (HISTORY + 3 * head) * s.n, (HISTORY + 3 * (M + head)) * s.n
     sync()
     # the new pair takes the place of the oldest
-    for k in range(lane(), 3 * n, lanes()):
-        rows[s_at + k] = x[k] - rows[k]
-        rows[y_at + k] = 0.0 if back else rows[FORCE * n + k] - force[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[s_at + k] = s.x[k] - s.rows[k]
+        s.rows[y_at + k] = 0.0 if back else s.rows[FORCE * s.n + k] - s.force[k]
     sync()
-    sy, yy = products(n, rows, s_at, y_at, rows, y_at)
-    sf, yf = products(n, rows, s_at, y_at, force, 0)
+    sy, yy = products(s, s_at, y_at, s.rows, y_at)
+    sf, yf = products(s, s_at, y_at, s.force, 0)
     good = learn and shrinks < MAX_SHRINKS and sy > LEAST_RATIO * yy
     head = 0 if head == M - 1 else head + 1
     # products of the remembered pairs with the change of the force
     for pair in range(M - 1):
         slot = slot_of(pair, head)
         with_s, with_y = products(
-            n, rows, (HISTORY + 3 * slot) * n, (HISTORY + 3 * (M + slot)) * n, rows, y_at
+            s, (HISTORY + 3 * slot) * s.n, (HISTORY + 3 * (M + slot)) * s.n, s.rows, y_at
         )
         if lane() == 0:
             for other in range(M - 1):
-                numbers[SY + pair * M + other] = numbers[SY + (pair + 1) * M + other + 1]
-                numbers[yy_at + pair * M + other] = numbers[yy_at + (pair + 1) * M + other + 1]
-            numbers[SY + pair * M + M - 1] = with_s if good else 0.0
-            numbers[yy_at + pair * M + M - 1] = with_y if good else 0.0
-            numbers[along_at + pair] = numbers[along_at + pair + 1] - with_s
-            numbers[along_at + M + pair] = numbers[along_at + M + pair + 1] - with_y
+                s.numbers[SY + pair * M + other] = s.numbers[SY + (pair + 1) * M + other + 1]
+                s.numbers[yy_at + pair * M + other] = s.numbers[yy_at + (pair + 1) * M + other + 1]
+            s.numbers[SY + pair * M + M - 1] = with_s if good else 0.0
+            s.numbers[yy_at + pair * M + M - 1] = with_y if good else 0.0
+            s.numbers[along_at + pair] = s.numbers[along_at + pair + 1] - with_s
+            s.numbers[along_at + M + pair] = s.numbers[along_at + M + pair + 1] - with_y
     if not good:
         sync()
-        for k in range(lane(), 3 * n, lanes()):
-            rows[s_at + k] = 0.0
-            rows[y_at + k] = 0.0
+        for k in range(lane(), 3 * s.n, lanes()):
+            s.rows[s_at + k] = 0.0
+            s.rows[y_at + k] = 0.0
     if lane() == 0:
         for pair in range(M - 1):
-            numbers[SY + (M - 1) * M + pair] = 0.0
-            numbers[yy_at + (M - 1) * M + pair] = numbers[yy_at + pair * M + M - 1]
-        numbers[SY + M * M - 1] = sy if good else 0.0
-        numbers[yy_at + M * M - 1] = yy if good else 0.0
-        numbers[along_at + M - 1] = sf if good else 0.0
-        numbers[along_at + 2 * M - 1] = yf if good else 0.0
+            s.numbers[SY + (M - 1) * M + pair] = 0.0
+            s.numbers[yy_at + (M - 1) * M + pair] = s.numbers[yy_at + pair * M + M - 1]
+        s.numbers[SY + M * M - 1] = sy if good else 0.0
+        s.numbers[yy_at + M * M - 1] = yy if good else 0.0
+        s.numbers[along_at + M - 1] = sf if good else 0.0
+        s.numbers[along_at + 2 * M - 1] = yf if good else 0.0
         if good:
-            numbers[scale_at] = sy / yy
+            s.numbers[scale_at] = sy / yy
         elif learn:
-            numbers[scale_at] = max(2.0 * numbers[scale_at], settings[1])
-        counts[HEAD] = head
+            s.numbers[scale_at] = max(2.0 * s.numbers[scale_at], settings[1])
+        s.counts[HEAD] = head
     if learn and shrinks >= MAX_SHRINKS:
         sync()
-        forget(n, rows, numbers, settings)
+        forget(s, settings)
     sync()
     if back:
-        for k in range(lane(), 3 * n, lanes()):
-            rows[STEP * n + k] = shrink * rows[STEP * n + k]
-            x[k] = rows[k] + rows[STEP * n + k]
+        for k in range(lane(), 3 * s.n, lanes()):
+            s.rows[STEP * s.n + k] = shrink * s.rows[STEP * s.n + k]
+            s.x[k] = s.rows[k] + s.rows[STEP * s.n + k]
         if lane() == 0:
-            counts[SHRINKS] = shrinks + 1
+            s.counts[SHRINKS] = shrinks + 1
         return
-    direct(n, force, head, rows, numbers, settings[0])
-    for k in range(lane(), 3 * n, lanes()):
-        rows[k] = x[k]
-        rows[FORCE * n + k] = force[k]
-        x[k] += rows[STEP * n + k]
+    direct(s, head, settings[0])
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[k] = s.x[k]
+        s.rows[FORCE * s.n + k] = s.force[k]
+        s.x[k] += s.rows[STEP * s.n + k]
     if lane() == 0:
-        numbers[0] = energy
-        counts[SHRINKS] = 0
+        s.numbers[0] = s.energy
+        s.counts[SHRINKS] = 0
 
 
-def forget(n: int, rows: Any, numbers: Any, settings: Any) -> None:
+def forget(s: Memory, settings: Any) -> None:
     """Start anew where what was remembered has led uphill again and again."""
-    for k in range(HISTORY * n + lane(), (HISTORY + 6 * M) * n, lanes()):
-        rows[k] = 0.0
+    for k in range(HISTORY * s.n + lane(), (HISTORY + 6 * M) * s.n, lanes()):
+        s.rows[k] = 0.0
     if lane() == 0:
         for k in range(SY, SY + 2 * M * M + 2 * M):
-            numbers[k] = 0.0
-        numbers[SY + 2 * M * M + 2 * M] = settings[1]
+            s.numbers[k] = 0.0
+        s.numbers[SY + 2 * M * M + 2 * M] = settings[1]
 
 
-def direct(n: int, force: Any, head: int, rows: Any, numbers: Any, max_step: float) -> None:
+def direct(s: Step, head: int, max_step: float) -> None:
     """The step: ``H force`` with an inverse Hessian H from the memory, capped. Byrd, Nocedal & Schnabel, eq. 3.5."""
     yy_at, along_at = SY + M * M, SY + 2 * M * M
     scale_at = along_at + 2 * M
     u_at, v_at = scale_at + 1, scale_at + 1 + M  # spare numbers
-    scale = numbers[scale_at]
+    scale = s.numbers[scale_at]
     if lane() == 0:
         for i in range(M - 1, -1, -1):
-            value = numbers[along_at + i]
+            value = s.numbers[along_at + i]
             for j in range(i + 1, M):
-                value -= numbers[SY + i * M + j] * numbers[u_at + j]
-            pivot = numbers[SY + i * M + i]
-            numbers[u_at + i] = value / pivot if pivot != 0.0 else value
+                value -= s.numbers[SY + i * M + j] * s.numbers[u_at + j]
+            pivot = s.numbers[SY + i * M + i]
+            s.numbers[u_at + i] = value / pivot if pivot != 0.0 else value
         for i in range(M):
-            inner = -numbers[along_at + M + i]
+            inner = -s.numbers[along_at + M + i]
             for j in range(M):
-                inner += numbers[yy_at + i * M + j] * numbers[u_at + j]
-            pivot = numbers[SY + i * M + i]
-            value = pivot * numbers[u_at + i] + scale * inner
+                inner += s.numbers[yy_at + i * M + j] * s.numbers[u_at + j]
+            pivot = s.numbers[SY + i * M + i]
+            value = pivot * s.numbers[u_at + i] + scale * inner
             for j in range(i):
-                value -= numbers[SY + j * M + i] * numbers[v_at + j]
-            numbers[v_at + i] = value / pivot if pivot != 0.0 else value
+                value -= s.numbers[SY + j * M + i] * s.numbers[v_at + j]
+            s.numbers[v_at + i] = value / pivot if pivot != 0.0 else value
     sync()
-    step = STEP * n
-    for k in range(lane(), 3 * n, lanes()):
-        rows[step + k] = scale * force[k]
+    step = STEP * s.n
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[step + k] = scale * s.force[k]
     for pair in range(M):
         slot = slot_of(pair, head)
-        if numbers[SY + pair * M + pair] != 0.0:
+        if s.numbers[SY + pair * M + pair] != 0.0:
             combine(
-                n,
-                rows,
+                s,
                 step,
-                numbers[v_at + pair],
-                (HISTORY + 3 * slot) * n,
-                -scale * numbers[u_at + pair],
-                (HISTORY + 3 * (M + slot)) * n,
+                s.numbers[v_at + pair],
+                (HISTORY + 3 * slot) * s.n,
+                -scale * s.numbers[u_at + pair],
+                (HISTORY + 3 * (M + slot)) * s.n,
             )
     downhill = 0.0
-    for k in range(lane(), 3 * n, lanes()):
-        downhill += rows[step + k] * force[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        downhill += s.rows[step + k] * s.force[k]
     downhill = total(downhill)
     sync()
-    longest = math.sqrt(longest2(n, rows[step:]))
+    longest = math.sqrt(longest2(s.n, s.rows[step:]))
     factor = max_step / max(longest, max_step)
     if downhill < 0.0:
         factor = -factor
-    for k in range(lane(), 3 * n, lanes()):
-        rows[step + k] *= factor
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[step + k] *= factor
     sync()
 
 
-def combine(n: int, rows: Any, out: int, a: float, a_at: int, b: float, b_at: int) -> None:
+def combine(s: Memory, out: int, a: float, a_at: int, b: float, b_at: int) -> None:
     """``out += a * s + b * y`` for vectors in ``rows``."""
-    for k in range(lane(), 3 * n, lanes()):
-        rows[out + k] += a * rows[a_at + k] + b * rows[b_at + k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.rows[out + k] += a * s.rows[a_at + k] + b * s.rows[b_at + k]
 
 
-def finish(n: int, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def finish(s: Memory, settings: Any) -> None:
     """Turn the ring by three reversals, so that the oldest pair comes first."""
-    head = counts[HEAD]
+    head = s.counts[HEAD]
     sync()
     if lane() == 0:
         for half in range(2):
             first = HISTORY + 3 * M * half
-            reverse(rows, first * n, (first + 3 * head) * n)
-            reverse(rows, (first + 3 * head) * n, (first + 3 * M) * n)
-            reverse(rows, first * n, (first + 3 * M) * n)
-        counts[HEAD] = 0
+            reverse(s.rows, first * s.n, (first + 3 * head) * s.n)
+            reverse(s.rows, (first + 3 * head) * s.n, (first + 3 * M) * s.n)
+            reverse(s.rows, first * s.n, (first + 3 * M) * s.n)
+        s.counts[HEAD] = 0
     sync()
 
 

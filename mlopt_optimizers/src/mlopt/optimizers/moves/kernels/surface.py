@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, sync, uniform
+from mlopt.core.kernels.records import Proposal, diameter_of, is_movable
 from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY
 from mlopt.optimizers.moves.kernels.symmetrise import distance2
 
@@ -14,37 +15,27 @@ NEAR = 1.35
 CLOSE = 0.8
 
 
-def surface(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    scale: float,
-    atoms: Any,
-    rows: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def surface(s: Proposal, settings: Any) -> None:
     """Each of the most loosely bound atoms goes where it touches most others. settings: most atoms, trials."""
     if lane() == 0:
-        key, counter = counts[KEY], counts[COUNTER]
-        diameter, whole = 0.0, n > 4
-        for i in range(n):
-            diameter += atoms[i] / float(n)
-            scratch[i] = row_energy[i]
-            if atoms[n + i] == 0.0:
+        key, counter = s.counts[KEY], s.counts[COUNTER]
+        diameter, whole = 0.0, s.n > 4
+        for i in range(s.n):
+            diameter += diameter_of(s, i) / float(s.n)
+            s.scratch[i] = s.row_energy[i]
+            if not is_movable(s, i):
                 whole = False
         many = 1 + int(uniform(key, counter + 1) * settings[0])
         counter += 1
         if whole:
-            for _ in range(min(many, n // 3)):
+            for _ in range(min(many, s.n // 3)):
                 worst = 0
-                for i in range(n):
-                    if scratch[i] > scratch[worst]:
+                for i in range(s.n):
+                    if s.scratch[i] > s.scratch[worst]:
                         worst = i
-                scratch[worst] = -math.inf
-                counter = place(n, x, worst, diameter, key, counter, int(settings[1]))
-        counts[COUNTER] = counter
+                s.scratch[worst] = -math.inf
+                counter = place(s.n, s.x, worst, diameter, key, counter, int(settings[1]))
+        s.counts[COUNTER] = counter
     sync()
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, sync, uniform
+from mlopt.core.kernels.records import Proposal, diameter_of, is_movable
 from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY, centre_of
 from mlopt.optimizers.moves.kernels.twist import direction, turned
 
@@ -47,51 +48,32 @@ def nearest(n: int, x: Any, a: float, b: float, c: float) -> int:
     return best
 
 
-def symmetrise(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    scale: float,
-    atoms: Any,
-    rows: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def symmetrise(s: Proposal, settings: Any) -> None:
     """One sector about an axis, or one half, replaces the others.
 
     settings: highest order, share of inversions, share of mirror planes. Does nothing to a system with atoms that
     may not be put elsewhere.
     """
-    key, counter = counts[KEY], counts[COUNTER]
-    a, b, c = centre_of(n, x)
+    key, counter = s.counts[KEY], s.counts[COUNTER]
+    a, b, c = centre_of(s.n, s.x)
     sync()
     if lane() == 0:
-        diameter, whole = 0.0, n > 3
-        for i in range(n):
-            diameter += atoms[i] / float(n)
-            if atoms[n + i] == 0.0:
+        diameter, whole = 0.0, s.n > 3
+        for i in range(s.n):
+            diameter += diameter_of(s, i) / float(s.n)
+            if not is_movable(s, i):
                 whole = False
         if whole:
-            build(n, x, row_energy, key, counter, a, b, c, diameter, scratch, settings)
-        counts[COUNTER] = counter + 16
+            build(s, key, counter, a, b, c, diameter, settings)
+        s.counts[COUNTER] = counter + 16
     sync()
 
 
 def build(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    key: int,
-    counter: int,
-    a: float,
-    b: float,
-    c: float,
-    diameter: float,
-    scratch: Any,
-    settings: Any,
+    s: Proposal, key: int, counter: int, a: float, b: float, c: float, diameter: float, settings: Any
 ) -> None:
     """Choose an axis and its order, fill all sectors from one, and complete what is missing."""
+    n, x, row_energy, placed = s.n, s.x, s.row_energy, s.scratch
     limit2 = CLOSE * CLOSE * diameter * diameter
     order = 2 + int(uniform(key, counter + 1) * (settings[0] - 1.0))
     through = uniform(key, counter + 2)
@@ -138,8 +120,7 @@ def build(
     halves = kind < settings[1] + settings[2]
     # the image of a vector d of one half is -d, or d - 2 (r.d) r
     keep, across = (-1.0, 0.0) if kind < settings[1] else (1.0, -2.0)
-    placed = scratch
-    energies = scratch[3 * n :]
+    energies = placed[3 * n :]
     count = 0
     if halves:
         # the half that is bound more strongly, and its image

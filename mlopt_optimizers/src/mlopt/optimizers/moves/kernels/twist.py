@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mlopt.core.kernels.lanes import lane, sync, uniform
+from mlopt.core.kernels.records import Proposal, is_movable
 from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY, centre_of
 
 
@@ -29,31 +30,21 @@ def turned(
     )
 
 
-def twist(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    scale: float,
-    atoms: Any,
-    rows: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def twist(s: Proposal, settings: Any) -> None:
     """Atoms on one side of a random plane through the centre turn about its normal. settings: angle."""
-    key, counter = counts[KEY], counts[COUNTER]
-    a, b, c = centre_of(n, x)
+    key, counter = s.counts[KEY], s.counts[COUNTER]
+    a, b, c = centre_of(s.n, s.x)
     sync()
     if lane() == 0:
         u, v, w = direction(key, counter + 1)
         angle = settings[0] * (2.0 * uniform(key, counter + 3) - 1.0)
         cosine, sine = math.cos(angle), math.sin(angle)
-        for i in range(n):
-            dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
-            if u * dx + v * dy + w * dz > 0.0 and atoms[n + i] > 0.0:
+        for i in range(s.n):
+            dx, dy, dz = s.x[i] - a, s.x[s.n + i] - b, s.x[2 * s.n + i] - c
+            if u * dx + v * dy + w * dz > 0.0 and is_movable(s, i):
                 dx, dy, dz = turned(dx, dy, dz, u, v, w, cosine, sine)
-                x[i] = a + dx
-                x[n + i] = b + dy
-                x[2 * n + i] = c + dz
-        counts[COUNTER] = counter + 3
+                s.x[i] = a + dx
+                s.x[s.n + i] = b + dy
+                s.x[2 * s.n + i] = c + dz
+        s.counts[COUNTER] = counter + 3
     sync()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from mlopt.core.kernels.lanes import highest, lane, lanes, sync, total, uniform
+from mlopt.core.kernels.records import Memory, Proposal, Start, Step, diameter_of, is_movable
 from mlopt.optimizers.moves.kernels.geometry import COUNTER, HOPS, KEY, centre_of, close_packed
 
 ADAPT_STEP = 0
@@ -23,41 +25,19 @@ ENERGY, FOUND_ENERGY, SCALE, TEMPERATURE, INNER_NUMBERS = 0, 1, 2, 3, 4
 ARRIVED, QUENCH_CALLS, ACCEPTED, INNER_COUNTS = 2, 3, 5, 6
 
 
-def quench_init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def quench_init(s: Start, settings: Any) -> None:
     """Stands for the inner optimizer's."""
 
 
-def quench_step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def quench_step(s: Step, settings: Any) -> None:
     """Stands for the inner optimizer's."""
 
 
-def quench_finish(n: int, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def quench_finish(s: Memory, settings: Any) -> None:
     """Stands for the inner optimizer's."""
 
 
-def moves(
-    n: int,
-    x: Any,
-    row_energy: Any,
-    scale: float,
-    atoms: Any,
-    rows: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def moves(s: Proposal, settings: Any) -> None:
     """Stands for the moves, which are made in turn."""
 
 
@@ -66,105 +46,89 @@ def enough2(energy: float, numbers: Any, settings: Any) -> Any:
     return settings[0] * settings[0]
 
 
-def decide(
-    n: int,
-    energy: float,
-    sound: bool,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def decide(s: Step, sound: bool, settings: Any) -> None:
     """Between judging and moving: for a search that chooses its moves."""
 
 
-def init(n: int, x: Any, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def init(s: Start, settings: Any) -> None:
     """Never called: a search is not started anew within a rollout."""
 
 
-def finish(n: int, rows: Any, numbers: Any, counts: Any, settings: Any) -> None:
+def finish(s: Memory, settings: Any) -> None:
     """The quench's."""
-    quench_finish(n, rows[INNER_ROWS * n :], numbers[INNER_NUMBERS:], counts[INNER_COUNTS:], settings)
+    inner = replace(
+        s,
+        rows=s.rows[INNER_ROWS * s.n :],
+        numbers=s.numbers[INNER_NUMBERS:],
+        counts=s.counts[INNER_COUNTS:],
+    )
+    quench_finish(inner, settings)
 
 
-def step(
-    n: int,
-    x: Any,
-    energy: float,
-    force: Any,
-    row_energy: Any,
-    atoms: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    scratch: Any,
-    settings: Any,
-) -> None:
+def step(s: Step, settings: Any) -> None:
     """One step of the quench; where it has ended, a hop instead.
 
     settings: quench_tolerance, quench_calls, container, acceptance.
     """
     mean2 = 0.0
-    for k in range(lane(), 3 * n, lanes()):
-        mean2 += force[k] * force[k]
-        rows[FOUND_X * n + k] = x[k]
-    mean2 = total(mean2) / float(3 * n)
-    sound = math.isfinite(energy + mean2)
-    calls = counts[QUENCH_CALLS] + 1
-    ended = not sound or mean2 <= enough2(energy, numbers, settings) or calls >= settings[1]
+    for k in range(lane(), 3 * s.n, lanes()):
+        mean2 += s.force[k] * s.force[k]
+        s.rows[FOUND_X * s.n + k] = s.x[k]
+    mean2 = total(mean2) / float(3 * s.n)
+    sound = math.isfinite(s.energy + mean2)
+    calls = s.counts[QUENCH_CALLS] + 1
+    ended = not sound or mean2 <= enough2(s.energy, s.numbers, settings) or calls >= settings[1]
     sync()
     if lane() == 0:
-        numbers[FOUND_ENERGY] = energy
-        counts[QUENCH_CALLS] = 0 if ended else calls
-        counts[ARRIVED] = 1 if ended and sound else 0
-    inner_rows, inner_numbers, inner_counts = (
-        rows[INNER_ROWS * n :],
-        numbers[INNER_NUMBERS:],
-        counts[INNER_COUNTS:],
+        s.numbers[FOUND_ENERGY] = s.energy
+        s.counts[QUENCH_CALLS] = 0 if ended else calls
+        s.counts[ARRIVED] = 1 if ended and sound else 0
+    inner = replace(
+        s,
+        rows=s.rows[INNER_ROWS * s.n :],
+        numbers=s.numbers[INNER_NUMBERS:],
+        counts=s.counts[INNER_COUNTS:],
     )
     if not ended:
-        quench_step(
-            n, x, energy, force, row_energy, atoms, inner_rows, inner_numbers, inner_counts, scratch, settings
-        )
+        quench_step(inner, settings)
         return
     sync()
-    judge(n, x, energy, sound, row_energy, rows, numbers, counts, settings)
+    judge(s, sound, settings)
     sync()
-    decide(n, energy, sound, atoms, rows, numbers, counts, scratch, settings)
+    decide(s, sound, settings)
     sync()
-    for k in range(lane(), 3 * n, lanes()):
-        x[k] = rows[k]
+    for k in range(lane(), 3 * s.n, lanes()):
+        s.x[k] = s.rows[k]
     sync()
-    moves(n, x, rows[ROW_ENERGY * n :], numbers[SCALE], atoms, rows, counts, scratch, settings)
+    proposal = Proposal(
+        n=s.n,
+        x=s.x,
+        row_energy=s.rows[ROW_ENERGY * s.n :],
+        scale=s.numbers[SCALE],
+        atoms=s.atoms,
+        rows=s.rows,
+        counts=s.counts,
+        scratch=s.scratch,
+    )
+    moves(proposal, settings)
     sync()
     if CONTAINED:
-        contain(n, x, atoms, settings[2])
+        contain(s, settings[2])
     sync()
-    quench_init(n, x, inner_rows, inner_numbers, inner_counts, settings)
+    quench_init(inner, settings)
 
 
-def judge(
-    n: int,
-    x: Any,
-    energy: float,
-    sound: bool,
-    row_energy: Any,
-    rows: Any,
-    numbers: Any,
-    counts: Any,
-    settings: Any,
-) -> None:
+def judge(s: Step, sound: bool, settings: Any) -> None:
     """Metropolis, and adaptation."""
-    key, counter = counts[KEY], counts[COUNTER]
-    rise = energy - numbers[ENERGY]
+    key, counter = s.counts[KEY], s.counts[COUNTER]
+    rise = s.energy - s.numbers[ENERGY]
     accept = False
     if sound:
-        accept = rise <= 0.0 or uniform(key, counter + 1) < math.exp(-rise / max(numbers[TEMPERATURE], 1e-37))
-    hops = counts[HOPS] + 1
-    accepted = counts[ACCEPTED] + (1 if accept else 0)
-    scale, temperature = numbers[SCALE], numbers[TEMPERATURE]
+        hotter = max(s.numbers[TEMPERATURE], 1e-37)
+        accept = rise <= 0.0 or uniform(key, counter + 1) < math.exp(-rise / hotter)
+    hops = s.counts[HOPS] + 1
+    accepted = s.counts[ACCEPTED] + (1 if accept else 0)
+    scale, temperature = s.numbers[SCALE], s.numbers[TEMPERATURE]
     if (ADAPT_STEP or ADAPT_TEMPERATURE) and hops % WINDOW == 0:
         factor = FACTOR if accepted > settings[3] * float(WINDOW) else 1.0 / FACTOR
         if ADAPT_STEP:
@@ -174,25 +138,26 @@ def judge(
         accepted = 0
     sync()
     if accept:
-        for k in range(lane(), 3 * n, lanes()):
-            rows[k] = x[k]
-        for i in range(lane(), n, lanes()):
-            rows[ROW_ENERGY * n + i] = row_energy[i]
+        for k in range(lane(), 3 * s.n, lanes()):
+            s.rows[k] = s.x[k]
+        for i in range(lane(), s.n, lanes()):
+            s.rows[ROW_ENERGY * s.n + i] = s.row_energy[i]
     if lane() == 0:
         if accept:
-            numbers[ENERGY] = energy
-        numbers[SCALE] = scale
-        numbers[TEMPERATURE] = temperature
-        counts[HOPS] = hops
-        counts[ACCEPTED] = accepted
-        counts[COUNTER] = counter + 1
+            s.numbers[ENERGY] = s.energy
+        s.numbers[SCALE] = scale
+        s.numbers[TEMPERATURE] = temperature
+        s.counts[HOPS] = hops
+        s.counts[ACCEPTED] = accepted
+        s.counts[COUNTER] = counter + 1
 
 
-def contain(n: int, x: Any, atoms: Any, container: float) -> None:
+def contain(s: Step, container: float) -> None:
     """Pull evaporated rows back."""
+    n, x = s.n, s.x
     diameter = 0.0
     for i in range(lane(), n, lanes()):
-        diameter = max(diameter, atoms[i])
+        diameter = max(diameter, diameter_of(s, i))
     diameter = highest(diameter)
     limit = container * diameter * (1.0 + close_packed(n))
     a, b, c = centre_of(n, x)
@@ -200,7 +165,7 @@ def contain(n: int, x: Any, atoms: Any, container: float) -> None:
     for i in range(lane(), n, lanes()):
         dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
         distance = math.sqrt(dx * dx + dy * dy + dz * dz)
-        if distance > limit and atoms[n + i] > 0.0:
+        if distance > limit and is_movable(s, i):
             back = 1.0 - limit / distance
             x[i] -= dx * back
             x[n + i] -= dy * back

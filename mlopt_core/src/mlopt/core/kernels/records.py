@@ -1,0 +1,107 @@
+"""What kernel functions are given, as records: ``s.force`` instead of the fourth of eleven arguments.
+
+A kernel function names the record in an annotation, reads its fields, and hands it on whole or changed by
+`dataclasses.replace`, also to a function that asks for a record with fewer fields. The engine puts plain arguments in
+the place of records before it compiles; called as it stands, a function takes the objects.
+
+Arrays of rows run over all x, then all y, then all z: row i is at ``i``, ``n + i`` and ``2 * n + i``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Atoms(Protocol):
+    """What does not change of a system. Read it by the functions below.
+
+    n: number of atoms. atoms (4 n + 12,): diameters; 1 for atoms that may be put elsewhere on a cluster, else 0; 1 for
+    atoms that are free to move, else 0; atomic numbers; the nine numbers of the cell; 1 for each periodic direction.
+    """
+
+    n: int
+    atoms: Any
+
+
+@dataclass
+class Memory:
+    """The state of an optimizer, as flat arrays: see `mlopt.core.kernels.kernel.OptimizerKernel`.
+
+    n: number of atoms. rows (k n,): fields over rows. numbers (l,), counts (m,): fields over problems, floating-point
+    and integer.
+    """
+
+    n: int
+    rows: Any
+    numbers: Any
+    counts: Any
+
+
+@dataclass
+class Start(Memory):
+    """Where an optimizer begins: its memory, to be written, and the point x (3 n,)."""
+
+    x: Any
+
+
+@dataclass
+class Step(Start):
+    """A step of an optimizer, from the evaluation at x to the next x, which it moves and brings its memory up to date.
+
+    energy, force (3 n,), row_energy (n,): the evaluation. atoms: see `Atoms`. scratch: space for anything.
+    """
+
+    energy: float
+    force: Any
+    row_energy: Any
+    atoms: Any
+    scratch: Any
+
+
+@dataclass
+class Proposal:
+    """A move of a search, from the current minimum x to where the next quench begins.
+
+    x (3 n,): the point, to be moved. row_energy (n,): energies of the atoms at the minimum.
+    scale: factor on the size of the move. n, atoms: see `Atoms`. rows, counts: of the search. scratch: space.
+    """
+
+    n: int
+    x: Any
+    row_energy: Any
+    scale: float
+    atoms: Any
+    rows: Any
+    counts: Any
+    scratch: Any
+
+
+def diameter_of(s: Atoms, i: int) -> Any:
+    """Return the diameter of atom i."""
+    return s.atoms[i]
+
+
+def is_movable(s: Atoms, i: int) -> bool:
+    """Whether atom i may be put elsewhere: it is free, and its system has no periodic direction."""
+    return s.atoms[s.n + i] != 0.0  # type: ignore[no-any-return]
+
+
+def is_free(s: Atoms, i: int) -> bool:
+    """Whether atom i may move at all."""
+    return s.atoms[2 * s.n + i] != 0.0  # type: ignore[no-any-return]
+
+
+def species_of(s: Atoms, i: int) -> Any:
+    """Return the atomic number of atom i, as a floating-point number."""
+    return s.atoms[3 * s.n + i]
+
+
+def cell_of(s: Atoms) -> Any:
+    """Return the cell (12,): nine numbers, vector after vector, and 1 for each periodic direction."""
+    return s.atoms[4 * s.n : 4 * s.n + 12]
+
+
+def is_periodic(s: Atoms, axis: int) -> bool:
+    """Whether the system is periodic along the vector ``axis`` of its cell."""
+    return s.atoms[4 * s.n + 9 + axis] != 0.0  # type: ignore[no-any-return]
