@@ -4,55 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk, make_supercell
+from feature_systems import CLOSE, F64, LAYERS, clusters, crystals, features, message, radial, widths
 
 from mlopt.core import Segments, Systems
-from mlopt.core.errors import InputError
 from mlopt.core.features.graph import Graph
-from mlopt.core.features.messages import MessageFeatures
-from mlopt.core.features.neighbourhood import LISTED_FROM, Neighbourhood
+from mlopt.core.features.neighbourhood import Neighbourhood
 from mlopt.core.features.radial import ETAS, RadialFeatures
-
-F64 = torch.float64
-# Features are sums of some ten terms of order one.
-CLOSE = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def clusters(*sizes: int, seed: int = 0, spread: float = 0.6) -> Systems:
-    """Random free clusters of copper and gold, distances of order one; the densest pairs are close together."""
-    generator = torch.Generator().manual_seed(seed)
-    n = sum(sizes)
-    scale = torch.cat([torch.full((size, 1), spread * size ** (1 / 3), dtype=F64) for size in sizes])
-    pos = torch.randn(n, 3, dtype=F64, generator=generator) * scale
-    z = torch.where(torch.rand(n, generator=generator) < 0.5, 29, 79)
-    return Systems(pos, z, torch.tensor([0, *sizes]).cumsum(0))
-
-
-def widths(systems: Systems) -> torch.Tensor:
-    return torch.where(systems.z == 29, 0.9, 1.1).to(F64)
-
-
-def radial() -> RadialFeatures:
-    return RadialFeatures(species=(29, 79))
-
-
-def message(rounds: int = 2) -> MessageFeatures:
-    torch.manual_seed(0)
-    return MessageFeatures(4, hidden=6, rounds=rounds, gaussians=5, species=(29, 79)).double()
-
-
-LAYERS = pytest.mark.parametrize("make", [radial, message])
-
-
-def features(layer, systems: Systems, graph: Graph | None = None) -> torch.Tensor:
-    graph = Graph.complete_of(systems.segments) if graph is None else graph
-    return layer(systems.pos, graph, systems.z, widths(systems))
 
 
 def reference(
@@ -319,150 +281,6 @@ def test_no_edges(make):
             assert graph.n_edges == 0
             found = features(layer, systems, graph)
             assert found.shape == (len(systems.pos), layer.width) and found.isfinite().all()
-
-
-def test_edges_are_sorted_and_both_ways():
-    systems = clusters(4, 1, 0, 3)
-    graph = Graph.complete_of(systems.segments)
-    expected = [
-        (j, i) for rows in (range(4), (4,), range(5, 8)) for i in rows for j in rows if i != j
-    ]  # PyG: from source to target
-    assert list(map(tuple, graph.edge_index.T.tolist())) == expected
-    assert torch.equal(Graph.within(systems, 20.0).edge_index, graph.edge_index)
-
-
-def crystals(n: int = 3) -> Systems:
-    """Periodic copper in cells of several sizes, with a cluster in between."""
-    atoms = [bulk("Cu", cubic=True) * (1, 1, 1 + i) for i in range(n)]
-    return Systems.concatenate([Systems.from_atoms(atoms), clusters(6, spread=1.5)])
-
-
-def test_skin_changes_nothing_and_saves_searches():
-    systems, layer = crystals(), RadialFeatures(cutoff=2.0, species=(29, 79))
-    diameter = torch.full_like(systems.z, 2, dtype=F64)
-    kept, fresh = Neighbourhood(2.0, skin=0.3), Neighbourhood(2.0, skin=0.0)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(30):
-        size = 0.0 if step == 0 else 0.02
-        systems = systems.with_pos(
-            systems.pos + size * torch.randn(systems.pos.shape, dtype=F64, generator=generator)
-        )
-        mine, other = (
-            layer(systems.pos, one.graph(systems, diameter), systems.z, diameter) for one in (kept, fresh)
-        )
-        assert torch.equal(mine, other), "bit for bit, whenever the list was made"
-    assert fresh.searches == 30 * len(systems)
-    assert len(systems) < kept.searches < fresh.searches / 4
-
-
-def test_only_systems_that_moved_are_searched_again():
-    systems, near = crystals(), Neighbourhood(2.0, skin=0.4)
-    diameter = torch.full_like(systems.z, 2, dtype=F64)
-    near.graph(systems, diameter)
-    assert near.searches == len(systems) == 4
-    step = torch.zeros_like(systems.pos)
-    step[4:8, 0] = 0.399  # the room is half the skin, 0.4
-    near.graph(systems.with_pos(systems.pos + step), diameter)
-    assert near.searches == 4
-    step[7, 0] = 0.401
-    first = near.graph(systems.with_pos(systems.pos + step), diameter)
-    assert near.searches == 5
-    assert near.graph(systems.with_pos(systems.pos + step), diameter) is first and near.searches == 5
-    near.graph(systems, diameter)
-    assert near.searches == 6, "room counts from where the search was made"
-    other = systems.select([1, 0])
-    assert near.graph(other, diameter[: len(other.pos)]).n_rows == len(other.pos)
-    assert near.searches == 8, "other systems, another graph"
-
-
-def test_a_cell_that_changes_is_searched_again():
-    systems, near = crystals(1), Neighbourhood(2.0)
-    diameter = torch.full_like(systems.z, 2, dtype=F64)
-    first = near.graph(systems, diameter)
-    wider = Systems(systems.pos, systems.z, systems.ptr, systems.cell * 3, systems.pbc)
-    assert near.graph(wider, diameter).n_edges < first.n_edges
-
-
-def test_broken_systems_are_not_searched_for_ever():
-    systems, near, layer = crystals(), Neighbourhood(), radial()
-    diameter = torch.full_like(systems.z, 2, dtype=F64)
-    good = layer(systems.pos, near.graph(systems, diameter), systems.z, diameter)
-    pos = systems.pos.clone()
-    pos[5] = float("inf")
-    for _ in range(3):
-        graph = near.graph(systems.with_pos(pos), diameter)
-    assert near.searches == 5
-    found = layer(pos, graph, systems.z, diameter)
-    assert (
-        found[4:12].isnan().all() and torch.equal(found[:4], good[:4]) and torch.equal(found[12:], good[12:])
-    )
-    mended = near.graph(systems, diameter)
-    assert torch.equal(layer(systems.pos, mended, systems.z, diameter), good)
-
-
-def test_free_clusters_take_one_graph():
-    systems, near = clusters(5, 4), Neighbourhood()
-    graph = near.graph(systems, widths(systems))
-    assert graph.complete and near.searches == 0
-    assert near.graph(systems.with_pos(systems.pos * 7), widths(systems)) is graph
-    large = clusters(LISTED_FROM)
-    assert not near.graph(large, widths(large)).complete
-
-
-def raises(*parts: str):
-    return pytest.raises(InputError, match=".*".join(parts))
-
-
-def test_messages_for_bad_settings():
-    for make in (RadialFeatures, MessageFeatures, Neighbourhood):
-        for cutoff in (0.0, -1.0, float("nan")):
-            with raises(make.__name__, "`cutoff` must be positive", "2.5"):
-                make(cutoff=cutoff)
-    with raises("`skin` must not be negative", "-1"):
-        Neighbourhood(skin=-1)
-    for etas in ((), (-0.1,), (float("inf"),)):
-        with raises("`etas` must be one or more numbers >= 0"):
-            RadialFeatures(etas)
-    for species in ((), (29, 29), (0,), (500,), ("Cu",)):
-        with raises("`species` must be different atomic numbers", "None"):
-            RadialFeatures(species=species)
-    for name in ("width", "hidden", "rounds", "gaussians"):
-        with raises(f"`{name}` must be a whole number of at least 1, got 0"):
-            MessageFeatures(**{name: 0})
-
-
-@LAYERS
-def test_messages_for_bad_input(make):
-    systems, layer = clusters(5), make()
-    name, graph, z, d = type(layer).__name__, Graph.complete_of(systems.segments), systems.z, widths(systems)
-    strange = z.clone()
-    strange[2], strange[3] = 47, 0
-    with raises(f"{name}: tells Cu, Au apart and got 0, Ag", "Name every species"):
-        layer(systems.pos, graph, strange, d)
-    with raises(f"{name}: tells Cu, Au apart, but the rows have no species"):
-        layer(systems.pos, graph)
-    with raises(r"`species` must have shape \(5,\), got \(4,\)"):
-        layer(systems.pos, graph, z[:4], d)
-    with raises(r"`x` must have shape \(5, d\) to fit the graph, got \(4, 3\)", "made again"):
-        layer(systems.pos[:4], graph, z, d)
-    with raises(r"`diameter` must have shape \(5,\), got \(1,\)"):
-        layer(systems.pos, graph, z, d[:1])
-    with raises(r"`diameter` must have one positive length for each of the 5 atoms"):
-        Neighbourhood().graph(systems, 0.0 * d)
-    with raises(
-        f"{name}: its cutoff is 2.5, but the graph has pairs up to 2.0 only", r"Neighbourhood\(cutoff=2.5\)"
-    ):
-        crystal = crystals(1)
-        layer(crystal.pos, Neighbourhood(2.0).graph(crystal, widths(crystal)), crystal.z, widths(crystal))
-    with raises("`reach` must be a positive length"):
-        Graph.within(systems, 0.0)
-
-
-def test_users_do_not_see_what_torch_tells_pyg():
-    code = "from mlopt.core.features.radial import RadialFeatures; print(RadialFeatures().width)"
-    command = [sys.executable, "-W", "always", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 0 and "jit.script" not in done.stderr
 
 
 @pytest.mark.gpu

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
+from band_places import IMAGES, PLACES, SETTINGS, clusters, made, spins
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
 from mlopt.core.batch.segments import Segments
 from mlopt.core.driver.driver import minimize
 from mlopt.core.errors import InputError
-from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape, Landscape
-from mlopt.core.landscapes.manifold import UnitSphere
+from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.testing.surfaces import Watched
 from mlopt.optimizers.bands.band import Band
@@ -33,67 +30,6 @@ from mlopt.optimizers.local.fire import Fire
 from mlopt.optimizers.local.gradient_descent import GradientDescent
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.local.velocity_projection import VelocityProjection
-from mlopt.potentials.classical.lennard_jones import LennardJones
-from mlopt.potentials.models.formulas import muller_brown
-
-IMAGES = [3, 6, 4]
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def unit(x: torch.Tensor) -> torch.Tensor:
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-
-
-def spin_energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
-    """Open chains with exchange, an easy axis x and a hard axis z."""
-    total = segments.sum(2.0 * x[:, 2] ** 2 - x[:, 0] ** 2)
-    for size, problems, rows in segments.buckets:
-        chain = x[rows].reshape(-1, size, 3)
-        pairs = (chain[:, 1:] * chain[:, :-1]).reshape(len(problems), -1).contiguous()
-        total = total.index_add(0, problems, -0.5 * pairs.sum(-1))
-    return total
-
-
-def spins() -> tuple[Landscape, torch.Tensor, torch.Tensor]:
-    segments = Segments(torch.tensor([0, 1, 5, 7]))
-    ends = unit(normal(7, 3)), unit(normal(7, 3, seed=1))
-    return FunctionLandscape(spin_energy, segments, UnitSphere()), *ends
-
-
-def clusters() -> tuple[Landscape, torch.Tensor, torch.Tensor]:
-    sizes = [4, 7, 5]
-    systems = Systems.concatenate([Systems.cluster([18] * size) for size in sizes])
-    index = torch.arange(16)
-    grid = torch.stack([index % 3, index // 3 % 3, index // 9], -1).to(torch.float64)
-    start = 1.1 * grid + 0.05 * normal(16, 3)
-    return AtomsLandscape(systems, LennardJones()), start, start + 0.2 * normal(16, 3, seed=1)
-
-
-def surface() -> tuple[Landscape, torch.Tensor, torch.Tensor]:
-    ends = [[-0.558, 1.442], [-0.05, 0.467], [0.623, 0.028], [-0.05, 0.467]]
-    points = torch.tensor(ends, dtype=torch.float64)
-    return FunctionLandscape(muller_brown, Segments.uniform(3, 1)), points[:3], points[1:]
-
-
-PLACES = {"spins": spins, "clusters": clusters, "surface": surface}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "improved": {},
-    "sigmoid": {"tangent": SigmoidTangent(beta=0.7)},
-    "central": {"tangent": CentralTangent(), "spring": None},
-    "climbing": {"climb": 2, "spring": EnergyWeightedSpring(k_low=0.5, k_high=2.0)},
-    "double": {"nudge": "double"},
-    "switched": {"nudge": "switched", "climb": 1},
-}
-
-
-def made(place: str, **settings: Any) -> tuple[Band, torch.Tensor]:
-    """A band of unlike bands, and a crooked path."""
-    landscape, start, end = PLACES[place]()
-    band = Band(landscape, start, end, IMAGES, **settings)
-    return band, perturb(band, geodesic(band), problem_keys(0, torch.arange(3)), 0.08)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -399,94 +335,3 @@ def test_tangents_of_ones_own() -> None:
     images = band.look(x)
     expected = band.layout.frames.scale(1.0 / images.gap_ahead, images.ahead)
     assert torch.allclose(images.tangent, expected, atol=1e-14)
-
-
-# -- bad input -----------------------------------------------------------------------------------------------------
-
-
-def ends(place: Callable[[], tuple[Landscape, torch.Tensor, torch.Tensor]] = spins) -> dict[str, Any]:
-    landscape, start, end = place()
-    return {"landscape": landscape, "start": start, "end": end, "images": IMAGES}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"images": 0}, r"at least 3 images, the two ends included, but problem 0 has 0 between"),
-        ({"images": [3, -1, 2]}, r"problem 1 has -1 between its ends"),
-        ({"images": [3, 2]}, r"one for each of the 3 problems; got \[3, 2\]"),
-        ({"climb": -1}, r"`climb` is the number of climbing images"),
-        ({"nudge": "triple"}, r"`nudge` must be single, double or switched; got 'triple'"),
-        (
-            {"start": torch.zeros(6, 3)},
-            r"the start must have shape \(7, d\) to fit the landscape, got \(6, 3\)",
-        ),
-        ({"end": torch.ones(7, 3).float()}, r"has left its manifold"),
-    ],
-)
-def test_wrong_arguments(wrong: dict[str, Any], message: str) -> None:
-    arguments = ends() | wrong
-    with pytest.raises(InputError, match=message):
-        Band(arguments.pop("landscape"), arguments.pop("start"), arguments.pop("end"), **arguments)
-
-
-def test_wrong_ends() -> None:
-    landscape, start, end = spins()
-    same = end.clone()
-    same[1:5] = start[1:5]
-    with pytest.raises(InputError, match="start and end of problem 1 are the same point"):
-        Band(landscape, start, same)
-    lost = end.clone()
-    lost[6, 1] = torch.nan
-    with pytest.raises(InputError, match=r"row 1 of the end of problem 2 is not finite"):
-        Band(landscape, start, lost)
-    long = start.clone()
-    long[5] *= 1.3
-    with pytest.raises(InputError, match=r"row 0 of the start of problem 2 has left its manifold by 0.3"):
-        Band(landscape, long, end)
-    long[5] = 0.0
-    with pytest.raises(InputError, match=r"row 0 of the start of problem 2 has (length 0|left)"):
-        Band(landscape, long, end)
-    with pytest.raises(InputError, match=r"one dtype and device, got torch.float64 on cpu and torch.float32"):
-        Band(landscape, start, unit(end.float()))
-    high = FunctionLandscape(
-        lambda x, segments: segments.sum(1.0 / (x[:, :1] - x[:, :1])), landscape.segments
-    )
-    with pytest.raises(InputError, match="the start of problem 0 has no finite energy"):
-        Band(high, start, end)
-
-
-def test_wrong_paths() -> None:
-    band, x = made("spins")
-    with pytest.raises(
-        InputError, match=r"the images must have shape \(35, d\) to fit the band, got \(34, 3\)"
-    ):
-        band.check(x[:-1])
-    first = 3 + 2 * 4  # the third image of the second band
-    lost = x.clone()
-    lost[first + 1] = torch.inf
-    with pytest.raises(InputError, match="row 1 of image 3 of problem 1 is not finite"):
-        band.check(lost)
-    long = x.clone()
-    long[first + 3] *= 0.9
-    with pytest.raises(InputError, match=r"row 3 of image 3 of problem 1 has left its manifold by 0.1.*0.9"):
-        band.check(long)
-    twice = x.clone()
-    twice[first : first + 4] = twice[first - 4 : first]
-    with pytest.raises(InputError, match="image 3 of problem 1 is the same point as image 2"):
-        band.check(twice)
-    twice[3:7] = band.start[1:5]
-    with pytest.raises(InputError, match="image 1 of problem 1 is the same point as image 0"):
-        band.check(twice)
-    opposite = x.clone()
-    opposite[first + 2] = -opposite[first - 2]
-    with pytest.raises(InputError, match=r"row 2 of image 3 of problem 1 is opposite to that of image 2"):
-        band.check(opposite)
-
-
-def test_strings_have_neither_springs_nor_climbers() -> None:
-    landscape, start, end = spins()
-    with pytest.raises(InputError, match="a string has no `climb`; use a Band"):
-        String(landscape, start, end).replace(climb=1)
-    with pytest.raises(InputError, match="takes tangent, spring, climb and nudge, not 'images'"):
-        Band(landscape, start, end).replace(images=3)
