@@ -1,9 +1,9 @@
-"""The loop: evaluate once, judge, step; for all problems at once, each ending at its own time.
+"""The loop: evaluate once, judge, step. It serves all problems at once, and each ends at its own time.
 
-`minimize` runs to the end. `Driver` does the same in pieces: `begin` makes a `Progress`, `advance` carries it on
-until it is done or asked to pause, and a `Progress` can be saved and loaded, bit for bit.
+`minimize` runs to the end. `Driver` does the same in pieces: `begin` makes a `Progress`, and `advance` carries it on
+until it is done or asked to pause. A `Progress` can be saved and loaded, bit for bit.
 
-Invariant: what happens to a problem depends on its own point, key and number of calls, never on its batch.
+Invariant: the fate of a problem depends on its own point, key and number of calls, never on its batch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from mlopt.core.protocols.optimizer import Optimizer
 
 
 class Driver:
-    """Runs one optimizer on one landscape.
+    """One optimizer on one landscape.
 
-    keep: how many of the lowest distinct minima to remember for each problem of a search.
-    engine: see `choose_engine`; announce: is told when a kernel has to be compiled.
-    lowest: whether the lowest point of each problem counts, or the last. None: the lowest of a search; of a local
-        optimizer the last, unless it `wanders`, no force ends it, and energies say what is better (`conservative`).
+    keep: number of the lowest distinct minima that a search remembers for each problem.
+    engine: see `choose_engine`. announce: receives a line when a kernel has to be compiled.
+    lowest: True to report the lowest point of each problem, False for the last one. By default searches report the
+        lowest point and local optimizers the last one. A local optimizer that may climb (`wanders`) also reports the
+        lowest, if no `fmax` is set and the landscape is `conservative`.
     """
 
     def __init__(
@@ -59,13 +60,13 @@ class Driver:
 
     @property
     def engine_name(self) -> str:
-        """Which engine carries a run on: ``eager``, or ``fused``."""
+        """The engine that carries a run on: ``eager`` or ``fused``."""
         return "eager" if self.engine is None else "fused"
 
     def begin(self, x: torch.Tensor, key: torch.Tensor) -> Progress:
-        """The progress before the first evaluation.
+        """Return the progress before the first evaluation.
 
-        x: (n_rows, d). key: (n_problems,) int64, from `mlopt.core.batch.random.problem_keys`.
+        x: (n_rows, d), where each problem starts. key: (n_problems,) int64, from `problem_keys`.
 
         Raises:
             InputError: shapes that do not fit the landscape.
@@ -92,9 +93,10 @@ class Driver:
         )
 
     def prepare(self, progress: Progress, leave: Callable[[], bool] = lambda: False) -> float:
-        """Have the engine compile what it needs for ``progress``; returns the seconds that took, 0 where it is ready.
+        """Have the engine compile its kernel for ``progress``, and return the seconds that took, 0 if it is ready.
 
-        Without it `advance` compiles, but cannot be left meanwhile. leave: asked again and again; true gives it up.
+        Otherwise `advance` compiles it, and cannot be interrupted meanwhile.
+        leave: called again and again while compiling; true gives the compilation up.
         """
         if self.engine is None or progress.done or isinstance(self.optimizer, ExternalOptimizer):
             return 0.0
@@ -159,7 +161,7 @@ class Driver:
         return progress
 
     def _judge(self, progress: Progress, landscape: Landscape, evaluation: Evaluation) -> torch.Tensor | None:
-        """Record the evaluation; the reasons of the problems that end now, 0 for the others, or None if none ends."""
+        """Record the evaluation and return reason codes (k,), 0 for problems that go on; None if all go on."""
         stop, segments = self.stop, landscape.segments
         force2 = segments.longest2(evaluation.force)
         reason = self._failures(progress, evaluation.energy + force2)
@@ -183,7 +185,7 @@ class Driver:
         return reason
 
     def _failures(self, progress: Progress, numbers: torch.Tensor) -> torch.Tensor | None:
-        """Reason codes: NON_FINITE where a problem's ``numbers (k,)`` fail it, 0 elsewhere; None if none fails."""
+        """Return codes (k,), NON_FINITE where ``numbers (k,)`` give a problem up, else 0; None if none is."""
         # one number to look at while all goes well; a sum that overflows only costs the closer look
         if math.isfinite(float(numbers.sum())) and not progress.unsound:
             return None
@@ -201,12 +203,15 @@ class Driver:
         return progress
 
     def result(self, progress: Progress) -> Result:
-        """What is known so far, for every problem: ended or not."""
+        """Return the result so far, of problems that have ended and of those that still run."""
         return Result.of(self.landscape, progress, self.stop)
 
 
 def _evaluate(landscape: Landscape, x: torch.Tensor, thorough: bool) -> Evaluation:
-    """Evaluate, and refuse what no optimizer could work with; ``thorough`` also sees changes that torch does not."""
+    """Evaluate at ``x (n_rows, d)``, and refuse an evaluation that no optimizer could work with.
+
+    thorough: also find changes to ``x`` that torch does not count, such as those made by way of numpy.
+    """
     kept = x.clone() if thorough else None
     before = version(x)
     found = landscape.evaluate(x)
@@ -217,7 +222,7 @@ def _evaluate(landscape: Landscape, x: torch.Tensor, thorough: bool) -> Evaluati
 
 
 def _also(reason: torch.Tensor | None, mask: torch.Tensor, new: Reason) -> torch.Tensor:
-    """Reason codes (k,) with ``new`` where ``mask`` is true and there was none; 0 is none."""
+    """Return reason codes (k,) with ``new`` where ``mask (k,)`` is true and the code was 0, which stands for none."""
     if reason is None:
         return mask * new.code
     return torch.where((reason == 0) & mask, new.code, reason)
@@ -240,9 +245,9 @@ def minimize(
 ) -> Result:
     """Minimise every problem of ``landscape`` from ``x (n_rows, d)``.
 
-    seed, ids: problem ``i`` draws random numbers from the stream ``(seed, ids[i])``; ``ids`` is 0, 1, 2, ... by
-        default. Same seed and id, same result, in any batch.
-    keep: how many of the lowest distinct minima a search remembers for each problem.
+    seed, ids: problem ``i`` draws random numbers from the stream ``(seed, ids[i])``. ``ids (n_problems,)`` is
+        0, 1, 2, ... by default. The same seed and id give the same result in any batch.
+    keep: number of the lowest distinct minima that a search remembers for each problem.
     engine: ``eager``, ``fused`` (compiled, many times faster), or ``auto``: see `choose_engine`.
     The other arguments are those of `Stop`.
 
@@ -259,10 +264,10 @@ def minimize(
 def unroll(
     landscape: Landscape, optimizer: Optimizer, x: torch.Tensor, *, steps: int, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take ``steps`` steps with nothing detached, for differentiating through an optimizer.
+    """Take ``steps`` steps from ``x (n_rows, d)`` and detach nothing, to differentiate through an optimizer.
 
-    Returns the last point (n_rows, d) and the energies before each step and after the last (steps + 1, n_problems).
-    Gradients flow to ``x``, to tensors in the optimizer's settings (see `Plugin.replace`) and in the landscape.
+    Return the last point (n_rows, d), and energies (steps + 1, n_problems) before each step and after the last.
+    Gradients flow to ``x``, to tensors in the optimizer's settings (see `Plugin.replace`), and to the landscape.
     """
     ids = torch.arange(landscape.segments.n_problems, device=x.device)
     state = optimizer.init(landscape, x, problem_keys(seed, ids))

@@ -1,4 +1,4 @@
-"""The protocol of engines: another way to carry a minimisation on, with the same meaning."""
+"""The protocol of engines, which carry a minimisation on in place of the driver's loop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _WORTH = 10.0
 
 
 class Engine(Plugin):
-    """Carries a `Progress` on in place of the driver's loop; both agree to rounding, step by step."""
+    """A replacement of the driver's loop. Both agree to rounding, step by step."""
 
     @abstractmethod
     def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
-        """Why this engine cannot run this pair, in one sentence that names the part at fault, or None if it can."""
+        """Return None if this engine can run this pair, else one sentence that names the part at fault."""
 
     def prepare(
         self,
@@ -35,9 +35,9 @@ class Engine(Plugin):
         leave: Callable[[], bool],
         announce: Callable[[str], None],
     ) -> float:
-        """Do what has to be done before `advance` can take steps, such as compiling; returns the seconds that took.
+        """Prepare `advance`, for example by compiling, and return the seconds that took.
 
-        leave: asked again and again meanwhile; if true, give up at once.
+        leave: called again and again meanwhile; true means to give up at once.
         """
         return 0.0
 
@@ -52,9 +52,10 @@ class Engine(Plugin):
         until: int | None,
         announce: Callable[[str], None],
     ) -> Progress:
-        """What `Driver.advance` does, for the active problems of ``progress``, whose ``landscape`` this is.
+        """Carry the active problems of ``progress`` on, as `Driver.advance` does.
 
-        until: greater than the force calls that ``progress`` has made, or None.
+        landscape, optimizer: of the active problems alone.
+        until: None, or a number of force calls that is greater than ``progress`` has made.
         """
 
 
@@ -65,15 +66,15 @@ def choose_engine(
     force_calls: int,
     announce: Callable[[str], None] = lambda message: None,
 ) -> Engine | None:
-    """The engine of that name; None is the driver's own loop, the eager one.
+    """Return the engine of that name; None stands for the driver's own loop, the eager engine.
 
-    ``auto`` is fused where potential, optimizer and device allow it and the eager engine would take more than about ten
-    seconds; never on a GPU, where nobody has measured what pays.
-    It depends on the configuration alone, so that a run does not change with what happens to be compiled.
-    Where it would pay but cannot be had, ``announce`` is told why.
+    ``auto`` takes the fused engine where potential, optimizer and device allow it, and the eager engine would need more
+    than about ten seconds. On a GPU it takes the eager engine, because nobody has measured what pays there.
+    The choice depends on the configuration alone, not on which kernels happen to be compiled.
+    announce: receives the reason where the fused engine would pay and cannot be had.
 
     Raises:
-        InputError: ``fused``, and a part has no kernel: says which.
+        InputError: ``fused`` was asked for, and a part, which is named, has no kernel.
     """
     if name == "eager":
         return None

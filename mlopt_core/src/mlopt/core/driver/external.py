@@ -1,4 +1,4 @@
-"""Algorithms that own their loop, such as scipy's: run problem by problem, with a meter on every evaluation."""
+"""Algorithms that own their loop, such as scipy's. They run problem by problem, and a meter counts evaluations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _EndedError(Exception):
-    """Raised through the algorithm when its problem has ended."""
+    """Signal, raised through the algorithm, that its problem has ended."""
 
     def __init__(self, reason: Reason) -> None:
         self.reason = reason
@@ -32,19 +32,21 @@ class _EndedError(Exception):
 
 @dataclass(frozen=True)
 class ExternalState(State):
-    """key (n,) int64: what seeds come from. All else lives inside the algorithm while a problem runs."""
+    """The keys (n,) int64 that seeds come from. Everything else lives inside the algorithm while a problem runs."""
 
     key: torch.Tensor = per_problem()
 
 
 class _PausedError(Exception):
-    """Raised through the algorithm when the run has to stop at once; the problem begins anew when it goes on."""
+    """Signal, raised through the algorithm, that the run stops at once. A resumed run begins the problem anew."""
 
 
 class Meter:
-    """One problem, as a function of a flat numpy vector of its free coordinates; counts, and ends the problem.
+    """One problem as a function of a flat numpy vector, which holds the m coordinates of its free rows.
 
-    start: (m,) float64, where to begin. calls: evaluations so far. tally: what `Progress` keeps of the problem.
+    The meter counts evaluations and ends the problem.
+
+    calls: evaluations so far. tally: the record of the problem, as in `Progress`.
     """
 
     def __init__(
@@ -69,17 +71,17 @@ class Meter:
 
     @property
     def asked(self) -> bool:
-        """Whether a pause was asked for while this problem ran."""
+        """Whether somebody asked for a pause while this problem ran."""
         return self._asked
 
     @property
     def start(self) -> NDArray[np.float64]:
-        """A fresh copy of the starting vector."""
+        """A fresh copy of the starting vector, (m,) float64."""
         flat: NDArray[np.float64] = self._x[self._free].to("cpu", torch.float64).numpy(force=True).copy()
         return flat
 
     def box(self, margin: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Bounds (m,), (m,) for the vector: the extent of all rows along each axis and ``margin`` more."""
+        """Return lower and upper bounds (m,) of the vector: the extent of all rows, and ``margin`` on both sides."""
         lower, upper = self._x.amin(0) - margin, self._x.amax(0) + margin
         low, high = (
             bound.expand_as(self._x)[self._free].to("cpu", torch.float64) for bound in (lower, upper)
@@ -87,15 +89,15 @@ class Meter:
         return low.numpy(force=True), high.numpy(force=True)
 
     def rows(self, flat: NDArray[np.float64]) -> torch.Tensor:
-        """The point (n_rows, d) of a vector (m,); fixed rows are where they were."""
+        """Return the point (n_rows, d) of a vector ``flat (m,)``. Fixed rows are where they were."""
         values = torch.as_tensor(flat.copy()).to(self._x)
         return self._x.clone().masked_scatter_(self._free, values)
 
     def energy_and_gradient(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Energy, and minus the force (m,), at a vector: one force call.
+        """Return the energy and its gradient (m,) at ``flat (m,)``. This is one force call.
 
-        A non-finite evaluation is reported to the algorithm as an infinite energy without a gradient. When the problem
-        has ended an exception is raised through the algorithm; it must let that pass.
+        For a non-finite evaluation the energy is infinite and the gradient zero. When the problem has ended, an
+        exception is raised, which the algorithm must let pass.
         """
         if self.calls >= self.stop.force_calls:
             raise _EndedError(Reason.BUDGET)
@@ -114,18 +116,18 @@ class Meter:
         return float(found.energy[0]), gradient
 
     def energy(self, flat: NDArray[np.float64]) -> float:
-        """The energy alone; costs as much."""
+        """Return the energy alone, at the same cost."""
         return self.energy_and_gradient(flat)[0]
 
     def arrived(self, flat: NDArray[np.float64], energy: float) -> None:
-        """Tell of a local minimum that the algorithm has found."""
+        """Record a local minimum that the algorithm has found, at ``flat (m,)``."""
         value = torch.full_like(self.tally.energy, energy)
         found = Found(torch.ones_like(value, dtype=torch.bool), value, self.rows(flat))
         if self.tally.pool_energy.shape[1]:
             self.tally = self.tally.add_minima(found, self.calls, self.landscape.segments)
 
     def _judge(self, x: torch.Tensor, found: Evaluation) -> None:
-        """Record the evaluation; raise if it ends the problem. The order of reasons is the driver's."""
+        """Record the evaluation at ``x (n_rows, d)``; raise if it ends the problem. The driver has the same order."""
         segments, stop = self.landscape.segments, self.stop
         force2 = segments.longest2(found.force)
         sound = torch.isfinite(found.energy + force2)
@@ -143,8 +145,8 @@ class Meter:
 class ExternalOptimizer(Optimizer):
     """Base of algorithms that own their loop. Subclasses write `run`.
 
-    Problems run one after the other, each to its end; a run can be saved between two problems. No trace is kept, for
-    there is no step that problems take together.
+    Problems run one after the other, each to its end, and a run can be saved between two problems. There is no trace,
+    because problems take no steps together.
     """
 
     searching: ClassVar[bool] = True
@@ -153,13 +155,13 @@ class ExternalOptimizer(Optimizer):
     def run(self, meter: Meter, seed: int) -> None:
         """Minimise from ``meter.start``, evaluating through ``meter`` only, with all random numbers from ``seed``.
 
-        Need not end: an exception passes through when the budget is spent. If it returns earlier it is called again
-        with another seed, until the budget is spent.
+        It need not end: an exception passes through it when the budget is spent. If it returns earlier, it is called
+        again with another seed.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `run`")
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> ExternalState:
-        """Remember the key.
+        """Return the state, which remembers ``key (n_problems,)``.
 
         Raises:
             InputError: the landscape is curved; vectors of coordinates know nothing of that.
@@ -174,7 +176,7 @@ class ExternalOptimizer(Optimizer):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any
     ) -> tuple[torch.Tensor, Any]:
-        """There is no step.
+        """Refuse, because there is no step.
 
         Raises:
             InputError: always.
@@ -184,7 +186,7 @@ class ExternalOptimizer(Optimizer):
     def advance(
         self, landscape: Landscape, progress: Progress, stop: Stop, pause: Callable[[], bool] | None = None
     ) -> Progress:
-        """What `Driver.advance` does, for the active problems, whose ``landscape`` this is."""
+        """Carry the active problems of ``progress`` on, as `Driver.advance` does; ``landscape`` is theirs."""
         asked = False
         while progress.active.numel() and not asked:
             first = torch.zeros(1, dtype=torch.int64, device=progress.x.device)

@@ -1,4 +1,4 @@
-"""How far a minimisation has come: everything that a checkpoint needs, and nothing that can be derived."""
+"""The progress of a minimisation: everything that a checkpoint needs, and nothing that can be derived."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PATIENCE = 10
 class Tally(State):
     """The record of each problem.
 
-    energy (n,), x (n_rows, d), force2 (n,): for a search, and for what wanders, the lowest energy met, where, and the
-    squared largest row force there; else those of the last evaluation.
+    energy (n,), x (n_rows, d), force2 (n,): energy, point and squared largest row force of the point that counts. This
+    is the lowest point met where `Progress.lowest` is set, else the last one.
     first_hit (n,) int64: force calls until the target was reached, -1 where it was not.
-    unsound_calls (n,) int64: consecutive non-finite evaluations just before now.
+    unsound_calls (n,) int64: consecutive non-finite evaluations up to now.
     quenches (n,) int64: minima that the search arrived at, counting repeats.
-    pool_energy (n, keep), pool_x (n_rows, keep, d), pool_calls (n, keep) int64: the lowest distinct minima, unsorted;
-    an infinite energy marks an empty place.
+    pool_energy (n, keep), pool_x (n_rows, keep, d), pool_calls (n, keep) int64: the lowest distinct minima, unsorted,
+    and the force calls after which they were found. An infinite energy marks an empty place.
     """
 
     energy: torch.Tensor = per_problem()
@@ -43,7 +43,7 @@ class Tally(State):
 
     @classmethod
     def empty(cls, segments: Segments, x: torch.Tensor, keep: int) -> Tally:
-        """Before the first evaluation."""
+        """Return the record before the first evaluation, at ``x (n_rows, d)``."""
         n = segments.n_problems
         integers = torch.zeros(n, dtype=torch.int64, device=x.device)
         infinite = x.new_full((n,), torch.inf)
@@ -62,7 +62,10 @@ class Tally(State):
     def update(
         self, x: torch.Tensor, energy: torch.Tensor, force2: torch.Tensor, segments: Segments, lowest: bool
     ) -> Tally:
-        """Take in an evaluation: keep the ``lowest``, else the last."""
+        """Return the record with an evaluation: the ``lowest`` is kept, else the last.
+
+        x: (n_rows, d). energy, force2: (n,).
+        """
         if not lowest:
             return replace(self, energy=energy, x=x, force2=force2)
         better = (energy < self.energy) & torch.isfinite(energy + force2)
@@ -76,18 +79,18 @@ class Tally(State):
         )
 
     def note_hit(self, hit: torch.Tensor, calls: int) -> Tally:
-        """Write down ``calls`` for problems that are at the target for the first time."""
+        """Return the record with ``calls`` for the problems that ``hit (n,)`` the target for the first time."""
         fresh = hit & (self.first_hit < 0)
         return (
             replace(self, first_hit=self.first_hit.masked_fill(fresh, calls)) if bool(fresh.any()) else self
         )
 
     def count_unsound(self, sound: torch.Tensor) -> Tally:
-        """Count a non-finite evaluation where ``sound`` is false; start again from 0 elsewhere."""
+        """Return the record with one more non-finite evaluation where ``sound (n,)`` is false, and none elsewhere."""
         return replace(self, unsound_calls=torch.where(sound, 0, self.unsound_calls + 1))
 
     def add_minima(self, found: Found, calls: int, segments: Segments) -> Tally:
-        """Put minima that a search has arrived at into the pools."""
+        """Return the record with minima that a search has arrived at in its pools."""
         problems = torch.nonzero(found.mask).flatten()
         if not problems.numel():
             return self
@@ -117,7 +120,7 @@ class Tally(State):
 
 @dataclass(frozen=True)
 class Outcome(State):
-    """The tally of each problem with the reason for its end (0 while it runs) and the force calls it used."""
+    """The tally of each problem, the code of the reason for its end (0 while it runs), and the force calls it used."""
 
     tally: Tally = nested()
     reason: torch.Tensor = per_problem()
@@ -125,19 +128,19 @@ class Outcome(State):
 
     @classmethod
     def empty(cls, segments: Segments, tally: Tally) -> Outcome:
-        """Nothing has ended yet."""
+        """Return the outcome before any problem has ended."""
         integers = torch.zeros(segments.n_problems, dtype=torch.int64, device=tally.energy.device)
         return cls(tally, integers, integers)
 
 
 @dataclass
 class Progress:
-    """A minimisation in flight. Owned and changed by the driver; everyone else reads.
+    """A minimisation in flight. The driver owns and changes it; everyone else reads it.
 
     segments: of all problems. calls: force calls that each active problem has used.
-    active: (k,) int64, problems that still run; x, state and tally are theirs, in that order.
+    active: (k,) int64, the problems that still run. x, state and tally are theirs, in that order.
     outcome: of all problems; entries of active ones are filled in when they end.
-    trace_calls, trace_energy: at these numbers of calls, the energy (n_problems,) in the tally of each problem.
+    trace_calls, trace_energy: numbers of calls, and the energies (n_problems,) in the tallies at each of them.
     """
 
     segments: Segments
@@ -161,15 +164,15 @@ class Progress:
 
     @property
     def total_calls(self) -> int:
-        """Force calls of all problems together."""
+        """The force calls of all problems together."""
         return int(self.outcome.calls.sum()) + self.calls * self.active.numel()
 
     def copy(self) -> Progress:
-        """Another progress at the same point: carrying one on does not change the other."""
+        """Return another progress at the same point. Carrying one on does not change the other."""
         return replace(self, trace_calls=list(self.trace_calls), trace_energy=list(self.trace_energy))
 
     def snapshot(self) -> Outcome:
-        """The outcome of all problems now, running ones included."""
+        """Return the outcome of all problems now, running ones included."""
         if self.done:
             return self.outcome
         _, rows = self.segments.select(self.active)
@@ -177,7 +180,7 @@ class Progress:
         return self.outcome.put(self.active, rows, Outcome(self.tally, running, running + self.calls))
 
     def schedule(self, calls: int) -> list[int]:
-        """The numbers of calls up to ``calls`` at which the trace wants a point."""
+        """Return the numbers of calls, up to ``calls``, at which the trace takes its next points."""
         due = []
         last = self.trace_calls[-1] if self.trace_calls else 0
         while (last := max(last + 1, int(last * _TRACE_GROWTH))) <= calls:
@@ -205,7 +208,7 @@ class Progress:
         self.tally = self.tally.select(rest, rows)
 
     def end_all(self, reason: int) -> None:
-        """Take every active problem out, between two steps."""
+        """End every active problem between two steps, for the reason of this code."""
         _, rows = self.segments.select(self.active)
         calls = torch.full_like(self.active, self.calls)
         ended = Outcome(self.tally, torch.full_like(self.active, reason), calls)
@@ -213,7 +216,7 @@ class Progress:
         self.active = self.active[:0]
 
     def to_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and plain data that `load_checkpoint` takes back."""
+        """Return tensors and plain data that `load_checkpoint` takes back."""
         tensors = {"active": self.active, "x": self.x}
         tensors |= (
             self.state.tensors("state.") | self.tally.tensors("tally.") | self.outcome.tensors("outcome.")
@@ -223,7 +226,7 @@ class Progress:
         return tensors, {"calls": self.calls, "trace_calls": self.trace_calls}
 
     def load_checkpoint(self, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-        """Become the progress that was saved; ``self`` is a fresh one of the same driver, from `Driver.begin`.
+        """Take over the progress that was saved. Call it on a fresh one of the same driver, from `Driver.begin`.
 
         Raises:
             CheckpointError: the checkpoint belongs to something else.

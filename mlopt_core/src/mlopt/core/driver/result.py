@@ -1,4 +1,4 @@
-"""What a minimisation returns: one outcome for every problem, as tensors, as a table, as ASE atoms."""
+"""The result of a minimisation: one outcome for every problem, as tensors, as a table, as ASE atoms."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of every problem.
+    """The outcome of every problem.
 
-    energy (n,), x (n_rows, d): for a search the lowest energy met and where, else the last.
+    energy (n,), x (n_rows, d): energy and point, of a search the lowest that it met, else the last.
     fmax (n,): largest row force there. reason: why each problem ended. calls (n,) int64: force calls used.
     first_hit (n,) int64: force calls until the target was reached, -1 where it was not.
     quenches (n,) int64: minima that a search arrived at.
     pool_energy (n, keep), pool_x (n_rows, keep, d), pool_calls (n, keep): the lowest distinct minima of each problem,
-    as loosely quenched as the search left them; infinite energy where a place is empty.
-    trace_calls (t,), trace_energy (t, n): the energy so far at these numbers of calls.
+    as loosely quenched as the search left them. An infinite energy marks an empty place.
+    trace_calls (t,), trace_energy (t, n): numbers of calls, and the energies so far at each of them.
     """
 
     landscape: Landscape
@@ -44,7 +44,7 @@ class Result:
 
     @classmethod
     def of(cls, landscape: Landscape, progress: Progress, stop: Stop) -> Result:
-        """The result so far of a minimisation in flight or ended."""
+        """Return the result so far of a minimisation that is in flight or has ended."""
         outcome = progress.snapshot()
         tally, reasons = outcome.tally, list(Reason)
         n = landscape.segments.n_problems
@@ -70,26 +70,26 @@ class Result:
 
     @property
     def converged(self) -> torch.Tensor:
-        """(n,) bool: ended because the force fell below the threshold."""
+        """The problems (n,) bool that ended because the force fell below the threshold."""
         return torch.tensor([reason is Reason.CONVERGED for reason in self.reason])
 
     @property
     def failed(self) -> torch.Tensor:
-        """(n,) bool: ended by a non-finite energy or force."""
+        """The problems (n,) bool that ended by a non-finite energy or force."""
         return torch.tensor([reason is Reason.NON_FINITE for reason in self.reason])
 
     @property
     def best(self) -> int:
-        """Index of the problem with the lowest energy among those with finite energy and force."""
+        """The index of the problem with the lowest energy among those with finite energy and force."""
         return int(torch.where(torch.isfinite(self.energy + self.fmax), self.energy, torch.inf).argmin())
 
     def point(self, index: int) -> torch.Tensor:
-        """The point (rows of that problem, d) of one problem."""
+        """Return the point (rows of that problem, d) of one problem."""
         ptr = self.landscape.segments.ptr
         return self.x[int(ptr[index]) : int(ptr[index + 1])]
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a problem, ready for ``pandas.DataFrame``."""
+        """Return one row a problem, ready for ``pandas.DataFrame``."""
         columns = {
             "energy": self.energy.tolist(),
             "fmax": self.fmax.tolist(),
@@ -103,7 +103,7 @@ class Result:
         ]
 
     def atoms(self) -> list[Atoms]:
-        """The final structures, each with its energy and forces' norm in ``info``.
+        """Return the final structures. Each has its energy and largest force in ``info``.
 
         Raises:
             InputError: the landscape is not one of atoms.

@@ -1,4 +1,4 @@
-"""When a minimisation ends, and the reason that each problem is given for it."""
+"""The conditions that end a minimisation, and the reason that each problem is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OnTarget = Literal["continue", "stop-start", "stop-run"]
 
 
 class Reason(enum.Enum):
-    """Why a problem ended. The value is the sentence shown to people."""
+    """The reason why a problem ended. Its value is the sentence shown to people."""
 
     RUNNING = "still running"
     CONVERGED = "the largest force fell below the threshold"
@@ -25,18 +25,18 @@ class Reason(enum.Enum):
 
     @property
     def code(self) -> int:
-        """Position in the list: what state tensors hold."""
+        """The position in the list, which state tensors hold."""
         return list(Reason).index(self)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Conditions under which a problem, or the whole run, ends.
+    """The conditions under which a problem, or the whole run, ends.
 
     force_calls: evaluations that each problem may use; the one at the start counts.
-    fmax: end a problem when its largest row force falls below this. Not for searches, which go on after a minimum.
-    target: energy to reach; `target_tolerance` above it counts as reached, since a loosely quenched minimum lies a
-        little above its bottom.
+    fmax: force threshold, below which a problem ends. Not for searches, which go on after a minimum.
+    target: energy to reach. An energy up to `target_tolerance` above it counts, because a loosely quenched minimum lies
+        a little above its bottom.
     on_target: go on, end that start, or end the run.
 
     >>> Stop(force_calls=2_000, target=-44.3268, on_target="stop-run").target_tolerance

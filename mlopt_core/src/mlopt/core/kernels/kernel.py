@@ -1,4 +1,4 @@
-"""What potentials, optimizers and moves offer to the fused engine: scalar functions with their numbers.
+"""Kernels: scalar functions, with their numbers, that potentials, optimizers and moves offer to the fused engine.
 
 A kernel function is a plain Python function at the top level of a module, in the part of Python that Numba compiles:
 loops, arithmetic, ``math``, arrays that are indexed. It may call other such functions of its module, and those of
@@ -19,22 +19,22 @@ from typing import Any, Literal
 
 
 class NoKernelError(Exception):
-    """Something offers no kernel; says what, as a clause without a full stop."""
+    """The refusal of a kernel. Its message is a clause without a full stop, and names the part that offers none."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function for the fused engine, what it calls by names of its own, and its numbers.
+    """A function for the fused engine, with the parts that it calls and with its numbers.
 
-    function: its last argument is ``settings``: ``settings[0]`` is the first of the numbers below, for it and for all
-        functions of its kernel to which it hands ``settings`` on; for another kernel that it calls, of that one's.
+    function: its last argument, ``settings``, holds the numbers listed below. Helper functions of the same kernel
+        receive the same numbers; a different kernel that it calls receives its own.
     settings: numbers, or tensors with one number a problem. They can change without compiling anew.
-    constants: integers and booleans that are compiled in, such as the length of a memory, by the name under which the
+    constants: integers and booleans that are compiled in, such as the length of a memory, by the names under which the
         function uses them.
-    parts: what the function calls under these names: a plain function, another kernel, or a sequence of kernels of
-        which each is called in turn with the same arguments.
+    parts: by the names under which the function calls them: plain functions, other kernels, or sequences of kernels
+        that are called in turn with the same arguments.
     theta: numbers that are too many for ``settings``, such as those of a network: a tensor (p,), or (n_problems, p)
-        where each problem has its own. `mlopt.core.kernels.lanes.theta_of` gives them, as an array (p,).
+        where each problem has its own. A function gets them as an array (p,) by `mlopt.core.kernels.lanes.theta_of`.
     """
 
     function: Callable[..., Any]

@@ -1,4 +1,4 @@
-"""What kernel functions are given, as records: ``s.force`` instead of the fourth of eleven arguments.
+"""Records that kernel functions are given: ``s.force`` instead of the fourth of eleven arguments.
 
 A kernel function names the record in an annotation, reads its fields, and hands it on whole or changed by
 `dataclasses.replace`, also to a function that asks for a record with fewer fields. The engine puts plain arguments in
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 
 class Atoms(Protocol):
-    """What does not change of a system. Read it by the functions below.
+    """The constant properties of a system. The functions below read them.
 
     n: number of atoms. atoms (4 n + 12,): diameters; 1 for atoms that may be put elsewhere on a cluster, else 0; 1 for
     atoms that are free to move, else 0; atomic numbers; the nine numbers of the cell; 1 for each periodic direction.
@@ -40,16 +40,16 @@ class Memory:
 
 @dataclass
 class Start(Memory):
-    """Where an optimizer begins: its memory, to be written, and the point x (3 n,)."""
+    """The beginning of an optimizer: its memory, which it writes, and the point x (3 n,)."""
 
     x: Any
 
 
 @dataclass
 class Step(Start):
-    """A step of an optimizer, from the evaluation at x to the next x, which it moves and brings its memory up to date.
+    """A step of an optimizer. It moves x and brings the memory up to date.
 
-    energy, force (3 n,), row_energy (n,): the evaluation. atoms: see `Atoms`. scratch: space for anything.
+    energy, force (3 n,), row_energy (n,): the evaluation at x. atoms: see `Atoms`. scratch: space for anything.
     """
 
     energy: float
@@ -61,9 +61,9 @@ class Step(Start):
 
 @dataclass
 class Proposal:
-    """A move of a search, from the current minimum x to where the next quench begins.
+    """A move of a search, from the current minimum to the start of the next quench.
 
-    x (3 n,): the point, to be moved. row_energy (n,): energies of the atoms at the minimum.
+    x (3 n,): the point, which is moved. row_energy (n,): energies of the atoms at the minimum.
     scale: factor on the size of the move. n, atoms: see `Atoms`. rows, counts: of the search. scratch: space.
     """
 
@@ -83,12 +83,12 @@ def diameter_of(s: Atoms, i: int) -> Any:
 
 
 def is_movable(s: Atoms, i: int) -> bool:
-    """Whether atom i may be put elsewhere: it is free, and its system has no periodic direction."""
+    """Return whether atom i may be put elsewhere: it is free, and its system has no periodic direction."""
     return s.atoms[s.n + i] != 0.0  # type: ignore[no-any-return]
 
 
 def is_free(s: Atoms, i: int) -> bool:
-    """Whether atom i may move at all."""
+    """Return whether atom i may move at all."""
     return s.atoms[2 * s.n + i] != 0.0  # type: ignore[no-any-return]
 
 
@@ -103,5 +103,5 @@ def cell_of(s: Atoms) -> Any:
 
 
 def is_periodic(s: Atoms, axis: int) -> bool:
-    """Whether the system is periodic along the vector ``axis`` of its cell."""
+    """Return whether the system is periodic along the vector ``axis`` of its cell."""
     return s.atoms[4 * s.n + 9 + axis] != 0.0  # type: ignore[no-any-return]

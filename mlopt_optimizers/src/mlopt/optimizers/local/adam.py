@@ -15,10 +15,11 @@ from mlopt.optimizers.local.kernels import adam as kernels
 
 @dataclass(frozen=True)
 class AdamState(State):
-    """mean, square (n_rows, d): running means of the force and of its square, component by component.
+    """The moments of Adam.
 
-    decay1, decay2 (n,): beta1 and beta2 to the power of the number of steps. Products, not powers of a counter: the
-    last bit of `pow` depends on the place in the tensor, that is on the batch.
+    mean, square (n_rows, d): running means of the force and of its square, component by component.
+    decay1, decay2 (n,): beta1 and beta2 to the power of the number of steps. They are products, not powers of a
+    counter, because the last bit of `pow` depends on the place in the tensor, and so on the batch.
     """
 
     mean: torch.Tensor = per_row()
@@ -30,8 +31,8 @@ class AdamState(State):
 class Adam(Optimizer):
     """Adam (Kingma & Ba, ICLR 2015, arXiv 1412.6980, Algorithm 1), the first baseline of Learn2Hop.
 
-    Learn2Hop tries steps of 0.01, 0.005 and 0.001 (App. C.1) and keeps the other defaults. Moments are those of single
-    components, so the path depends on the axes. On a curved manifold the mean is carried along by parallel transport,
+    Learn2Hop tries steps of 0.01, 0.005 and 0.001 (App. C.1) and keeps the other defaults. Each component has moments
+    of its own, so the path depends on the axes. On a curved manifold the mean is carried along by parallel transport,
     squares stay with their embedding coordinates, and the step is projected on the tangent space.
     """
 
@@ -43,14 +44,14 @@ class Adam(Optimizer):
     epsilon: float = setting(1e-8, "added to the root mean square", unit="energy/length", gt=0)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> AdamState:
-        """Zero moments."""
+        """Return zero moments."""
         ones = x.new_ones(landscape.segments.n_problems)
         return AdamState(torch.zeros_like(x), torch.zeros_like(x), ones, ones)
 
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: AdamState
     ) -> tuple[torch.Tensor, AdamState]:
-        """Update the moments, correct their bias, step."""
+        """Update the moments, correct their bias, and step."""
         segments, manifold = landscape.segments, landscape.manifold
         force = evaluation.force.contiguous()  # strided rows would slow every operation down
         beta1, beta2 = segments.spread(self.beta1), segments.spread(self.beta2)
@@ -66,6 +67,6 @@ class Adam(Optimizer):
         return new_x, AdamState(manifold.transport(x, new_x, mean), square, decay1, decay2)
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine."""
+        """See `Optimizer.kernel`."""
         settings = (self.step_size, self.beta1, self.beta2, self.epsilon)
         return OptimizerKernel(Kernel(kernels.init), Kernel(kernels.step, settings))

@@ -22,10 +22,12 @@ _PUBLISHED: dict[str, tuple[int, float]] = {"original": (5, 0.1), "2.0": (20, 0.
 
 @dataclass(frozen=True)
 class FireState(State):
-    """velocity (n_rows, d): at the half step before the point in "original", else at the last step.
+    """The dynamics of FIRE between two steps.
 
-    dt, alpha (n,): present time step and mixing. kick (n,): time for which the force at this point has still to act on
-    the velocity, in "original" alone. downhill (n,) int64: steps since the power was last not positive.
+    velocity (n_rows, d): at the half step before the point in "original", else at the last step.
+    dt, alpha (n,): present time step and mixing.
+    kick (n,): time for which the force at this point has still to act on the velocity, in "original" alone.
+    downhill (n,) int64: steps since the power was last not positive.
     age (n,) int64: all steps, counted by "2.0" alone.
     """
 
@@ -40,25 +42,27 @@ class FireState(State):
 class Fire(Optimizer):
     """FIRE: molecular dynamics with unit masses that is steered downhill, each problem with a time step of its own.
 
-    While the power P = F.v is positive, velocities are mixed, ``v <- (1 - alpha) v + alpha |v| F/|F|``, and after
-    ``delay`` such steps the time step grows and alpha shrinks; where P <= 0, velocities are zeroed, the time step is
-    cut and alpha reset. ``variant`` chooses the version:
+    While the power P = F.v is positive, velocities are mixed, ``v <- (1 - alpha) v + alpha |v| F/|F|``. After ``delay``
+    such steps the time step grows and alpha shrinks. Where P <= 0, velocities are zeroed, the time step is cut and
+    alpha reset. ``variant`` chooses the version:
 
     - ``original``: Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), on velocity Verlet (as JAX-MD, hence Learn2Hop).
     - ``2.0``: Guénolé et al., Comput. Mater. Sci. 175, 109584 (2020): semi-implicit Euler with the mixing after the
-      kick, half a step back where P <= 0, no cut of the time step during the first ``delay`` steps nor to below
-      ``dt_min``. As in their paper forces are not evaluated again after the step back. Not included: the stop after
-      many steps with P <= 0, for stopping belongs to the driver.
-    - ``ase``: `ase.optimize.FIRE`: semi-implicit Euler with the mixing before the kick; growth starts one step later;
+      kick, and half a step back where P <= 0. The time step is not cut during the first ``delay`` steps, and not to
+      below ``dt_min``. As in their paper, forces are not evaluated again after the step back. Their stop after many
+      steps with P <= 0 is left out, because stopping belongs to the driver.
+    - ``ase``: `ase.optimize.FIRE`: semi-implicit Euler with the mixing before the kick. Growth starts one step later.
       ``max_step`` limits the norm of the displacement of the whole problem and leaves the velocity as it is.
 
-    Neither paper limits displacements; ``max_step`` does (None: no limit), for random starts have enormous forces. In
-    the first two versions it shortens the velocity of a problem, so that no row moves farther.
+    Neither paper limits displacements. Here ``max_step`` does (None: no limit), because random starts have enormous
+    forces. In the first two versions it shortens the velocity of a problem, so that no row moves farther.
+
     Time is in length * sqrt(mass / energy) with mass 1. A pair at the Lennard-Jones minimum vibrates with period 0.52
-    (r0 = epsilon = 1), the stiffest mode of a compact cluster with 0.17, and steps beyond 1/pi of that (0.054) cannot
-    follow it: hence the defaults. A pair of stiffness k asks for all times scaled by sqrt(72 / k). To a largest force
-    of 1e-3 from a soft-sphere start, "original" takes about 230 force calls for LJ13, 340 for LJ38, 390 for LJ75; 2.0
-    takes about as many with ``alpha`` 0.1 and more with its published 0.25.
+    (r0 = epsilon = 1), and the stiffest mode of a compact cluster with 0.17. Steps beyond 1/pi of that (0.054) cannot
+    follow it, which gives the defaults. For a pair of stiffness k, scale all times by sqrt(72 / k).
+
+    From a soft-sphere start to a largest force of 1e-3, "original" takes about 230 force calls for LJ13, 340 for LJ38,
+    and 390 for LJ75. "2.0" takes about as many with ``alpha`` 0.1, and more with its published 0.25.
 
     Differentiable through `unroll` between changes of the sign of P, which are jumps.
     """
@@ -89,10 +93,10 @@ class Fire(Optimizer):
         return self
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> FireState:
-        """At rest.
+        """Return the state at rest.
 
-        With no velocity the first step finds P = 0 and cuts the time step, which no paper means it to do: it starts
-        larger by as much, except in 2.0, which does not cut so early.
+        Without velocity the first step finds P = 0 and cuts the time step, which no paper intends. So the time step
+        starts larger by as much, except in "2.0", which does not cut so early.
         """
         zeros = x.new_zeros(landscape.segments.n_problems)
         return FireState(
@@ -115,10 +119,10 @@ class Fire(Optimizer):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: FireState
     ) -> tuple[torch.Tensor, FireState]:
-        """Steer, kick, drift.
+        """Steer, kick, and drift.
 
-        Every version makes of the old velocity w and the force F a new one ``a w + b F``, and all decisions need only
-        the products F.F, F.w and w.w of each problem: few operations on rows, the rest on one number a problem.
+        In every version the new velocity is ``a w + b F``, of the old velocity w and the force F. All decisions need
+        only the products F.F, F.w and w.w of each problem. So few operations run over rows, and the rest over problems.
         """
         segments, manifold, w = landscape.segments, landscape.manifold, state.velocity
         force = evaluation.force.contiguous()  # else every product below copies it again
@@ -166,7 +170,7 @@ class Fire(Optimizer):
         return new_x, FireState(manifold.transport(x, new_x, velocity), dt, kick, alpha, downhill, age)
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine."""
+        """See `Optimizer.kernel`."""
         capped = self.max_step is not None
         settings = (
             *(self.dt, self.dt_max, self.dt_min, self.max_step if capped else 0.0),
@@ -179,5 +183,5 @@ class Fire(Optimizer):
 
 
 def _ratio(vv: torch.Tensor, ff: torch.Tensor) -> torch.Tensor:
-    """|v| / |F|, finite and with a finite derivative where nothing pulls or moves."""
+    """Return |v| / |F| (n,), with finite value and derivative where nothing pulls or moves. vv, ff: (n,)."""
     return (vv.clamp(min=TINY) / (ff + TINY)).sqrt()

@@ -16,14 +16,14 @@ from mlopt.optimizers.local.kernels import gradient_descent as kernels
 
 @dataclass(frozen=True)
 class GradientDescentState(State):
-    """Nothing: the next step depends on the present force alone."""
+    """An empty state: the next step depends on the present force alone."""
 
 
 class GradientDescent(Optimizer):
-    """Move along the force: ``x <- retract(x, step * force)`` (Cauchy 1847).
+    """Steps along the force: ``x <- retract(x, step * force)`` (Cauchy 1847).
 
-    Source: the soft-sphere descent of Learn2Hop (App. D.2) and the polish of final structures use a step of 1e-3.
-    With ``max_step`` a step is shortened, in its direction, so that no row of the problem moves farther.
+    The soft-sphere descent of Learn2Hop (App. D.2) and the polish of final structures use a step of 1e-3. With
+    ``max_step`` a step is shortened, in its direction, so that no row of the problem moves farther.
     """
 
     step_size: float = setting(1e-3, "times the force is the displacement", unit="length^2/energy", gt=0)
@@ -32,20 +32,20 @@ class GradientDescent(Optimizer):
     )
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> GradientDescentState:
-        """Nothing to remember."""
+        """Return the empty state."""
         return GradientDescentState()
 
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: GradientDescentState
     ) -> tuple[torch.Tensor, GradientDescentState]:
-        """One step downhill."""
+        """Take a step downhill."""
         move = landscape.segments.spread(self.step_size) * evaluation.force
         if self.max_step is not None:
             move = shortened(landscape.segments, move, self.max_step)
         return landscape.manifold.retract(x, move), state
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine."""
+        """See `Optimizer.kernel`."""
         capped = self.max_step is not None
         settings = (self.step_size, self.max_step if capped else 0.0)
         step = Kernel(kernels.step, settings, {"CAPPED": capped})
@@ -53,7 +53,7 @@ class GradientDescent(Optimizer):
 
 
 def shortened(segments: Segments, move: torch.Tensor, max_step: float) -> torch.Tensor:
-    """``move (n_rows, d)`` scaled down, problem by problem, so that no row is longer than ``max_step``."""
+    """Return ``move (n_rows, d)``, scaled down problem by problem so that no row is longer than ``max_step``."""
     # clamping under the root, not after it, keeps the derivative finite where nothing moves
     longest = segments.longest2(move).clamp(min=max_step * max_step).sqrt()
     return segments.scale(max_step / longest, move)

@@ -1,4 +1,4 @@
-"""L-BFGS without a line search: one evaluation a step, safe by a step cap and by taking back steps that go uphill."""
+"""L-BFGS without a line search. It takes one evaluation a step, caps steps, and takes back those that go uphill."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _MIN_COSINE = 0.2
 
 @dataclass(frozen=True)
 class LBFGSState(State):
-    """x, force (n_rows, d), energy (n,): the last accepted point; step (n_rows, d) the move tried from there.
+    """The last accepted point, the step tried from there, and the memory.
 
-    history (2 m, n_rows, d): s_1..s_m, y_1..y_m, oldest first; zeros are no information.
+    x, force (n_rows, d), energy (n,): the last accepted point. step (n_rows, d): the move tried from there.
+    history (2 m, n_rows, d): s_1..s_m, y_1..y_m, oldest first. Zeros stand for no information.
     sy, yy (n, m, m): products s_i . y_j for i <= j, zero below, and y_i . y_j.
     along (n, 2 m): products of the history with the force. scale (n,): the initial inverse curvature.
-    shrinks (n,) int64: times that the present step was shortened; -1 before the first evaluation.
+    shrinks (n,) int64: how often the present step was shortened; -1 before the first evaluation.
     """
 
     x: torch.Tensor = per_row()
@@ -44,7 +45,7 @@ class LBFGSState(State):
 
 @dataclass(frozen=True)
 class _Memory:
-    """The part of the state that says what has been learned."""
+    """The part of the state that holds what has been learned."""
 
     history: torch.Tensor
     sy: torch.Tensor
@@ -57,10 +58,10 @@ class LBFGS(Optimizer):
     """Limited-memory BFGS (Liu & Nocedal, Math. Program. 45, 503 (1989)) as atomistic codes use it.
 
     The step is ``H force`` in the compact form of Byrd, Nocedal & Schnabel (Math. Program. 63, 129 (1994), eq. 3.5),
-    scaled down so that no row moves farther than ``max_step``. No line search (as in GMIN and ASE): a step that raises
-    the energy is taken back and tried again shorter, which costs one force call each. From a step along negative
-    curvature nothing is learned but that steps may be longer. On a landscape whose force is no gradient (a band)
-    energies are not compared, and nothing is learned from a step at a large angle to the change of the force.
+    scaled down so that no row moves farther than ``max_step``. There is no line search, as in GMIN and ASE: a step that
+    raises the energy is taken back and tried again shorter, at one force call each. A step along negative curvature
+    only teaches that steps may be longer. On a landscape whose force is no gradient (a band), energies are not
+    compared, and a step at a large angle to the change of the force teaches nothing.
     """
 
     memory: int = setting(8, "pairs of steps and gradient changes that are remembered", ge=1, le=100)
@@ -70,11 +71,11 @@ class LBFGS(Optimizer):
     rise: float = setting(1e-9, "rise in energy that is let pass, relative to 1 + |energy|", ge=0)
 
     def tolerating(self, rise: float) -> LBFGS:
-        """The same with at least that `rise`."""
+        """See `Optimizer.tolerating`: raise the setting `rise` to at least this."""
         return self if rise <= self.rise else self.replace(rise=rise)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LBFGSState:
-        """No memory yet."""
+        """Return the state without memory."""
         n, m = landscape.segments.n_problems, self.memory
         zeros, square = torch.zeros_like(x), x.new_zeros(n, m, m)
         return LBFGSState(
@@ -130,9 +131,9 @@ class LBFGS(Optimizer):
         force: torch.Tensor,
         learn: torch.Tensor,
     ) -> _Memory:
-        """Drop the oldest pair and append (s, y), or zeros where there is nothing to learn.
+        """Drop the oldest pair and append ``s, y (n_rows, d)``, or zeros where there is nothing to learn.
 
-        Where shorter and shorter steps led uphill still, all is forgotten.
+        Where shorter and shorter steps still led uphill, forget everything. learn: (n,) bool.
         """
         m, segments = self.memory, landscape.segments
         products = segments.sum_stack(torch.stack([s * y, y * y, s * force, y * force]))
@@ -165,7 +166,7 @@ class LBFGS(Optimizer):
         return self._cleared(memory, forget, segments) if bool(forget.any()) else memory
 
     def _cleared(self, memory: _Memory, forget: torch.Tensor, segments: Segments) -> _Memory:
-        """Start anew where what was remembered has led uphill again and again."""
+        """Clear the memory of the problems ``forget (n,)`` bool, which it has led uphill again and again."""
         rows = segments.rows_of(forget)
         return _Memory(
             memory.history.masked_fill(rows[:, None], 0.0),
@@ -176,7 +177,7 @@ class LBFGS(Optimizer):
         )
 
     def _direction(self, segments: Segments, memory: _Memory, force: torch.Tensor) -> torch.Tensor:
-        """``H force``, with an inverse Hessian H from the memory, capped."""
+        """Return the step ``H force`` (n_rows, d), capped, with the inverse Hessian H that the memory describes."""
         m, scale, along = self.memory, memory.scale, memory.along
         diagonal = torch.diagonal(memory.sy, dim1=1, dim2=2)
         # an empty pair gets a unit pivot: its products are zero, so it drops out
@@ -193,7 +194,7 @@ class LBFGS(Optimizer):
         return segments.scale(factor, step)
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine."""
+        """See `Optimizer.kernel`."""
         settings, constants = (self.max_step, self.scale, self.shrink, self.rise), {"M": self.memory}
         return OptimizerKernel(
             Kernel(kernels.init, settings, constants),

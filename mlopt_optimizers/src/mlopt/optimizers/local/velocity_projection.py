@@ -1,4 +1,4 @@
-"""Velocity projection, also called QuickMin: dynamics that keep only the velocity along the force."""
+"""Velocity projection, also called QuickMin: dynamics that keep the velocity along the force alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlopt.optimizers.local.gradient_descent import shortened
 
 @dataclass(frozen=True)
 class VelocityProjectionState(State):
-    """velocity (n_rows, d): at the present point, after the last step."""
+    """The velocity (n_rows, d) at the present point, after the last step."""
 
     velocity: torch.Tensor = per_row()
 
@@ -22,13 +22,15 @@ class VelocityProjectionState(State):
 class VelocityProjection(Optimizer):
     """Newton's equations with unit masses, where the velocity is projected on the force before every step.
 
-    ``v <- F max(v.F, 0) / |F|^2 + dt F``, then ``x <- retract(x, dt v)``; products run over the whole problem, that is
-    over a whole band. Sources: Jónsson, Mills & Jacobsen, in Classical and Quantum Dynamics in Condensed Phase
-    Simulations (1998), section 4; for spins Bessarab, Uzdin & Jónsson, Comput. Phys. Commun. 196, 335 (2015), where the
-    velocity is carried along by transport as here. Nothing adapts: ``dt`` must stay below ``2 / sqrt(curvature)`` of
-    the stiffest mode, and a curvature k asks for all times scaled by ``1 / sqrt(k)``.
+    A step is ``v <- F max(v.F, 0) / |F|^2 + dt F``, then ``x <- retract(x, dt v)``. Products run over the whole
+    problem, such as a whole band. Nothing adapts: ``dt`` must stay below ``2 / sqrt(curvature)`` of the stiffest mode.
+    For a curvature k, scale all times by ``1 / sqrt(k)``.
 
-    Differentiable through `unroll` between changes of the sign of v.F, where the velocity jumps to zero.
+    Sources: Jónsson, Mills & Jacobsen, in Classical and Quantum Dynamics in Condensed Phase Simulations (1998),
+    section 4. For spins Bessarab, Uzdin & Jónsson, Comput. Phys. Commun. 196, 335 (2015), who carry the velocity along
+    by transport, as here.
+
+    Steps can be differentiated through `unroll` between changes of the sign of v.F, where the velocity jumps to zero.
     """
 
     dt: float = setting(0.02, "time step", unit="time", gt=0)
@@ -37,13 +39,13 @@ class VelocityProjection(Optimizer):
     )
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> VelocityProjectionState:
-        """At rest."""
+        """Return the state at rest."""
         return VelocityProjectionState(torch.zeros_like(x))
 
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: VelocityProjectionState
     ) -> tuple[torch.Tensor, VelocityProjectionState]:
-        """Project, kick, drift."""
+        """Project, kick, and drift."""
         segments, manifold, force = landscape.segments, landscape.manifold, evaluation.force
         ff = segments.dot(force, force).clamp(min=torch.finfo(force.dtype).tiny)
         kept = segments.dot(state.velocity, force).clamp(min=0.0) / ff

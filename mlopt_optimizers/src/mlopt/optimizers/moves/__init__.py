@@ -1,4 +1,4 @@
-"""Moves: how a search leaves a minimum."""
+"""Moves, by which a search leaves a minimum."""
 
 from __future__ import annotations
 

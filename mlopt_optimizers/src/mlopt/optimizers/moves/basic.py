@@ -1,4 +1,4 @@
-"""Moves of a search: displace all rows, place loosely bound ones anew on the surface, exchange unlike ones."""
+"""Moves of a search: displace all rows, put loosely bound ones on the surface, exchange unlike ones, start anew."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlopt.optimizers.moves.kernels import basic as kernels
 
 
 def row_diameter(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
-    """(n_rows,) the landscape's, or ones."""
+    """Return the diameters (n_rows,) of the landscape, or ones where it knows none."""
     return x.new_ones(len(x)) if landscape.diameter is None else landscape.diameter.to(x)
 
 
 def free_rows(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
-    """(n_rows,) bool: rows that may be put elsewhere on a cluster, those neither fixed nor of a periodic problem."""
+    """Return the rows (n_rows,) bool that may be put elsewhere: neither fixed nor of a periodic problem."""
     free = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if landscape.fixed is not None:
         free = free & ~landscape.fixed
@@ -30,14 +30,17 @@ def free_rows(landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
 
 
 def close_packed(counts: torch.Tensor) -> torch.Tensor:
-    """Radius, in diameters, of a ball of ``counts (n,)`` close-packed spheres, whose volumes are d^3 / sqrt 2 each."""
+    """Return the radius (n,), in diameters, of a ball of ``counts (n,)`` close-packed spheres.
+
+    Each of them takes a volume of d^3 / sqrt 2.
+    """
     spheres = counts * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))
     # not `pow`, whose last bit depends on the place in the tensor, that is on the batch
     return torch.exp(torch.log(spheres) / 3.0)
 
 
 class Displacement(Move):
-    """Displace every row at random (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
+    """A random displacement of every row (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
 
     step: float = setting(
         0.36, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0
@@ -52,7 +55,7 @@ class Displacement(Move):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """Along the manifold."""
+        """Displace every row along the manifold."""
         width = x.shape[1]
         kick = draws.normal_rows(width) if self.distribution == "normal" else 2.0 * draws.rows(width) - 1.0
         size = landscape.segments.rows_of(self.step * scale) * row_diameter(landscape, x)
@@ -60,12 +63,15 @@ class Displacement(Move):
         return landscape.manifold.retract(x, kick)
 
     def kernel(self) -> Kernel:
-        """The same for the fused engine."""
+        """See `Move.kernel`."""
         return Kernel(kernels.displacement, (self.step,), {"NORMAL": self.distribution == "normal"})
 
 
 def _away(centre: torch.Tensor, radius: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Points (n_rows, 3) at ``radius (n_rows,)`` from ``centre``, in directions that two of ``numbers`` give."""
+    """Return points (n_rows, 3) at ``radius (n_rows,)`` from ``centre (n_rows, 3)``.
+
+    numbers: (n_rows, 2) in [0, 1), which give the directions.
+    """
     cosine, angle = 2.0 * numbers[:, 0] - 1.0, 2.0 * math.pi * numbers[:, 1]
     sine = (1.0 - cosine * cosine).sqrt()
     direction = torch.stack([sine * torch.cos(angle), sine * torch.sin(angle), cosine], -1)
@@ -75,18 +81,21 @@ def _away(centre: torch.Tensor, radius: torch.Tensor, numbers: torch.Tensor) -> 
 def to_surface(
     x: torch.Tensor, chosen: torch.Tensor, numbers: torch.Tensor, segments: Segments
 ) -> torch.Tensor:
-    """Put ``chosen (n_rows,)`` rows on the sphere through the outermost; ``numbers (n_rows, 2)`` give directions."""
+    """Put the rows ``chosen (n_rows,)`` bool of ``x (n_rows, 3)`` on the sphere through the outermost row.
+
+    numbers: (n_rows, 2) in [0, 1), which give the directions.
+    """
     centre = segments.rows_of(segments.mean_rows(x))
     radius = segments.max(((x - centre) ** 2).sum(-1)).sqrt()
     return torch.where(chosen[:, None], _away(centre, segments.rows_of(radius), numbers), x)
 
 
 class Angular(Move):
-    """Put loosely bound rows at random places on the cluster's surface (Wales & Doye 1997).
+    """The angular move: loosely bound rows go to random places on the cluster's surface (Wales & Doye 1997).
 
-    A row whose energy is above ``threshold`` times that of the most strongly bound row is moved to the sphere through
-    the outermost row about the centre. Does nothing where a potential cannot tell the energies of rows, and nothing
-    to periodic systems.
+    A row moves if its energy is above ``threshold`` times that of the most strongly bound row. It moves to the sphere
+    about the centre that goes through the outermost row. Nothing happens where a potential cannot tell the energies of
+    rows, and nothing to periodic systems.
     """
 
     threshold: float = setting(
@@ -101,7 +110,7 @@ class Angular(Move):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """New directions for loose rows."""
+        """Put loose rows on the surface, in random directions."""
         if row_energy is None or x.shape[1] != 3:
             return x
         segments = landscape.segments
@@ -111,12 +120,12 @@ class Angular(Move):
         return to_surface(x, loose, numbers, segments)
 
     def kernel(self) -> Kernel:
-        """The same for the fused engine."""
+        """See `Move.kernel`."""
         return Kernel(kernels.angular, (self.threshold,))
 
 
 class Exchange(Move):
-    """Exchange the places of two rows of different species, ``pairs`` times."""
+    """An exchange of two rows of different species, ``pairs`` times."""
 
     pairs: int = setting(1, "exchanges in one move", ge=1)
 
@@ -128,7 +137,7 @@ class Exchange(Move):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """Any row first, then any row of another species; a problem of one species stays as it is."""
+        """Exchange a random row with a random row of another species; a problem of one species stays as it is."""
         segments, species = landscape.segments, landscape.species
         if species is None:
             return x
@@ -145,14 +154,15 @@ class Exchange(Move):
         return x
 
     def kernel(self) -> Kernel:
-        """The same for the fused engine."""
+        """See `Move.kernel`."""
         return Kernel(kernels.exchange, (), {"PAIRS": self.pairs})
 
 
 class Restart(Move):
-    """Put every row at a random place in a ball, as `SphereStart` does: all is forgotten.
+    """A new start: every row goes to a random place in a ball, as in `SphereStart`.
 
-    For searches that choose when; after a Metropolis test it would seldom be kept. Does nothing to periodic systems.
+    It is for searches that choose when to start anew, because a Metropolis test would seldom accept it. Nothing happens
+    to periodic systems.
     """
 
     margin: float = setting(1.0, "of the ball beyond that of close-packed atoms", unit="diameter", ge=0)
@@ -165,7 +175,7 @@ class Restart(Move):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """Uniform in the ball, about the centre."""
+        """Draw places that are uniform in the ball about the centre."""
         if x.shape[1] != 3:
             return x
         segments = landscape.segments
@@ -180,5 +190,5 @@ class Restart(Move):
         return torch.where(free_rows(landscape, x)[:, None], placed, x)
 
     def kernel(self) -> Kernel:
-        """The same for the fused engine."""
+        """See `Move.kernel`."""
         return Kernel(kernels.restart, (self.margin,))

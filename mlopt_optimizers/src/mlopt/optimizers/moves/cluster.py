@@ -1,7 +1,7 @@
 """Moves for clusters that are written once, as kernels: turn a half, make symmetric, mend the surface.
 
-Where the search is not compiled they run as they stand, in Python, problem by problem: some milliseconds a hop, beside
-which the quench that follows takes longer still.
+Where the search is not compiled, they run in Python, problem by problem. That takes some milliseconds a hop, and less
+than the quench that follows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from mlopt.optimizers.moves.kernels.twist import twist
 class ClusterMove(Move):
     """A move on free clusters in three dimensions, written as a `kernel`.
 
-    Periodic systems stay as they are. Those with fixed atoms, or others that may not be put elsewhere, too, but for a
-    twist, which turns the rest.
+    Periodic systems stay as they are. So do systems with fixed atoms, except in a twist, which turns the other atoms.
     """
 
     def propose(
@@ -38,7 +37,7 @@ class ClusterMove(Move):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """Problem by problem, in Python."""
+        """Move problem by problem, in Python."""
         if x.shape[1] != 3:
             return x
         segments = landscape.segments
@@ -69,29 +68,30 @@ class ClusterMove(Move):
 
 
 class Twist(ClusterMove):
-    """Turn the atoms on one side of a random plane through the centre about its normal.
+    """A twist of the atoms on one side of a random plane through the centre, about its normal.
 
-    Keeps both halves as they are, and so reaches other stackings and twins of one packing. Source: the "twist" operator
-    of genetic algorithms for clusters, J. A. Niesse & H. R. Mayne, J. Chem. Phys. 105, 4700 (1996).
+    It keeps both halves as they are, and so reaches other stackings and twins of one packing. Source: the "twist"
+    operator of genetic algorithms for clusters, J. A. Niesse & H. R. Mayne, J. Chem. Phys. 105, 4700 (1996).
     """
 
     angle: float = setting(180.0, "largest angle, either way", unit="degrees", gt=0, le=180)
 
     def kernel(self) -> Kernel:
-        """What makes the move, compiled or as it stands."""
+        """See `Move.kernel`; it also makes the move where nothing is compiled."""
         return Kernel(twist, (math.radians(self.angle),))
 
 
 class Symmetrise(ClusterMove):
-    """Make the cluster symmetric: one sector about an axis, or one half, replaces the others.
+    """A move that makes the cluster symmetric: one sector about an axis, or one half, replaces the others.
 
-    The axis goes through the centre of mass, or the atom nearest to it, and an atom, a bond or a face on the surface,
-    or in a random direction; its order is drawn from 2 to ``highest_order``. Kept is the sector, or the half, that is
-    bound most strongly. Copies that would overlap are left out, atoms that are missing then stay where they were or go
-    anywhere on the surface. Many global minima are symmetric: what is right in one part is right in the others too.
+    The axis goes through the centre of mass, or through the atom nearest to it. It points at an atom, a bond or a face
+    on the surface, or in a random direction. Its order is drawn from 2 to ``highest_order``. The sector, or the half,
+    that is bound most strongly is kept and copied. Copies that would overlap are left out. Atoms that are then missing
+    stay where they were, or go anywhere on the surface. Many global minima are symmetric, so an arrangement that is
+    right in one part is right in the others too.
 
-    Source: the idea is that of M. T. Oakley, R. L. Johnston & D. J. Wales, Phys. Chem. Chem. Phys. 15, 3965 (2013);
-    theirs finds approximate symmetry operations of the core first, this one tries axes at random.
+    Source: the idea is from M. T. Oakley, R. L. Johnston & D. J. Wales, Phys. Chem. Chem. Phys. 15, 3965 (2013). They
+    first find approximate symmetry operations of the core; here axes are tried at random.
     """
 
     highest_order: int = setting(5, "of the axis", ge=2, le=8)
@@ -107,23 +107,23 @@ class Symmetrise(ClusterMove):
         return self
 
     def kernel(self) -> Kernel:
-        """What makes the move, compiled or as it stands."""
+        """See `Move.kernel`; it also makes the move where nothing is compiled."""
         return Kernel(symmetrise, (float(self.highest_order), self.inversion, self.mirror))
 
 
 class Surface(ClusterMove):
-    """Put the most loosely bound atoms where they touch most others.
+    """A surface move: the most loosely bound atoms go where they touch most others.
 
-    Up to ``atoms`` of them, one after the other: places at one diameter from three mutual neighbours are tried at
-    random, and the one with most neighbours that overlaps with nobody is taken. No energy is computed.
+    Up to ``atoms`` of them move, one after the other. Random places at one diameter from three mutual neighbours are
+    tried. The one with most neighbours that overlaps with no atom is taken. No energy is computed.
 
-    Source: surface operators as of H. Takeuchi, J. Chem. Inf. Model. 46, 2066 (2006), and of dynamic lattice searching,
-    X. Shao, L. Cheng & W. Cai, J. Comput. Chem. 25, 1693 (2004); theirs rank places by energy.
+    Sources: surface operators as in H. Takeuchi, J. Chem. Inf. Model. 46, 2066 (2006), and dynamic lattice searching,
+    X. Shao, L. Cheng & W. Cai, J. Comput. Chem. 25, 1693 (2004). Both rank places by energy.
     """
 
     atoms: int = setting(3, "that are moved at most", ge=1)
     trials: int = setting(60, "places that are tried for each", ge=1)
 
     def kernel(self) -> Kernel:
-        """What makes the move, compiled or as it stands."""
+        """See `Move.kernel`; it also makes the move where nothing is compiled."""
         return Kernel(surface, (float(self.atoms), float(self.trials)))

@@ -1,4 +1,4 @@
-"""Starts: where a minimisation or a search begins."""
+"""Starts of minimisations and searches."""
 
 from __future__ import annotations
 

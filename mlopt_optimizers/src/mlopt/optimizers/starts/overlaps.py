@@ -15,10 +15,12 @@ _MAX_STEP = 0.1
 def separate(
     systems: Systems, pos: torch.Tensor, diameter: torch.Tensor, *, steps: int, step: float
 ) -> torch.Tensor:
-    """Gradient descent from ``pos (n_atoms, 3)`` on ``sum_{i<j} (1 - r/d_ij)^2 / 2`` over overlapping pairs.
+    """Return positions (n_atoms, 3) after gradient descent from ``pos`` on a repulsion of overlapping atoms.
 
-    diameter: (n_atoms,); d_ij is the mean of both. step: in squared mean diameters of the system.
-    Periodic directions take the nearest image; fixed atoms push but do not move.
+    The energy is ``sum (1 - r/d_ij)^2 / 2`` over overlapping pairs, where d_ij is the mean of both diameters. Periodic
+    directions take the nearest image. Fixed atoms push others, and do not move.
+
+    diameter: (n_atoms,). step: in squared mean diameters of the system.
     """
     segments, out = systems.segments, pos.clone()
     mean = segments.rows_of(segments.sum(diameter) / segments.counts.clamp(min=1))
@@ -53,7 +55,10 @@ def _relax(
     steps: int,
     step: float,
 ) -> torch.Tensor:
-    """The descent for systems of one size: pos (p, size, 3), diameter (p, size), cell (p, 3, 3), fixed (p, size)."""
+    """Return positions (p, size, 3) after the descent of p systems of one size.
+
+    pos: (p, size, 3). diameter, fixed: (p, size). cell: (p, 3, 3). pbc: (p, 3).
+    """
     x = pos.movedim(-1, 0).contiguous()  # (3, p, size): component by component is what vectorises
     touch = (0.5 * (diameter[:, :, None] + diameter[:, None, :])).reciprocal_()
     free = (~fixed).to(x.dtype)

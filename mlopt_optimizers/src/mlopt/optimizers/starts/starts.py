@@ -1,4 +1,4 @@
-"""Starts: uniform in a box or a ball, the soft-sphere start of Learn2Hop, or the positions that were given.
+"""Starts: uniform in a box or a ball, the soft-sphere start of Learn2Hop, and the given positions.
 
 Lengths are in units of the atoms' diameter (`Potential.diameter`), so that one setting serves argon and gold.
 """
@@ -18,7 +18,7 @@ from mlopt.optimizers.starts.overlaps import separate
 
 
 class GivenStart(StartSampler):
-    """The positions of the systems themselves, shaken if asked for."""
+    """The positions of the systems themselves, with noise if ``rattle`` is set."""
 
     given: ClassVar[bool] = True
 
@@ -27,14 +27,14 @@ class GivenStart(StartSampler):
     )
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Given positions plus noise."""
+        """Return the given positions, and noise if asked for."""
         if not self.rattle:
             return systems.pos
         return systems.pos + self.rattle * diameter[:, None] * draws.normal_rows(3)
 
 
 class BoxStart(StartSampler):
-    """Uniform in a cube about the origin; along periodic directions, uniform in the cell."""
+    """A start that is uniform in a cube about the origin, and in the cell along periodic directions."""
 
     edge: float | None = setting(
         None, "edge of the cube; none: what `density` makes it", unit="diameter", gt=0
@@ -44,7 +44,7 @@ class BoxStart(StartSampler):
     )
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Independent and uniform."""
+        """Draw independent and uniform positions."""
         if self.edge is not None:
             edge = torch.full_like(_mean(systems, diameter), self.edge)
         else:
@@ -53,11 +53,13 @@ class BoxStart(StartSampler):
 
 
 class SphereStart(StartSampler):
-    """Uniform in a ball about the origin, as basin-hopping studies start; along periodic directions, as in `BoxStart`.
+    """A start that is uniform in a ball about the origin, as in studies of basin hopping.
+
+    Along periodic directions it is uniform in the cell, as `BoxStart`.
 
     Source: GMIN (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997)) starts in its container, a ball of radius
-    2 + (3 N / (4 pi sqrt 2))^(1/3) diameters, the second term being that of N close-packed atoms. Here the margin is
-    a setting, 1 by default: less empty space, hence shorter first quenches.
+    2 + (3 N / (4 pi sqrt 2))^(1/3) diameters. The second term is the radius of N close-packed atoms. Here the margin is
+    a setting, 1 by default, which leaves less empty space and makes the first quenches shorter.
     """
 
     radius: float | None = setting(
@@ -66,7 +68,7 @@ class SphereStart(StartSampler):
     margin: float = setting(1.0, "room beyond close packing where no radius is given", unit="diameter", ge=0)
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """A normal direction and the cube root of a uniform number."""
+        """Draw positions from a normal direction and the cube root of a uniform number each."""
         counts = systems.segments.counts.to(torch.float64)
         if self.radius is not None:
             radius = torch.full_like(counts, self.radius)
@@ -84,14 +86,16 @@ class SphereStart(StartSampler):
 
 
 class HarmonicStart(StartSampler):
-    """Random in a small box, then pushed apart as soft spheres: Learn2Hop's "harmonic initialization".
+    """Learn2Hop's "harmonic initialization": random in a small box, then pushed apart as soft spheres.
 
     Source: Merchant et al., ICML 2021, App. D.2 and eq. 8: 3.0 angstrom box (4.0 for metals), 1000 steps of gradient
-    descent at 1e-3 on ``(1 - d)^2 / 2``. Three things differ. Eq. 8 is printed to act for d < 0.1 only; as in the
-    JAX-MD function behind it, spheres here touch at one diameter. The paper's diameter is 1 angstrom for every
-    element, which leaves metal atoms overlapping; here it is the mean of both atoms' diameters. And its descent covers
-    a time of 1 (steps times step), too short for crowded boxes to relax; 100 steps of 0.05 cover 5, after which no
-    pair of a cluster of up to 150 atoms is closer than about 0.7 diameters.
+    descent at 1e-3 on ``(1 - d)^2 / 2``. Three things differ:
+
+    - Eq. 8 is printed to act for d < 0.1 only. Here spheres touch at one diameter, as in the JAX-MD function behind it.
+    - The paper's diameter is 1 angstrom for every element, so that metal atoms overlap. Here it is the mean of both
+      atoms' diameters.
+    - The paper's descent covers a time (steps times step) of 1, too short for crowded boxes to relax. Here 100 steps of
+      0.05 cover 5, after which no pair in a cluster of up to 150 atoms is closer than about 0.7 diameters.
     """
 
     edge: float = setting(3.0, "edge of the box in directions without periodicity", unit="diameter", gt=0)
@@ -101,7 +105,7 @@ class HarmonicStart(StartSampler):
     )
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Uniform, then separated."""
+        """Draw uniform positions, and push them apart."""
         pos = _in_box(systems, self.edge * _mean(systems, diameter), draws)
         pos = torch.where(systems.fixed[:, None], systems.pos.to(pos), pos)
         return separate(systems, pos, diameter, steps=self.steps, step=self.step)
@@ -113,14 +117,14 @@ def _cube_root(value: torch.Tensor) -> torch.Tensor:
 
 
 def _mean(systems: Systems, diameter: torch.Tensor) -> torch.Tensor:
-    """(n_systems,) mean diameter of each system's atoms."""
+    """Return the mean diameter (n_systems,) of each system's atoms."""
     return systems.segments.sum(diameter) / systems.segments.counts.clamp(min=1)
 
 
 def _in_box(systems: Systems, edge: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Uniform in a cube of ``edge (n_systems,)`` about the origin, in the cell along periodic directions.
+    """Draw positions (n_atoms, 3), uniform in a cube about the origin and in the cell along periodic directions.
 
-    Edges along directions without periodicity are at right angles to the others.
+    edge: (n_systems,). Edges along directions without periodicity are at right angles to the others.
     """
     share = draws.rows(3)
     rows = systems.segments.rows_of

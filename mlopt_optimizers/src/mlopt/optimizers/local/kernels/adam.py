@@ -10,7 +10,7 @@ from mlopt.core.kernels.records import Start, Step
 
 
 def init(s: Start, settings: Any) -> None:
-    """Zero moments."""
+    """Write zero moments."""
     for k in range(lane(), 6 * s.n, lanes()):
         s.rows[k] = 0.0
     if lane() == 0:
@@ -19,7 +19,10 @@ def init(s: Start, settings: Any) -> None:
 
 
 def step(s: Step, settings: Any) -> None:
-    """rows: mean, square. numbers: decay1, decay2. settings: step_size, beta1, beta2, epsilon."""
+    """Update the moments, correct their bias, and step.
+
+    rows: mean, square. numbers: decay1, decay2. settings: step_size, beta1, beta2, epsilon.
+    """
     step_size, beta1, beta2, epsilon = settings[0], settings[1], settings[2], settings[3]
     decay1, decay2 = s.numbers[0] * beta1, s.numbers[1] * beta2
     sync()

@@ -27,7 +27,7 @@ TINY = 1e-30
 
 
 def init(s: Start, settings: Any) -> None:
-    """At rest. settings: dt, dt_max, dt_min, max_step, alpha, grow, cut, fade."""
+    """Write the state at rest. settings: dt, dt_max, dt_min, max_step, alpha, grow, cut, fade."""
     for k in range(lane(), 3 * s.n, lanes()):
         s.rows[k] = 0.0
     if lane() == 0:
@@ -39,12 +39,12 @@ def init(s: Start, settings: Any) -> None:
 
 
 def ratio(vv: float, ff: float) -> float:
-    """|v| / |F|, finite where nothing pulls or moves."""
+    """Return |v| / |F|, a finite number where nothing pulls or moves."""
     return math.sqrt(max(vv, TINY) / (ff + TINY))
 
 
 def step(s: Step, settings: Any) -> None:
-    """Steer, kick, drift; rows: velocity."""
+    """Steer, kick, and drift. rows: velocity. settings: as in `init`."""
     dt_max, dt_min, max_step, alpha_start = settings[1], settings[2], settings[3], settings[4]
     grow, cut, fade = settings[5], settings[6], settings[7]
     ff, fw, ww = 0.0, 0.0, 0.0

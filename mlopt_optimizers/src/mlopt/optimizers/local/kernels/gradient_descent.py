@@ -12,11 +12,11 @@ CAPPED = 0
 
 
 def init(s: Start, settings: Any) -> None:
-    """Nothing to remember."""
+    """Write nothing, because there is no state."""
 
 
 def step(s: Step, settings: Any) -> None:
-    """Along the force. settings: step_size, max_step."""
+    """Step along the force. settings: step_size, max_step."""
     size = settings[0]
     if CAPPED:
         longest = abs(size) * math.sqrt(longest2(s.n, s.force))
@@ -27,7 +27,7 @@ def step(s: Step, settings: Any) -> None:
 
 
 def longest2(n: int, vector: Any) -> float:
-    """The squared length of the longest row of ``vector (3 n,)``."""
+    """Return the squared length of the longest row of ``vector (3 n,)``."""
     found = 0.0
     for i in range(lane(), n, lanes()):
         square = vector[i] * vector[i] + vector[n + i] * vector[n + i] + vector[2 * n + i] * vector[2 * n + i]

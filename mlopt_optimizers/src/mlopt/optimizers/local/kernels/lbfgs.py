@@ -26,7 +26,7 @@ HEAD = 1
 
 
 def init(s: Start, settings: Any) -> None:
-    """No memory yet. settings: max_step, scale, shrink, rise."""
+    """Write the state without memory. settings: max_step, scale, shrink, rise."""
     for k in range(lane(), 3 * s.n, lanes()):
         s.rows[k] = s.x[k]
     for k in range(3 * s.n + lane(), (HISTORY + 6 * M) * s.n, lanes()):
@@ -41,7 +41,7 @@ def init(s: Start, settings: Any) -> None:
 
 
 def products(s: Memory, s_at: int, y_at: int, vector: Any, at: int) -> tuple[float, float]:
-    """Scalar products of a pair (s, y) with another row vector."""
+    """Return the products of a remembered pair (s, y) with the 3 n numbers at ``vector[at:]``."""
     with_s, with_y = 0.0, 0.0
     for k in range(lane(), 3 * s.n, lanes()):
         with_s += s.rows[s_at + k] * vector[at + k]
@@ -50,7 +50,7 @@ def products(s: Memory, s_at: int, y_at: int, vector: Any, at: int) -> tuple[flo
 
 
 def slot_of(pair: int, head: int) -> int:
-    """Where in the ring the ``pair``-th oldest lies."""
+    """Return the place in the ring of the ``pair``-th oldest pair."""
     slot = pair + head
     return slot - M if slot >= M else slot
 
@@ -129,7 +129,7 @@ def step(s: Step, settings: Any) -> None:
 
 
 def forget(s: Memory, settings: Any) -> None:
-    """Start anew where what was remembered has led uphill again and again."""
+    """Clear a memory that has led uphill again and again."""
     for k in range(HISTORY * s.n + lane(), (HISTORY + 6 * M) * s.n, lanes()):
         s.rows[k] = 0.0
     if lane() == 0:
@@ -139,7 +139,7 @@ def forget(s: Memory, settings: Any) -> None:
 
 
 def direct(s: Step, head: int, max_step: float) -> None:
-    """The step: ``H force`` with an inverse Hessian H from the memory, capped. Byrd, Nocedal & Schnabel, eq. 3.5."""
+    """Write the step ``H force``, capped, with the inverse Hessian H of Byrd, Nocedal & Schnabel, eq. 3.5."""
     yy_at, along_at = SY + M * M, SY + 2 * M * M
     scale_at = along_at + 2 * M
     u_at, v_at = scale_at + 1, scale_at + 1 + M  # spare numbers
@@ -190,7 +190,7 @@ def direct(s: Step, head: int, max_step: float) -> None:
 
 
 def combine(s: Memory, out: int, a: float, a_at: int, b: float, b_at: int) -> None:
-    """``out += a * s + b * y`` for vectors in ``rows``."""
+    """Add ``a * s + b * y`` to the vector at ``out``; all three are in ``rows``."""
     for k in range(lane(), 3 * s.n, lanes()):
         s.rows[out + k] += a * s.rows[a_at + k] + b * s.rows[b_at + k]
 

@@ -1,6 +1,6 @@
-"""Moves, for one system. Each changes ``x`` and returns nothing; ``counts`` hold the key and the counter.
+"""Moves, for one system. Each changes ``x`` and returns nothing. ``counts`` hold the key and the counter.
 
-In every move the numbers that a row draws are those that the eager version draws for it.
+In every move a row draws the same random numbers as in the eager version.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ PAIRS = 1
 
 
 def propose(s: Proposal, settings: Any) -> None:
-    """Stands for a move."""
+    """Stand for a move."""
 
 
 def sometimes(s: Proposal, settings: Any) -> None:
-    """A move that a share of the hops makes. settings: the share, or where ONE the bounds of one number a hop."""
+    """Make the move in a share of the hops.
+
+    settings: the share; where ONE is set, lower and upper bound of the hop's number for which this move is chosen.
+    """
     key, counter = s.counts[KEY], s.counts[COUNTER]
     if ONE:
         number = uniform(key, -s.counts[HOPS])
@@ -41,7 +44,7 @@ def sometimes(s: Proposal, settings: Any) -> None:
 
 
 def made(s: Proposal, settings: Any) -> None:
-    """The move, after which fixed atoms are where they were."""
+    """Make the move, and put fixed atoms back where they were."""
     for k in range(lane(), 3 * s.n, lanes()):
         s.scratch[k] = s.x[k]
     sync()
@@ -92,7 +95,7 @@ def angular(s: Proposal, settings: Any) -> None:
 
 
 def outermost(s: Proposal, a: float, b: float, c: float) -> float:
-    """The largest distance of a row from a point."""
+    """Return the largest distance of a row from the point (a, b, c)."""
     radius = 0.0
     for i in range(lane(), s.n, lanes()):
         dx, dy, dz = s.x[i] - a, s.x[s.n + i] - b, s.x[2 * s.n + i] - c
@@ -103,7 +106,7 @@ def outermost(s: Proposal, a: float, b: float, c: float) -> float:
 def put_away(
     s: Proposal, i: int, a: float, b: float, c: float, radius: float, key: int, counter: int
 ) -> None:
-    """Put row i at a distance from a point, in a direction from the next two numbers."""
+    """Put row i at ``radius`` from the point (a, b, c), in a direction that the next two random numbers give."""
     cosine = 2.0 * uniform(key, counter + 1) - 1.0
     angle = 2.0 * math.pi * uniform(key, counter + 2)
     sine = math.sqrt(1.0 - cosine * cosine)

@@ -1,4 +1,4 @@
-"""What all moves need: where a search keeps its random numbers; size and middle of a cluster, for one system."""
+"""Tools of all moves, for one system: places of the random numbers, and size and middle of a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEY, COUNTER, HOPS = 0, 1, 4
 
 
 def centre_of(n: int, x: Any) -> tuple[float, float, float]:
-    """The mean of all rows."""
+    """Return the mean of all rows of ``x (3 n,)``."""
     a, b, c = 0.0, 0.0, 0.0
     for i in range(lane(), n, lanes()):
         a += x[i]
@@ -23,5 +23,5 @@ def centre_of(n: int, x: Any) -> tuple[float, float, float]:
 
 
 def close_packed(n: int) -> float:
-    """Radius, in diameters, of a ball of n close-packed spheres."""
+    """Return the radius, in diameters, of a ball of n close-packed spheres."""
     return math.exp(math.log(float(n) * (3.0 / (4.0 * math.pi * math.sqrt(2.0)))) / 3.0)

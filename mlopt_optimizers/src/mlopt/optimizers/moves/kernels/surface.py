@@ -16,7 +16,7 @@ CLOSE = 0.8
 
 
 def surface(s: Proposal, settings: Any) -> None:
-    """Each of the most loosely bound atoms goes where it touches most others. settings: most atoms, trials."""
+    """Put each of the most loosely bound atoms where it touches most others. settings: most atoms, trials."""
     if lane() == 0:
         key, counter = s.counts[KEY], s.counts[COUNTER]
         diameter, whole = 0.0, s.n > 4
@@ -40,7 +40,7 @@ def surface(s: Proposal, settings: Any) -> None:
 
 
 def place(n: int, x: Any, moved: int, diameter: float, key: int, counter: int, trials: int) -> int:
-    """Try places that touch three atoms; returns the counter."""
+    """Put an atom at the best of some random places that touch three atoms, and return the counter."""
     near2, close2 = NEAR * NEAR * diameter * diameter, CLOSE * CLOSE * diameter * diameter
     best, ba, bb, bc = 0.0, x[moved], x[n + moved], x[2 * n + moved]
     for _ in range(trials):
@@ -79,7 +79,7 @@ def place(n: int, x: Any, moved: int, diameter: float, key: int, counter: int, t
 
 
 def neighbour(n: int, x: Any, i: int, not_this: int, nor_this: int, near2: float, share: float) -> int:
-    """A random neighbour of atom i, or -1: the first at or behind a random place in the list."""
+    """Return a random neighbour of atom i, the first from a random place in the list on, or -1 if there is none."""
     start = int(share * float(n))
     for step in range(n):
         j = start + step

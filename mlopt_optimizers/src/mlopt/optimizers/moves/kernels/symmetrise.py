@@ -17,13 +17,13 @@ ON_AXIS = 0.35
 
 
 def distance2(n: int, x: Any, i: int, a: float, b: float, c: float) -> Any:
-    """From atom i to a point, squared."""
+    """Return the squared distance of atom i from the point (a, b, c)."""
     dx, dy, dz = x[i] - a, x[n + i] - b, x[2 * n + i] - c
     return dx * dx + dy * dy + dz * dz
 
 
 def free_of(n: int, placed: Any, count: int, a: float, b: float, c: float, limit2: float) -> bool:
-    """Whether no placed atom is nearer to a point than the limit."""
+    """Return whether no placed atom is nearer to the point (a, b, c) than the limit."""
     for i in range(count):  # noqa: SIM110, kernels have no generators
         if distance2(n, placed, i, a, b, c) < limit2:
             return False
@@ -31,7 +31,7 @@ def free_of(n: int, placed: Any, count: int, a: float, b: float, c: float, limit
 
 
 def put(n: int, placed: Any, count: int, a: float, b: float, c: float) -> int:
-    """Place an atom; returns how many there are then."""
+    """Place an atom at (a, b, c), and return how many there are then."""
     placed[count] = a
     placed[n + count] = b
     placed[2 * n + count] = c
@@ -39,7 +39,7 @@ def put(n: int, placed: Any, count: int, a: float, b: float, c: float) -> int:
 
 
 def nearest(n: int, x: Any, a: float, b: float, c: float) -> int:
-    """The atom that is nearest to a point."""
+    """Return the atom that is nearest to the point (a, b, c)."""
     best, least = 0, math.inf
     for i in range(n):
         there = distance2(n, x, i, a, b, c)
@@ -49,7 +49,7 @@ def nearest(n: int, x: Any, a: float, b: float, c: float) -> int:
 
 
 def symmetrise(s: Proposal, settings: Any) -> None:
-    """One sector about an axis, or one half, replaces the others.
+    """Put one sector about an axis, or one half, in the place of the others.
 
     settings: highest order, share of inversions, share of mirror planes. Does nothing to a system with atoms that
     may not be put elsewhere.
@@ -72,7 +72,7 @@ def symmetrise(s: Proposal, settings: Any) -> None:
 def build(
     s: Proposal, key: int, counter: int, a: float, b: float, c: float, diameter: float, settings: Any
 ) -> None:
-    """Choose an axis and its order, fill all sectors from one, and complete what is missing."""
+    """Choose an axis and its order, fill all sectors from one, and place the atoms that are then missing."""
     n, x, row_energy, placed = s.n, s.x, s.row_energy, s.scratch
     limit2 = CLOSE * CLOSE * diameter * diameter
     order = 2 + int(uniform(key, counter + 1) * (settings[0] - 1.0))
@@ -200,7 +200,7 @@ def sector(
     tw: float,
     order: int,
 ) -> int:
-    """In which of the sectors about the axis a vector lies."""
+    """Return the number of the sector about the axis in which a vector lies."""
     angle = math.atan2(tu * dx + tv * dy + tw * dz, ru * dx + rv * dy + rw * dz)
     found = int((angle / (2.0 * math.pi) + 0.5) * float(order))
     return min(order - 1, max(0, found))

@@ -11,7 +11,7 @@ from mlopt.optimizers.moves.kernels.geometry import COUNTER, KEY, centre_of
 
 
 def direction(key: int, counter: int) -> tuple[float, float, float]:
-    """A unit vector, uniform on the sphere, from two numbers."""
+    """Return a unit vector, uniform on the sphere, from two random numbers."""
     cosine = 2.0 * uniform(key, counter) - 1.0
     angle = 2.0 * math.pi * uniform(key, counter + 1)
     sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
@@ -21,7 +21,7 @@ def direction(key: int, counter: int) -> tuple[float, float, float]:
 def turned(
     x: float, y: float, z: float, u: float, v: float, w: float, cosine: float, sine: float
 ) -> tuple[float, float, float]:
-    """A vector turned about the unit vector (u, v, w), by Rodrigues' formula."""
+    """Return the vector (x, y, z) turned about the unit vector (u, v, w), by Rodrigues' formula."""
     along = (u * x + v * y + w * z) * (1.0 - cosine)
     return (
         x * cosine + (v * z - w * y) * sine + u * along,
@@ -31,7 +31,7 @@ def turned(
 
 
 def twist(s: Proposal, settings: Any) -> None:
-    """Atoms on one side of a random plane through the centre turn about its normal. settings: angle."""
+    """Turn the atoms on one side of a random plane through the centre about its normal. settings: angle."""
     key, counter = s.counts[KEY], s.counts[COUNTER]
     a, b, c = centre_of(s.n, s.x)
     sync()
