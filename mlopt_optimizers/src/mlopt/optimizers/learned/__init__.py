@@ -1,4 +1,4 @@
-"""Learned optimizers: networks that step or hop, the weights that ship, and classics whose constants are learned."""
+"""Learned optimizers: networks that step or hop, weights that ship, and classics whose constants are learned."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from mlopt.optimizers.searches.basin_hopping import BasinHopping
 
 @dataclass(frozen=True)
 class Constant:
-    """A setting as a number without constraints. name: as `Classic.named` tells it.
+    """A setting as a number without constraints.
 
-    forward, inverse: from the setting to that number, and back; ``inverse`` is differentiable.
+    name: as in `Classic.named`. forward: from the setting to that number. inverse: back, in a differentiable way.
     """
 
     name: str
@@ -32,21 +32,21 @@ class Constant:
 
 
 def positive(name: str) -> Constant:
-    """By its logarithm."""
+    """Return a positive constant, which is represented by its logarithm."""
     return Constant(
         name, lambda value: float(torch.tensor(value, dtype=torch.float64).log()), lambda t: t.exp()
     )
 
 
 def share(name: str) -> Constant:
-    """Between 0 and 1, by its logit."""
+    """Return a constant between 0 and 1, which is represented by its logit."""
     return Constant(
         name, lambda value: float(torch.tensor(value, dtype=torch.float64).logit()), torch.sigmoid
     )
 
 
 def above_one(name: str) -> Constant:
-    """By the logarithm of what it is more than 1."""
+    """Return a constant above 1, which is represented by the logarithm of its excess over 1."""
     return Constant(
         name,
         lambda value: float(torch.tensor(value - 1.0, dtype=torch.float64).log()),
@@ -55,7 +55,7 @@ def above_one(name: str) -> Constant:
 
 
 class Classic(Learnable):
-    """An optimizer whose constants are learned, from those that ``base`` has: Learn2Hop's appendix C.1 and C.2.
+    """An optimizer whose constants are learned, beginning with those of ``base`` (Learn2Hop, appendix C.1 and C.2).
 
     | base | theta |
     |---|---|
@@ -63,11 +63,11 @@ class Classic(Learnable):
     | fire | dt, dt_max / dt, alpha, grow, cut, fade, and max_step if there is one |
     | basin-hopping | temperature, the step of the first displacement, quench_tolerance, quench_calls |
 
-    Positive constants by their logarithm, shares by their logit, factors above 1 by the logarithm of their excess.
-    quench_calls is a real number then: a quench ends with the first call that reaches it.
+    In theta, positive constants are represented by their logarithm, shares by their logit, and factors above 1 by the
+    logarithm of their excess. quench_calls is then a real number: a quench ends with the first call that reaches it.
 
     Raises:
-        InputError: (`optimizer`, `named`) theta of another length, or not finite.
+        InputError: (`optimizer`, `named`) theta has another length, or is not finite.
     """
 
     base: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
@@ -89,13 +89,13 @@ class Classic(Learnable):
         return base
 
     def start(self, seed: int = 0) -> torch.Tensor:
-        """The constants of ``base``, whatever the seed."""
+        """Return the constants of ``base``, (p,) float64, whatever the seed."""
         return torch.tensor(
             [constant.forward(value) for constant, value in _values(self.base)], dtype=torch.float64
         )
 
     def optimizer(self, theta: torch.Tensor) -> Optimizer:
-        """``base`` with constants that are tensors, 0-d or (n_problems,), through which gradients flow."""
+        """Return ``base`` with constants that are tensors, 0-d or (n_problems,), through which gradients flow."""
         given = self._given(theta)
         base = self.base
         if isinstance(base, Fire):
@@ -107,7 +107,7 @@ class Classic(Learnable):
         return base.replace(**given)
 
     def named(self, theta: torch.Tensor) -> dict[str, float]:
-        """The constants, in their units."""
+        """Return the constants of ``theta (p,)``, in their units."""
         return {name: float(value) for name, value in self._given(theta).items()}
 
     def _given(self, theta: torch.Tensor) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Classic(Learnable):
 
 
 def _values(base: Optimizer) -> list[tuple[Constant, float]]:
-    """The constants of an optimizer that are learned, with their present values."""
+    """Return the constants of an optimizer that are learned, with their present values."""
     if isinstance(base, Adam):
         return [
             (positive("step_size"), base.step_size),
@@ -156,7 +156,7 @@ def _values(base: Optimizer) -> list[tuple[Constant, float]]:
 
 
 def _displacement(base: BasinHopping) -> int:
-    """Place of the first displacement among the moves."""
+    """Return the place of the first displacement among the moves."""
     for place, move in enumerate(base.moves):
         if isinstance(move, Displacement):
             return place

@@ -13,7 +13,10 @@ from mlopt.core.lazy import torch
 
 
 def layer_of(width: int, **settings: Any) -> MessageFeatures:
-    """A layer whose own weights mean nothing, see `MessageFeatures`; draws nothing from torch's global generator."""
+    """Return a layer, see `MessageFeatures`, whose own parameters are placeholders.
+
+    It draws nothing from torch's global generator.
+    """
     state = torch.random.get_rng_state()
     layer = MessageFeatures(width, **settings)
     torch.random.set_rng_state(state)
@@ -21,12 +24,12 @@ def layer_of(width: int, **settings: Any) -> MessageFeatures:
 
 
 def shapes_of(layer: MessageFeatures) -> dict[str, tuple[int, ...]]:
-    """The shapes of its weights by name, in the order of theta."""
+    """Return the shapes of a layer's parameters by name, in the order of theta."""
     return {name: tuple(one.shape) for name, one in layer.named_parameters()}
 
 
 def drawn(shape: tuple[int, ...], seed: int, index: int) -> torch.Tensor:
-    """Where training starts, float64: normal after LeCun for matrices, zero for the rest."""
+    """Return parameters where training starts, float64: normal after LeCun for matrices, else zero."""
     if len(shape) != 2:
         return torch.zeros(shape, dtype=torch.float64)
     key, zero = derive(seed, index)[None], torch.zeros(1, dtype=torch.int64)
@@ -36,7 +39,11 @@ def drawn(shape: tuple[int, ...], seed: int, index: int) -> torch.Tensor:
 def features(
     layer: MessageFeatures, weights: Mapping[str, torch.Tensor], segments: Segments, *given: Any
 ) -> torch.Tensor:
-    """Features (n_rows, width) by ``weights``, each (1, ...) for all problems or (n_problems, ...) for each its own."""
+    """Return features (n_rows, width) of a layer with other parameters.
+
+    weights: tensors by name, (1, ...) for all problems or (n_problems, ...) with one layer a problem.
+    given: the arguments of the layer.
+    """
     call = torch.func.functional_call
     if next(iter(weights.values())).shape[0] == 1:
         found: torch.Tensor = call(layer, {name: one[0] for name, one in weights.items()}, given)

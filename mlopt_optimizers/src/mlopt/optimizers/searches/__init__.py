@@ -1,4 +1,4 @@
-"""Searches: from minimum to minimum."""
+"""Searches, which go from minimum to minimum."""
 
 from __future__ import annotations
 

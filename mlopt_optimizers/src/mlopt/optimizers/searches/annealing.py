@@ -21,10 +21,11 @@ _WIDEN = 1.05
 
 @dataclass(frozen=True)
 class AnnealingState(State):
-    """key, counter, moves (n,) int64: random numbers, and moves judged so far, -1 before the first evaluation.
+    """The walk of each problem.
 
-    x (n_rows, d), energy (n,): the present point. size (n,): of moves. temperature (n,).
-    rises (n, calibration): changes in energy seen while calibrating; a fall counts as 0, what was not finite as inf.
+    key, counter (n,) int64: random numbers. moves (n,) int64: moves judged so far, -1 before the first evaluation.
+    x (n_rows, d), energy (n,): the present point. size (n,): factor on moves. temperature (n,): in units of energy.
+    rises (n, calibration): rises in energy seen while calibrating. A fall counts as 0, a non-finite energy as infinity.
     """
 
     key: torch.Tensor = per_problem()
@@ -40,18 +41,18 @@ class AnnealingState(State):
 class SimulatedAnnealing(Optimizer):
     """Simulated annealing (Kirkpatrick, Gelatt & Vecchi, Science 220, 671 (1983)): one move, one evaluation a step.
 
-    A move displaces all rows by normal numbers; it is accepted with probability min(1, exp(-rise / temperature)). The
+    A move displaces all rows by normal numbers. It is accepted with probability min(1, exp(-rise / temperature)). The
     temperature falls geometrically over ``steps`` moves and then stays.
 
-    The first ``calibration`` moves set the temperature to begin with, as the Amp report advises (98 % of the moves
-    accepted) and Ben-Ameur shows how (Comput. Optim. Appl. 29, 369 (2004)): their rises in energy are noted, and the
-    temperature solves mean(min(1, exp(-rise / T))) = ``start_acceptance`` by bisection. During these moves only falls
-    are accepted: to accept rises would be to walk at infinite temperature, where atoms overlap and energies mean
+    The first ``calibration`` moves set the first temperature, as the Amp report advises (98 % of the moves accepted),
+    and in the way of Ben-Ameur (Comput. Optim. Appl. 29, 369 (2004)). Their rises in energy are noted, and the
+    temperature solves mean(min(1, exp(-rise / T))) = ``start_acceptance`` by bisection. These moves are accepted only
+    if the energy falls. To accept rises would be to walk at infinite temperature, where atoms overlap and energies mean
     nothing. Non-finite energies are rejected and do not count.
 
-    It returns the lowest point met, not a minimum: quench it afterwards. Free clusters evaporate at 98 % acceptance,
-    and starts with overlapping atoms calibrate to their overlaps: give these a ``start_temperature`` near melting
-    (about 0.5 for Lennard-Jones) and a ``cooling`` of 0.05.
+    The result is the lowest point met, which is no minimum: quench it afterwards. Free clusters evaporate at 98 %
+    acceptance, and starts with overlapping atoms calibrate to their overlaps. Give these a ``start_temperature`` near
+    melting (about 0.5 for Lennard-Jones) and a ``cooling`` of 0.05.
     """
 
     searching: ClassVar[bool] = True
@@ -88,7 +89,7 @@ class SimulatedAnnealing(Optimizer):
         return self.calibration if self.start_temperature is None else 0
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> AnnealingState:
-        """Before the first evaluation, which is of the start itself."""
+        """Return the state before the first evaluation, which is that of the start itself."""
         n = landscape.segments.n_problems
         integers = torch.zeros(n, dtype=torch.int64, device=x.device)
         ones = x.new_ones(n)
@@ -106,7 +107,7 @@ class SimulatedAnnealing(Optimizer):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: AnnealingState
     ) -> tuple[torch.Tensor, AnnealingState]:
-        """Judge the last move, cool, propose the next."""
+        """Judge the last move, cool, and propose the next one."""
         segments, manifold = landscape.segments, landscape.manifold
         draws = Draws(state.key, state.counter, segments)
         kick = draws.normal_rows(x.shape[1]).to(x)
@@ -134,7 +135,7 @@ class SimulatedAnnealing(Optimizer):
     def _cool(
         self, rise: torch.Tensor, moves: torch.Tensor, state: AnnealingState
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The temperature after ``moves (n,)`` moves, and the rises noted."""
+        """Return the temperature (n,) after ``moves (n,)`` moves, and the rises (n, calibration) noted so far."""
         width, rises, temperature = self._calibration, state.rises, state.temperature
         factor = math.exp(math.log(self.cooling) / (self.steps - width))
         temperature = torch.where((moves > width) & (moves <= self.steps), temperature * factor, temperature)
@@ -146,7 +147,7 @@ class SimulatedAnnealing(Optimizer):
         return temperature, rises
 
     def _solve(self, rises: torch.Tensor) -> torch.Tensor:
-        """The temperature (n,) at which ``start_acceptance`` of these moves would be accepted."""
+        """Return the temperature (n,) that accepts the share ``start_acceptance`` of ``rises (n, calibration)``."""
         finite = torch.isfinite(rises)
         highest = torch.where(finite, rises, 0.0).amax(-1).clamp(min=torch.finfo(torch.float32).tiny)
         # T = highest / -log(acceptance) accepts at least that share even if all rises were the highest

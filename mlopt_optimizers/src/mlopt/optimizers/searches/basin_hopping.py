@@ -25,7 +25,7 @@ from mlopt.optimizers.searches.kernels import basin_hopping as kernels
 class BasinHopping(Hopping):
     """Basin hopping (Li & Scheraga, PNAS 84, 6611 (1987); Wales & Doye, J. Phys. Chem. A 101, 5111 (1997)).
 
-    After each quench the new minimum is accepted with probability min(1, exp(-(E_new - E_old) / temperature)), then
+    After each quench the new minimum is accepted with probability min(1, exp(-(E_new - E_old) / temperature)). Then
     every move is applied in turn to the accepted minimum. A quench that ends in a non-finite energy is rejected.
     """
 
@@ -56,13 +56,13 @@ class BasinHopping(Hopping):
 
     @property
     def initial_temperature(self) -> float:
-        """The setting, before any adaptation."""
+        """The temperature before any adaptation."""
         return self.temperature
 
     def hop(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws
     ) -> tuple[torch.Tensor, HoppingState]:
-        """Metropolis, adaptation, moves, container."""
+        """Accept or reject the minimum, adapt, move, and pull evaporated rows back."""
         state = self.metropolis(landscape, x, evaluation, state, draws)
         if self.adapt_step or self.adapt_temperature:
             state = self._adapt(state)
@@ -79,14 +79,14 @@ class BasinHopping(Hopping):
         return contained(landscape, moved, self.container), state
 
     def _shares(self) -> list[tuple[float, float]]:
-        """Of the numbers from 0 to 1, those that choose each move."""
+        """Return, for each move, lower and upper bound of the random numbers that choose it."""
         weights = [move.probability for move in self.moves]
         edges = [0.0, *accumulate(weights)]
         whole = edges[-1] or 1.0
         return [(low / whole, high / whole) for low, high in pairwise(edges)]
 
     def _adapt(self, state: HoppingState) -> HoppingState:
-        """At the end of a window, widen what is accepted too often and narrow what is accepted too rarely."""
+        """At the end of a window, adapt moves or temperature towards the wanted share of accepted hops."""
         due = state.hops % kernels.WINDOW == 0
         often = state.accepted > self.acceptance * kernels.WINDOW
         one = torch.ones_like(state.scale)  # `where` of two plain numbers would be float32
@@ -98,7 +98,7 @@ class BasinHopping(Hopping):
         )
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine, where the quench and all moves have kernels."""
+        """See `Optimizer.kernel`; the quench and all moves must have kernels."""
         container = 0.0 if self.container is None else self.container
         settings = (self.quench_tolerance, self.quench_calls, container, self.acceptance)
         constants = {
@@ -126,7 +126,7 @@ def hopping_kernel(
     parts: dict[str, Any],
     step: Any = None,
 ) -> OptimizerKernel:
-    """Of a search around a quench; ``step`` stands for that of basin hopping, which it may call."""
+    """Return the kernel of a search around a quench. ``step`` replaces that of basin hopping, and may call it."""
     parts = parts | {"quench_init": quench.init, "quench_step": quench.step}
     if quench.finish is not None:
         parts["quench_finish"] = quench.finish

@@ -1,4 +1,4 @@
-"""What basin hopping and random restarts share: quench, judge, leave, quench again; each problem at its own pace."""
+"""The base of basin hopping and random restarts: quench, judge, leave, and quench again, at each problem's pace."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Hopping(Quenching):
 
     @property
     def initial_temperature(self) -> float:
-        """Temperature of the first hop."""
+        """The temperature of the first hop."""
         return torch.inf
 
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState
     ) -> tuple[torch.Tensor, HoppingState]:
-        """One step of the quench; where it has ended, a hop instead."""
+        """Take a step of the quench, or a hop where the quench has ended."""
         segments = landscape.segments
         mean2, sound = mean_squares(landscape, evaluation)
         quiet = sound & (mean2 <= self.enough2(evaluation, state))
@@ -84,13 +84,13 @@ class Hopping(Quenching):
         return new_x.index_copy(0, rows, moved), state.put(problems, rows, there)
 
     def enough2(self, evaluation: Evaluation, state: Any) -> float | torch.Tensor:
-        """The mean squared force component below which a quench ends: a number, or (n_problems,)."""
+        """Return the mean squared force component at which a quench ends: a number, or (n_problems,)."""
         return self.quench_tolerance**2
 
     def _leave(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState
     ) -> tuple[torch.Tensor, HoppingState]:
-        """Hop from minima: all of these problems have just ended a quench."""
+        """Hop from the minima ``x (n_rows, d)`` of problems that have all just ended a quench."""
         draws = Draws(state.key, state.counter, landscape.segments)
         x, state = self.hop(landscape, x, evaluation, replace(state, hops=state.hops + 1), draws)
         inner = self.quench.init(landscape, x, state.key)
@@ -100,13 +100,13 @@ class Hopping(Quenching):
     def hop(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws
     ) -> tuple[torch.Tensor, HoppingState]:
-        """Judge the minimum ``x`` (its energy may be non-finite) and propose where to quench from next."""
+        """Judge the minimum ``x (n_rows, d)``, whose energy may be non-finite, and propose where to quench next."""
         raise NotImplementedError(f"{type(self).__name__} must define `hop`")
 
     def metropolis(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any, draws: Draws
     ) -> Any:
-        """Accept the minimum ``x`` with probability min(1, exp(-(E_new - E_old) / temperature)), or stay."""
+        """Accept the minimum ``x (n_rows, d)`` with probability min(1, exp(-(E_new - E_old) / temperature))."""
         rise = evaluation.energy - state.energy
         chance = torch.where(rise <= 0, 1.0, torch.exp(-rise / state.temperature.clamp(min=1e-300)))
         # NaN and infinite energies compare false; the first minimum has an infinitely high one before it
@@ -123,9 +123,9 @@ class Hopping(Quenching):
 
 
 def contained(landscape: Landscape, x: torch.Tensor, container: float | None) -> torch.Tensor:
-    """Pull evaporated rows back, as GMIN's container does; only where rows are atoms without periodicity.
+    """Pull evaporated rows of ``x (n_rows, d)`` back, as GMIN's container does, where rows are atoms of free clusters.
 
-    container: how far from the centre they may be, in radii of a close-packed ball with one diameter of room.
+    container: largest distance from the centre, in radii of a close-packed ball with one diameter of room.
     """
     if container is None or landscape.diameter is None or x.shape[1] != 3:
         return x

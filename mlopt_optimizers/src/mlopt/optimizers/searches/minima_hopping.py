@@ -26,8 +26,8 @@ class MinimaHoppingState(QuenchingState):
     velocity (n_rows, d): at the half step before the point. last (n,): potential energy one step ago.
     falling (n,) bool: whether the energy fell in that step.
     dips (n,) int64: minima of the potential energy that this trajectory has passed.
-    temperature, threshold (n,): of the escapes, and the rise in energy that is accepted.
-    visited (n, 256), hops (n,) int64: energies of minima, in the order of the visits, and how many there were.
+    temperature, threshold (n,): temperature of the escapes, and the rise in energy that is accepted.
+    visited (n, 256), hops (n,) int64: energies of minima in the order of the visits, and the number of visits.
     """
 
     phase: torch.Tensor = per_problem()
@@ -45,13 +45,14 @@ class MinimaHoppingState(QuenchingState):
 class MinimaHopping(Quenching):
     """Minima hopping (Goedecker, J. Chem. Phys. 120, 9911 (2004)).
 
-    From the current minimum, velocities are drawn at a temperature and followed (velocity Verlet, unit masses, one
-    evaluation a step) until the potential energy has passed ``dips`` minima; a quench follows. The temperature rises
-    by ``beta_same`` after a return to the current minimum and by ``beta_old`` after a visit to a known one, and falls
-    by ``beta_new`` after a new one. Another minimum is accepted if it is less than a threshold higher; the threshold
-    then shrinks by ``alpha_accept``, else it grows by ``alpha_reject``. Factors are those that ASE uses.
+    From the current minimum, velocities are drawn at a temperature and followed by velocity Verlet, with unit masses
+    and one evaluation a step. When the potential energy has passed ``dips`` minima, a quench follows.
 
-    Two minima count as the same if their energies agree to ``same_energy`` (as in the paper), and the last 256 are
+    The temperature is multiplied by ``beta_same`` after a return to the current minimum, by ``beta_old`` after a visit
+    to a known one, and by ``beta_new`` after a new one. Another minimum is accepted if it is less than a threshold
+    higher. The threshold is then multiplied by ``alpha_accept``, else by ``alpha_reject``. Factors are those of ASE.
+
+    Two minima count as the same if their energies agree to ``same_energy`` (as in the paper). The last 256 are
     remembered. With ``softening`` > 0 the velocities are first turned towards soft modes, one evaluation a turn
     (Schönborn et al., J. Chem. Phys. 130, 144108 (2009), after Sicher et al.). A trajectory or quench that becomes
     non-finite starts again from the current minimum.
@@ -95,8 +96,8 @@ class MinimaHopping(Quenching):
     ) -> tuple[torch.Tensor, MinimaHoppingState]:
         """Carry every problem's phase on by one evaluation.
 
-        A trajectory that has passed enough dips turns into a quench at this very point, and a quench that has ended
-        into a new escape: no evaluation is spent on changing phase.
+        A trajectory that has passed enough dips turns into a quench at this very point. A quench that has ended turns
+        into a new escape. So no evaluation is spent on changing phase.
         """
         segments = landscape.segments
         state = replace(state, calls=state.calls + 1)
@@ -131,7 +132,7 @@ class MinimaHopping(Quenching):
     def _follow(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: MinimaHoppingState
     ) -> tuple[torch.Tensor, MinimaHoppingState]:
-        """One step of the dynamics (leapfrog) for problems in that phase; counts the dips of the potential energy."""
+        """Take a leapfrog step for problems in the phase of dynamics, and count dips of the potential energy."""
         moving = state.phase == _DYNAMICS
         if not bool(moving.any()):
             return x, state
@@ -152,7 +153,7 @@ class MinimaHopping(Quenching):
     def _soften(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: MinimaHoppingState
     ) -> tuple[torch.Tensor, MinimaHoppingState]:
-        """Turn velocities by the force across them at a point ahead; after the last turn, set out."""
+        """Turn velocities by the force across them at a point ahead, and set out after the last turn."""
         turning = state.phase == _SOFTEN
         if not bool(turning.any()):
             return x, state
@@ -182,7 +183,7 @@ class MinimaHopping(Quenching):
     def _judge(
         self, landscape: Landscape, x: torch.Tensor, energy: torch.Tensor, state: MinimaHoppingState
     ) -> MinimaHoppingState:
-        """Compare the minimum at ``x``, where there is one, with the current and with known ones; accept or not."""
+        """Compare a minimum at ``x (n_rows, d)``, if any, with the current and known ones. Accept or not."""
         first = torch.isinf(state.energy)
         gap = energy - state.energy
         same = state.arrived & (gap.abs() < self.same_energy)
@@ -209,7 +210,7 @@ class MinimaHopping(Quenching):
     def _escape(
         self, landscape: Landscape, state: MinimaHoppingState
     ) -> tuple[torch.Tensor, MinimaHoppingState]:
-        """Draw velocities and set out from the current minimum; the force there, below the tolerance, is left out."""
+        """Draw velocities and set out from the current minimum. Its force, below the tolerance, is left out."""
         segments, manifold, x = landscape.segments, landscape.manifold, state.x
         draws = Draws(state.key, state.counter, segments)
         velocity = draws.normal_rows(x.shape[1]).to(x)

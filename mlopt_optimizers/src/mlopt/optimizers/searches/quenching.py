@@ -1,4 +1,4 @@
-"""What searches share that quench to one minimum after another: the quench, the current minimum, what was found."""
+"""The base of searches that quench to one minimum after another."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Quenching(Optimizer):
 
 
 def mean_squares(landscape: Landscape, evaluation: Evaluation) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean squared force component (n,) of each problem, and whether it and the energy are finite (n,)."""
+    """Return mean squared force components (n,), and the problems (n,) bool where these and the energy are finite."""
     segments, force = landscape.segments, evaluation.force
     mean2 = segments.dot(force, force) / (segments.counts * force.shape[1])
     return mean2, torch.isfinite(evaluation.energy + mean2)

@@ -17,7 +17,7 @@ from mlopt.optimizers.starts.starts import SphereStart
 
 
 class RandomRestarts(Hopping):
-    """Quench from one random start after another: what every search has to beat."""
+    """Quenches from one random start after another, which every search has to beat."""
 
     start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where to quench from")
 
@@ -27,7 +27,7 @@ class RandomRestarts(Hopping):
         """Forget the minimum and draw a new start.
 
         Raises:
-            InputError: the landscape is not one of atoms, so that there is nothing to draw starts for.
+            InputError: the landscape is not one of atoms, for which starts could be drawn.
         """
         if not isinstance(landscape, AtomsLandscape):
             raise InputError("random-restarts draws starts for atoms; on another landscape use basin-hopping")

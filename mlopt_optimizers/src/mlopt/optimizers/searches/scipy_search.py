@@ -18,7 +18,7 @@ _FOREVER = 2**31
 class ScipyBasinHopping(ExternalOptimizer):
     """`scipy.optimize.basinhopping` with an L-BFGS-B quench, one problem after the other.
 
-    Its random displacements adapt to an acceptance rate and know nothing of atoms; compare with `basin-hopping`.
+    Its random displacements adapt to an acceptance rate and know nothing of atoms. Compare it with `basin-hopping`.
     """
 
     temperature: float = setting(1.0, "of the Metropolis test", unit="energy", ge=0)
@@ -55,7 +55,7 @@ class ScipyDualAnnealing(ExternalOptimizer):
     """`scipy.optimize.dual_annealing` with L-BFGS-B as local search, one problem after the other.
 
     It searches a box: the extent of the start, widened by ``margin`` on all sides. Gradients help the local search
-    only; each energy of the annealing costs a force call all the same.
+    alone, but each energy of the annealing costs a force call as well.
     """
 
     margin: float = setting(0.5, "room around the start's extent along each axis", unit="length", gt=0)

@@ -1,4 +1,4 @@
-"""What a search may spend, which energy it is to reach, and which minima it keeps."""
+"""Settings of a search: its budget, the energy to reach, and the minima to keep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlopt.core.plugins.plugin import Plugin, setting
 
 
 class Budget(Plugin):
-    """What each start, or the whole run, may spend."""
+    """The budget of each start, or of the whole run."""
 
     force_calls: int = setting(50_000, "force calls of each start", ge=1)
     minutes: float | None = setting(
@@ -31,7 +31,7 @@ class Target(Plugin):
 
 
 class MinimaSettings(Plugin):
-    """Which minima are kept."""
+    """The choice of minima to keep."""
 
     keep: int = setting(50, "lowest distinct minima of the run that are polished and stored", ge=1)
     per_start: int = setting(10, "lowest distinct minima that each start remembers", ge=1)
@@ -46,7 +46,7 @@ class MinimaSettings(Plugin):
     )
 
     def check(self) -> None:
-        """Refuse a database that this run could not add to in the end; creates none."""
+        """Refuse a database to which this run could not add in the end. Create none."""
         if self.database is None:
             return
         path = Path(self.database)

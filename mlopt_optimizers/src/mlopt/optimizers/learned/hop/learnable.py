@@ -1,4 +1,4 @@
-"""`LearnedHopping` as something that can be trained."""
+"""The learnable `LearnedHop`: a function from theta to `LearnedHopping`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
 
 
 class LearnedHop(Learnable):
-    """Basin hopping whose hop is learned: what theta means stands at `LearnedHopping`.
+    """Basin hopping whose hop is learned. `LearnedHopping` explains theta.
 
-    Training starts as basin hopping whose moves are made in given shares: the network says nothing yet.
+    Training starts with basin hopping whose moves are made in given shares, and does not depend on inputs yet.
     """
 
     search: Annotated[LearnedHopping, FromRegistry("optimizer")] = setting(
@@ -63,7 +63,7 @@ class LearnedHop(Learnable):
         return self.search.replace(theta=theta)
 
     def named(self, theta: torch.Tensor) -> dict[str, float]:
-        """What stands outside the network: the tolerance of a quench, and how it widens with height."""
+        """Return the two numbers about the quench: its tolerance, and how it widens with height."""
         factor, widening = quench_of(theta.detach()[..., : size_of(len(self.shares))])
         return {
             "quench_tolerance": self.search.quench_tolerance * float(factor),
@@ -71,5 +71,5 @@ class LearnedHop(Learnable):
         }
 
     def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
-        """A file for the setting `weights` of `LearnedHopping`, with its card."""
+        """Write a file for the setting `weights` of `LearnedHopping`, with its card."""
         save_weights(path, theta, "learned-hopping", self.search.settings(), training)

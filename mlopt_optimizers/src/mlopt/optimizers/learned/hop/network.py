@@ -1,10 +1,15 @@
 """The network of `LearnedHopping`: a dozen tanh units that look at each atom and at the state of the search.
 
-theta (p,) is, one after the other: weights (12, 8) and biases (12,) of the units; weights (2, 12) and biases (2,) of
-what is said about an atom, its step and its odds of going to the surface; weights (1 + m, 12) and biases (1 + m,) of
-what is said about the system, from the mean of the units over its atoms: the temperature, and the odds of each of m
-moves; two numbers about the quench; what messages add, if there are any (`MessagePart`). What is said is a logarithm or
-a logit, so that theta has no constraints.
+theta (p,) holds, one after the other:
+
+- weights (12, 8) and biases (12,) of the units
+- weights (2, 12) and biases (2,) of the outputs for an atom: its step, and its odds of going to the surface
+- weights (1 + m, 12) and biases (1 + m,) of the outputs for the system, which see the mean of the units over its atoms:
+  the temperature, and the odds of each of m moves
+- two numbers about the quench
+- the parameters of messages, if there are any (`MessagePart`)
+
+Outputs are logarithms or logits, so that theta has no constraints.
 """
 
 from __future__ import annotations
@@ -27,14 +32,14 @@ _SPREAD = 0.5
 
 
 def size_of(moves: int) -> int:
-    """How many numbers theta has, for a choice of so many moves."""
+    """Return the length of theta for a choice among ``moves`` moves, without messages."""
     return HEAD + (1 + moves) * (HIDDEN + 1) + 2
 
 
 def first_theta(shares: Sequence[float], seed: int = 0) -> torch.Tensor:
-    """Where training starts, (p,) float64: units at random, and nothing that is said depends on them yet.
+    """Return the theta (p,) float64 where training starts. Units are random, and no output depends on them yet.
 
-    shares: of the hops, for each move. Steps, temperature and tolerance are those of basin hopping.
+    shares: the share of the hops that each move has. Steps, temperature and tolerance are those of basin hopping.
     """
     theta = torch.zeros(size_of(len(shares)), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
@@ -45,13 +50,13 @@ def first_theta(shares: Sequence[float], seed: int = 0) -> torch.Tensor:
 
 
 def quench_of(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factor on the tolerance of a quench, and how it widens with height: 0-d, or (n_problems,), float64."""
+    """Return the factor on the tolerance of a quench, and how it widens with height: 0-d or (n_problems,) float64."""
     return theta[..., -2].clamp(-5.0, 7.0).exp(), theta[..., -1].clamp(-30.0, 3.0).exp()
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the network says: step, away (n_rows,); heat (n_problems,), odds (n_problems, m). Logarithms and logits."""
+    """The outputs, as logarithms and logits: step, away (n_rows,), heat (n_problems,), odds (n_problems, m)."""
 
     step: torch.Tensor
     away: torch.Tensor
@@ -67,10 +72,11 @@ def say(
     moves: int,
     messages: torch.Tensor | None = None,
 ) -> Said:
-    """Ask the network of ``theta (p,)``, or of each problem's own ``(n_problems, p)``.
+    """Return the outputs of the network of ``theta (p,)``, or ``(n_problems, p)`` with one network a problem.
 
-    atoms (n_rows, 2): binding and distance. system (n_problems, 5). messages (n_rows, 12): what each unit hears of
-    them. Sums go number by number: what is said about a problem must not depend on its batch.
+    atoms (n_rows, 2): binding and distance. system (n_problems, 5): the state of the search.
+    messages (n_rows, 12): input of each unit from messages.
+    Sums go number by number, so that the outputs of a problem do not depend on its batch.
     """
     own = theta.ndim == 2
 
@@ -93,7 +99,7 @@ def say(
 def _head(
     theta: torch.Tensor, units: torch.Tensor, outputs: int, over: Callable[..., torch.Tensor]
 ) -> torch.Tensor:
-    """A linear layer: (n, 12) to (n, outputs)."""
+    """Apply a linear layer to ``units (n, 12)``, and return (n, outputs)."""
     weights, said = theta[..., : outputs * HIDDEN], theta[..., outputs * HIDDEN :]
     weights = weights.reshape(*theta.shape[:-1], outputs, HIDDEN)
     total = over(said).expand(len(units), outputs)
@@ -104,24 +110,27 @@ def _head(
 
 @dataclass(frozen=True)
 class MessagePart:
-    """What messages add at the end of theta: a layer of ``width`` features, and weights (12, width) of the units."""
+    """The end of theta that messages add: a layer of ``width`` features, and weights (12, width) of the units."""
 
     layer: MessageFeatures
     width: int
 
     @property
     def size(self) -> int:
-        """How many numbers that is."""
+        """The length of this part of theta."""
         return HIDDEN * self.width + sum(math.prod(shape) for shape in shapes_of(self.layer).values())
 
     def start(self, seed: int) -> torch.Tensor:
-        """Where training starts: (size,) float64. Units hear nothing yet."""
+        """Return the part (size,) float64 where training starts. Units do not see messages yet."""
         shapes = enumerate(shapes_of(self.layer).values(), 1000)
         parts = [drawn(shape, seed, index).flatten() for index, shape in shapes]
         return torch.cat([torch.zeros(HIDDEN * self.width, dtype=torch.float64), *parts])
 
     def heard(self, theta: torch.Tensor, segments: Segments, *given: Any) -> torch.Tensor:
-        """What each unit hears: (n_rows, 12). theta (size,) or (n_problems, size); given: as the layer's call."""
+        """Return the input (n_rows, 12) of each unit from messages.
+
+        theta: this part, (size,) or (n_problems, size). given: the arguments of the layer.
+        """
         rows = theta.reshape(-1, theta.shape[-1])
         first, at = rows[:, : HIDDEN * self.width].reshape(-1, HIDDEN, self.width), HIDDEN * self.width
         weights = {}

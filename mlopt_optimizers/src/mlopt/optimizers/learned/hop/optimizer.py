@@ -33,9 +33,11 @@ from mlopt.optimizers.searches.hopping import HoppingState, contained
 
 @dataclass(frozen=True)
 class LearnedHoppingState(HoppingState):
-    """best, lowest (n,): energies of the lowest minima, ever and since the last new start. unit (n,): of energies.
+    """A search between two steps, with the inputs of the network about it.
 
-    since, calls (n,) int64: hops since the lowest minimum became lower; force calls. choice (n,) int64: the last move.
+    best, lowest (n,): energies of the lowest minima, ever and since the last new start. unit (n,): unit of energies.
+    since, calls (n,) int64: hops since the lowest minimum became lower, and force calls.
+    choice (n,) int64: the last move, 0 for a displacement.
     """
 
     best: torch.Tensor = per_problem()
@@ -47,37 +49,40 @@ class LearnedHoppingState(HoppingState):
 
 
 class LearnedHopping(HopSettings):
-    """Basin hopping with the hop learned and the quench kept.
+    """Basin hopping with a learned hop and an ordinary quench.
 
-    After each quench and its Metropolis test a network of twelve tanh units looks at the minimum that the search is at.
-    About each atom it is told how loosely it is bound, how far out it is, and their product; about the search, how far
-    the minimum is above the lowest since the last new start, and that one above the lowest ever, how many hops ago it
-    became lower, which share of `horizon` is used, and a random number. It says how likely each move is: displacing,
-    for which it gives the size of each atom's step and its odds of being put on the surface, or one of `moves`; and the
-    temperature of the next Metropolis test. Two more numbers are about the quench: a factor on its tolerance, and how
-    much that widens with the height above the current minimum, so that what will be refused anyway ends early.
+    After each quench and its Metropolis test, a network of twelve tanh units looks at the current minimum.
 
-    Energies are in units of the mean binding of the minimum's atoms less that of the strongest, lengths in diameters or
-    in radii of the cluster: theta serves any potential and size. A move that can do nothing is not chosen: exchanges
-    among atoms of one kind; those for free clusters where some atom is fixed or the system periodic.
+    - Inputs about each atom: how loosely it is bound, its distance from the centre, and their product.
+    - Inputs about the search: the height of the minimum above the lowest since the last new start, the height of that
+      one above the lowest ever, the hops since it became lower, the share of `horizon` used, and a random number.
+    - Outputs about the search: the odds of each move, and the temperature of the next Metropolis test. A move is a
+      displacement or one of `moves`.
+    - Outputs about each atom, for a displacement: the size of its step, and its odds of going to the surface.
 
-    ``weights`` is the name of weights that ship, or a file (see `mlopt.core.files.weights`). It brings the
-    settings of its training with it; all but the moves may be given otherwise. Without, the search is about plain
-    basin hopping. Through `replace`, ``theta`` may be a tensor (p,), or (n_problems, p): one
-    network a problem.
+    Two more numbers are about the quench: a factor on its tolerance, and how much the tolerance widens with the height
+    above the current minimum. So a quench that will be refused anyway ends early.
+
+    The unit of energy is the difference between the mean binding of the minimum's atoms and the strongest binding.
+    Lengths are in diameters, or in radii of the cluster. So theta serves any potential and size. A move that can do
+    nothing is not chosen: an exchange among atoms of one species, or a cluster move where atoms are fixed or periodic.
+
+    ``weights`` is the name of weights that ship, or a file (see `mlopt.core.files.weights`). They bring the settings of
+    their training; all but the moves may be given otherwise. Without weights the search is close to plain basin
+    hopping. Through `replace`, ``theta`` may be a tensor (p,), or (n_problems, p) with one network a problem.
 
     Raises, at the first hop:
-        InputError: the potential does not tell the energies of atoms.
+        InputError: the potential does not give the energies of atoms.
     """
 
     def select(self, problems: torch.Tensor) -> Self:
-        """See `Optimizer.select`: a network that all share stays whole."""
+        """See `Optimizer.select`; a network that all problems share stays whole."""
         theta = self.parameters
         part = super(LearnedHopping, self.replace(theta=None)).select(problems)
         return part.replace(theta=theta[problems] if theta.ndim == 2 else theta)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LearnedHoppingState:
-        """Before the first quench.
+        """Return the state before the first quench.
 
         Raises:
             InputError: theta has a wrong shape, or numbers that are not finite.
@@ -96,12 +101,12 @@ class LearnedHopping(HopSettings):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState
     ) -> tuple[torch.Tensor, HoppingState]:
-        """One step of the quench; where it has ended, a hop instead."""
+        """Take a step of the quench, or a hop where the quench has ended."""
         x, after = super().step(landscape, x, evaluation, state)
         return x, replace(after, calls=after.calls + 1)  # type: ignore[attr-defined,call-arg]
 
     def enough2(self, evaluation: Evaluation, state: LearnedHoppingState) -> torch.Tensor:
-        """The squared tolerance, wider for what lies high above the current minimum."""
+        """Return the squared tolerance (n,), which is wider high above the current minimum."""
         tolerance, widening = self._quench(evaluation.energy)
         rise = (evaluation.energy - state.energy) / state.unit
         height = torch.where(state.energy.isfinite() & (rise > 0), rise.clamp(max=kernels.HIGHEST), 0.0)
@@ -120,7 +125,7 @@ class LearnedHopping(HopSettings):
         state: LearnedHoppingState,
         draws: Draws,
     ) -> tuple[torch.Tensor, LearnedHoppingState]:
-        """Metropolis; the network; the move that it chose; the container."""
+        """Accept or reject the minimum, ask the network, make the move that it chose, and pull evaporated rows back."""
         if evaluation.row_energy is None:
             raise InputError(
                 "learned-hopping looks at the energy of each atom, which this landscape does not tell (`row_energy`); "
@@ -164,7 +169,10 @@ class LearnedHopping(HopSettings):
     def _seen(
         self, landscape: Landscape, state: LearnedHoppingState, noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs about atoms (n_rows, 2), systems (n, 5); each atom's share of the strongest binding; the unit (n,)."""
+        """Return the inputs of the network about atoms (n_rows, 2) and systems (n, 5), and two things besides.
+
+        These are each atom's share (n_rows,) of the strongest binding, and the unit of energies (n,).
+        """
         segments, x = landscape.segments, state.x
         strongest = -segments.max(-state.row_energy)
         mean = segments.sum(state.row_energy) / segments.counts
@@ -187,7 +195,7 @@ class LearnedHopping(HopSettings):
         return atoms, torch.stack(system, -1), ratio, unit
 
     def _heard(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor | None:
-        """What each unit hears of messages about the minimum at ``x``: (n_rows, 12)."""
+        """Return the input (n_rows, 12) of each unit from messages about ``x (n_rows, d)``, if there are any."""
         part = self.message_part
         if part is None:
             return None
@@ -199,7 +207,7 @@ class LearnedHopping(HopSettings):
         return part.heard(theta, landscape.segments, x, graph, atoms.species, atoms.diameter.to(x))
 
     def _useless(self, landscape: Landscape, x: torch.Tensor) -> torch.Tensor:
-        """(n, 1 + moves) bool: moves that can do nothing."""
+        """Return the moves (n, 1 + moves) bool that can do nothing."""
         segments = landscape.segments
         caged = segments.max((~free_rows(landscape, x)).to(x)) > 0
         alike = torch.ones_like(caged)
@@ -218,7 +226,10 @@ class LearnedHopping(HopSettings):
         chosen: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """Each row by a random vector of its own size, some then to the surface; in the ``chosen`` problems."""
+        """Displace rows of the ``chosen (n,)`` problems, and put some of them on the surface.
+
+        size (n_rows,): of each row's random vector. away (n_rows,) bool: rows that go to the surface.
+        """
         x, segments, before = state.x, landscape.segments, draws.counter
         kick, numbers = 2.0 * draws.rows(x.shape[1]) - 1.0, draws.rows(2).to(x)
         length = kernels.STEP * segments.rows_of(state.scale) * row_diameter(landscape, x) * size
@@ -229,11 +240,11 @@ class LearnedHopping(HopSettings):
 
     @property
     def _restart(self) -> int:
-        """Which move is a new start, or -1."""
+        """Return the number of the move that is a new start, or -1."""
         return next((place for place, one in enumerate(self.moves, 1) if isinstance(one, Restart)), -1)
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine, where the quench and all moves have kernels."""
+        """See `Optimizer.kernel`; the quench and all moves must have kernels."""
         if self.messages:
             raise NoKernelError("learned-hopping offers no kernel with `messages`")
         places = list(enumerate(self.moves, 1))
@@ -269,7 +280,7 @@ def _made(
     state: LearnedHoppingState,
     draws: Draws,
 ) -> torch.Tensor:
-    """``x`` after a move of some problems; the others draw no numbers for it."""
+    """Return ``x (n_rows, d)`` after a move of ``problems``. The others draw no random numbers for it."""
     if not problems.numel():
         return x
     part, (segments, rows) = landscape.select(problems), landscape.segments.select(problems)
@@ -290,7 +301,7 @@ def _needs(move: Move, never: torch.Tensor, caged: torch.Tensor, alike: torch.Te
 
 
 def _noted(state: LearnedHoppingState, evaluation: Evaluation) -> LearnedHoppingState:
-    """With the minimum that the quench has ended at in the record."""
+    """Return the state with the minimum, at which the quench has ended, in the record."""
     found = torch.where(evaluation.energy.isfinite(), evaluation.energy, torch.inf)
     lower = found < state.lowest - kernels.MARGIN * state.unit
     return replace(
@@ -304,7 +315,10 @@ def _noted(state: LearnedHoppingState, evaluation: Evaluation) -> LearnedHopping
 def _numbers(
     state: LearnedHoppingState, landscape: Landscape
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of this hop: for the choice (n,), noise in [-1, 1) (n,), one a row (n_rows,); their counters are below 0."""
+    """Return the random numbers of this hop: for the choice (n,), noise in [-1, 1) (n,), and one a row (n_rows,).
+
+    Their counters are below 0.
+    """
     segments = landscape.segments
     first = -state.hops * (segments.counts + 2)
     two = uniform(state.key, first, 2)

@@ -1,4 +1,4 @@
-"""What a learned hop is configured with, and where its theta comes from."""
+"""The settings of a learned hop, and the source of its theta."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RARE, _RAREST = 0.02, 0.001
 
 
 class HopSettings(Hopping):
-    """Settings and theta of `mlopt.optimizers.learned.hop.optimizer.LearnedHopping`."""
+    """The settings and theta of `mlopt.optimizers.learned.hop.optimizer.LearnedHopping`."""
 
     weights: Weights | None = setting(
         None,
@@ -69,7 +69,7 @@ class HopSettings(Hopping):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """All but the weights, as plain data: what a card keeps of a training."""
+        """Return all settings but the weights as plain data, for the card of a training."""
         return {name: value for name, value in self.config().items() if name not in ("weights", "theta")}
 
     def _misfit(self, found: int) -> str | None:
@@ -84,14 +84,14 @@ class HopSettings(Hopping):
 
     @cached_property
     def message_part(self) -> MessagePart | None:
-        """The part of theta that messages have."""
+        """The part of theta that belongs to messages, if there are any."""
         if not self.messages:
             return None
         return MessagePart(layer_of(self.messages, rounds=self.rounds, cutoff=self.cutoff), self.messages)
 
     @property
     def size(self) -> int:
-        """Length of theta."""
+        """The length of theta."""
         return size_of(1 + len(self.moves)) + (self.message_part.size if self.message_part else 0)
 
     @property
@@ -100,7 +100,7 @@ class HopSettings(Hopping):
         return self.parameters[..., : size_of(1 + len(self.moves))]
 
     def first_theta(self, shares: Sequence[float], seed: int = 0) -> torch.Tensor:
-        """Where training starts, with these shares of the moves: (p,) float64."""
+        """Return the theta (p,) float64 where training starts, with these shares of the moves."""
         core = first_theta(shares, seed)
         return core if self.message_part is None else torch.cat([core, self.message_part.start(seed)])
 

@@ -1,4 +1,4 @@
-"""The hop of a learned search, for one system: what a small network says after each quench.
+"""The hop of a learned search, for one system: a small network chooses after each quench.
 
 The quench, the Metropolis test, the container and the moves are those of
 `mlopt.optimizers.searches.kernels.basin_hopping`.
@@ -51,7 +51,7 @@ HANDED = 3
 
 
 def step(s: Step, settings: Any) -> None:
-    """That of basin hopping; counts calls."""
+    """Take a step as basin hopping does, and count the call."""
     hop_on(s, settings)
     sync()
     if lane() == 0:
@@ -59,7 +59,7 @@ def step(s: Step, settings: Any) -> None:
 
 
 def enough2(energy: float, numbers: Any, settings: Any) -> Any:
-    """Squared tolerance of a quench, which widens with the height. settings: tolerance, widening."""
+    """Return the squared tolerance of a quench, which widens with the height. settings: tolerance, widening."""
     height = 0.0
     if math.isfinite(numbers[ENERGY]) and energy > numbers[ENERGY]:
         height = min(HIGHEST, (energy - numbers[ENERGY]) / numbers[UNIT])
@@ -69,7 +69,7 @@ def enough2(energy: float, numbers: Any, settings: Any) -> Any:
 
 
 def decide(s: Step, sound: bool, settings: Any) -> None:
-    """Look at where the search is, and choose temperature, move and the size of each atom's step.
+    """Look at the state of the search, and choose temperature, move, and the size of each atom's step.
 
     settings: horizon.
     """
@@ -150,7 +150,10 @@ def network(
     scratch: Any,
     weights: Any,
 ) -> Any:
-    """What it says about atoms goes to ``scratch``, in front of it the odds of moves; returns the temperature's."""
+    """Compute the outputs of the network, and return the one for the temperature.
+
+    Outputs for atoms go to ``scratch``, and the odds of moves in front of them.
+    """
     for i in range(lane(), n, lanes()):
         scratch[SIZE * n + i] = weights[ATOM_HEAD + 2 * HIDDEN]
         scratch[AWAY * n + i] = weights[ATOM_HEAD + 2 * HIDDEN + 1]
@@ -181,7 +184,7 @@ def network(
 
 
 def choose(number: float, several: float, caged: float, scratch: Any) -> int:
-    """Which move, by a number in [0, 1): odds are exponentials; a move that can do nothing has none."""
+    """Return the move that a ``number`` in [0, 1) chooses. A move that can do nothing has no odds."""
     most = -math.inf
     for j in range(CHOICES):
         most = max(most, scratch[j])
@@ -198,7 +201,7 @@ def choose(number: float, several: float, caged: float, scratch: Any) -> int:
 
 
 def odds_of(j: int, logit: float, several: float, caged: float) -> float:
-    """Of move j."""
+    """Return the odds of move j, whose output is ``logit``; 0 if it can do nothing."""
     if (FOR_KINDS >> j) % 2 == 1 and several == 0.0:
         return 0.0
     if (FOR_CLUSTERS >> j) % 2 == 1 and caged > 0.0:
@@ -207,13 +210,13 @@ def odds_of(j: int, logit: float, several: float, caged: float) -> float:
 
 
 def chosen(s: Proposal, settings: Any) -> None:
-    """A move, where it is the one that was chosen."""
+    """Make the move, if it is the chosen one."""
     if s.counts[CHOICE] == WHICH:
         made(s, settings)
 
 
 def displace(s: Proposal, settings: Any) -> None:
-    """Each atom by a random vector of its own size; then some to random places on the surface."""
+    """Displace each atom by a random vector of its own size, then put some at random places on the surface."""
     n, x, counts, scratch = s.n, s.x, s.counts, s.scratch
     key, counter = counts[KEY], counts[COUNTER]
     for i in range(lane(), n, lanes()):

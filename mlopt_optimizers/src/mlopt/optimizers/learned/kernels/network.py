@@ -1,8 +1,8 @@
-"""A small network over the components of one system, and the logarithmic coding of what it is given.
+"""A small network over the components of one system, and the logarithmic coding of its inputs.
 
-Rows are worked on in tiles of `TILE`: what belongs to one number of each component of a tile lies in a stretch of
-`STRIDE` numbers, component ``axis * padded + i``, so that inner loops run over contiguous numbers, have a length that
-is a multiple of eight, and their arrays stay in the nearest cache.
+Rows are worked on in tiles of `TILE`. For each input or unit, the numbers of all components of a tile lie in a stretch
+of `STRIDE` numbers, with component ``axis`` of row i at ``axis * padded + i``. So inner loops run over contiguous
+numbers, their length is a multiple of eight, and their arrays stay in the nearest cache.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TINY = 1e-30
 
 
 def padded_of(rows: int) -> int:
-    """Rows of a tile with those that fill up a vector register."""
+    """Return the rows of a tile together with those that fill up a vector register."""
     return 8 * ((rows + 7) // 8)
 
 
 def coded(value: float) -> tuple[float, float]:
-    """Magnitude and sign of a number: (log|x| / p, sign x) from exp(-p) on, else (-1, x exp(p))."""
+    """Return magnitude and sign of a number: (log|x| / p, sign x) from exp(-p) on, else (-1, x exp(p))."""
     magnitude = math.log(max(abs(value), 1.0 / MAGNIFIED)) * (1.0 / DECADES)
     return magnitude, max(-1.0, min(1.0, value * MAGNIFIED))
 
@@ -52,9 +52,9 @@ def activate(count: int, stretch: int, hidden: Any) -> None:
 def four_units(inputs: int, given: Any, weights: Any, first: int, out: Any, eights: int) -> None:
     """Add to four units ``out`` the ``inputs`` (a multiple of four) in ``given`` times their weights.
 
-    weights[first:]: those of the first unit for all inputs, then those of the second, ... Four by four, each number
-    that is loaded serves four multiplications. ``given`` and ``out`` are arrays of their own, for which one comparison
-    tells the compiler that they do not overlap.
+    weights[first:]: the weights of the first unit for all inputs, then those of the second, and so on. By fours, each
+    number that is loaded serves four multiplications. ``given`` and ``out`` are separate arguments, so that one
+    comparison tells the compiler that they do not overlap.
     """
     for k in range(0, inputs, 4):
         a = first + k
@@ -86,11 +86,11 @@ def first_layer(
     at: int,
     padded: int,
 ) -> None:
-    """The first hidden layer, before its activation.
+    """Compute the first hidden layer, before its activation.
 
-    components, rows: how many inputs components and rows have, multiples of four; ``of_components`` and ``of_rows``
-    are these. base (UNITS,): the part of each unit that all components of the system share.
-    weights[at:]: those of rows, unit by unit, then those of components.
+    components, rows: numbers of inputs that components and rows have, multiples of four.
+    of_components, of_rows: these inputs. base (UNITS,): the part of each unit that all components of the system share.
+    weights[at:]: the weights of rows, unit by unit, then those of components.
     """
     eights = padded // 8
     behind = at + UNITS * rows
@@ -114,10 +114,10 @@ def first_layer(
 
 
 def other_layers(hidden: Any, space: Any, out: Any, weights: Any, at: int, padded: int) -> None:
-    """From the first hidden layer to both outputs, ``out``.
+    """Compute both outputs, ``out``, from the first hidden layer.
 
-    space: room for four units. weights[at:]: those of the second layer unit by unit, its biases, those of each output,
-    and their biases.
+    space: room for four units. weights[at:]: the weights of the second layer unit by unit, its biases, the weights of
+    each output, and their biases.
     """
     eights = 3 * (padded // 8)
     biases = at + UNITS * UNITS

@@ -22,7 +22,7 @@ ETAS = 8
 
 
 def gaussian(exponent: float) -> float:
-    """exp(x); for -0.035 < x <= 0 by a series, if the cutoff allows it."""
+    """Return exp(x), by a series for -0.035 < x <= 0 if the cutoff keeps exponents there."""
     if SHORT == 1:
         p = 1.0 / 40320.0
         p = p * exponent + 1.0 / 5040.0
@@ -37,7 +37,7 @@ def gaussian(exponent: float) -> float:
 
 
 def cosine_of_root(square: float) -> float:
-    """cos(z) from z^2, for z up to pi/2: there no root and no range reduction are needed."""
+    """Return cos(z) from z^2, for z up to pi/2, without a root and without range reduction."""
     p = -1.0 / 1.1240007277776077e21
     p = p * square + 1.0 / 2.43290200817664e18
     p = p * square - 1.0 / 6402373705728000.0
@@ -53,7 +53,7 @@ def cosine_of_root(square: float) -> float:
 
 
 def kind_of(atomic_number: float, weights: Any, species: int) -> int:
-    """The place of an element among those at ``weights[species:]``."""
+    """Return the place of an element among those at ``weights[species:]``."""
     kind = 0
     for s in range(KINDS):
         if weights[species + s] == atomic_number:
@@ -71,10 +71,10 @@ def add_pairs(
     place: Any,
     out: Any,
 ) -> None:
-    """Add to the rows of a tile, in ``out``, what a neighbour at (dx, dy, dz) gives them.
+    """Add the functions of a neighbour at (dx, dy, dz) to the rows of a tile, in ``out``.
 
-    itself: which row of the tile it is, -1 for none of them. place: positions of the tile's rows, and behind them
-    the inverse squared equilibrium distances to this neighbour.
+    itself: the row of the tile that is this neighbour, -1 for none of them. place: positions of the tile's rows, and
+    behind them the inverse squared equilibrium distances to this neighbour.
     """
     angle = 0.25 * math.pi * math.pi / cutoff2
     for i in range(lane(), 8 * eights, lanes()):
@@ -104,7 +104,7 @@ def add_pairs(
 
 
 def stand(s: Step, cell: int, standing: int) -> None:
-    """Copy positions to ``scratch[standing:]``, those of periodic systems into the cell."""
+    """Copy positions to ``scratch[standing:]``. Positions of periodic systems are wrapped into the cell."""
     n, x, scratch = s.n, s.x, s.scratch
     periodic = is_periodic(s, 0) or is_periodic(s, 1) or is_periodic(s, 2)
     if periodic:
@@ -129,7 +129,7 @@ def stand(s: Step, cell: int, standing: int) -> None:
 
 
 def images_of(s: Step, axis: int, cell: int, reach: float) -> int:
-    """How many cells to either side along an axis neighbours of a row in the cell can be."""
+    """Return the number of cells to either side, along an axis, in which neighbours of a row in the cell can be."""
     if not is_periodic(s, axis):
         return 0
     r = cell + 9 + 3 * axis
@@ -151,7 +151,7 @@ def radial(
     place: Any,
     out: Any,
 ) -> None:
-    """The functions of the rows ``start:start + here``, in ``out``, those of the first kind first.
+    """Compute the functions of the rows ``start:start + here``, in ``out``, species after species.
 
     weights[species:]: the elements that are told apart.
     """
@@ -195,7 +195,7 @@ def radial(
 
 
 def within_reach(s: Step, dx: float, dy: float, dz: float, reach: float, cell: int) -> bool:
-    """Whether a point is no farther than ``reach`` outside the cell, along its periodic directions."""
+    """Return whether a point is at most ``reach`` outside the cell, along its periodic directions."""
     near = True
     for axis in range(3):
         r = cell + 9 + 3 * axis

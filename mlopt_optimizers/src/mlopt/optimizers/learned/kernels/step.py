@@ -37,7 +37,7 @@ TIMESCALES = 9
 
 
 def init(s: Start, settings: Any) -> None:
-    """Zero moments."""
+    """Write zero moments."""
     for k in range(lane(), 6 * DECAYS * s.n, lanes()):
         s.rows[k] = 0.0
     if lane() == 0:
@@ -47,7 +47,10 @@ def init(s: Start, settings: Any) -> None:
 
 
 def of_system(n: int, age: float, weights: Any, scratch: Any) -> int:
-    """What number and sines give each unit, with its bias; returns where in ``weights`` the rest of the layer is."""
+    """Write the part of each unit that comes from its bias, the number of rows, and sines.
+
+    Return the place in ``weights`` of the rest of the layer.
+    """
     at = NETWORK
     for u in range(lane(), UNITS, lanes()):
         scratch[BASE + u] = weights[at + u]
@@ -69,7 +72,7 @@ def of_system(n: int, age: float, weights: Any, scratch: Any) -> int:
 
 
 def code(at: int, eights: int, given: Any) -> None:
-    """Put in the place of numbers their magnitudes, and their signs as the input behind them."""
+    """Replace numbers by their magnitudes, and write their signs as the input behind them."""
     for c in range(lane(), 8 * eights, lanes()):
         magnitude, sign = coded(given[at + c])
         given[at + c] = magnitude
@@ -86,9 +89,9 @@ def of_components(
     given: Any,
     space: Any,
 ) -> None:
-    """The inputs of components of a tile, and the new moments.
+    """Write the inputs of components of a tile, and the new moments.
 
-    Loops over the rows that there are only move and add numbers; what is costly goes over whole registers.
+    Loops over existing rows only move and add numbers. Costly loops go over whole registers.
     """
     n, x, force, rows = s.n, s.x, s.force, s.rows
     at, eights = 0, 3 * (padded // 8)
@@ -157,7 +160,7 @@ def of_components(
 def of_rows(
     s: Step, start: int, here: int, padded: int, cutoff: float, weights: Any, given: Any, phi: Any
 ) -> None:
-    """The inputs of rows of a tile."""
+    """Write the inputs of rows of a tile."""
     at, width, eights = 0, ETAS * (KINDS if KINDS > 0 else 1), padded // 8
     if RADIAL == 1:
         radial(s, start, here, padded, cutoff, weights, DECAYS, CELL, STANDING, s.scratch[PLACE:], phi)
@@ -180,7 +183,7 @@ def of_rows(
 
 
 def step(s: Step, settings: Any) -> None:
-    """Inputs, network, move; rows: means, then squares. settings: cutoff."""
+    """Compute inputs and network, and move. rows: means, then squares. settings: cutoff."""
     n, x, scratch = s.n, s.x, s.scratch
     weights = theta_of(settings)
     age = s.counts[0]

@@ -1,9 +1,9 @@
-"""The variant that turns with the system: vectors in, vectors out.
+"""The equivariant variant of the network, whose moves turn with the system.
 
-A component-wise network moves an atom otherwise when the axes are turned. Here the network of a row sees what does not
-depend on axes: lengths of its vectors (force, its running means, the way from the centre) and the cosines between them,
-next to the features of rows and problems; and says how much of each unit vector the move takes. A turned or reflected
-system is moved alike, turned or reflected.
+A component-wise network moves an atom otherwise when the axes are turned. Here the inputs of a row do not depend on
+axes. They are the lengths of its vectors (force, running means of the force, the way from the centre), the cosines
+between them, and the features of rows and problems. The outputs say how much of each unit vector the move takes. So
+the moves of a turned or reflected system are turned or reflected as well.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mlopt.optimizers.learned.step.network import Parts, buckets, gated, own, re
 
 
 def vectors_of(settings: Inputs) -> list[str]:
-    """Their names, in order."""
+    """Return the names of the vectors of a row, in order."""
     names = ["gradient"] if settings.gradient else []
     names += [f"mean {decay}" for decay in settings.decays] if settings.moments else []
     return names + (["position"] if settings.position else [])
 
 
 def sizes(settings: Inputs) -> tuple[int, int]:
-    """Inputs and outputs of the network."""
+    """Return the numbers of inputs and outputs of the network."""
     v, k = len(vectors_of(settings)), len(settings.decays)
     scalars = 2 * k * (settings.moments + settings.adam)
     shared = sum(group.width for group in settings.groups if group.level != "component")
@@ -34,7 +34,7 @@ def sizes(settings: Inputs) -> tuple[int, int]:
 
 
 def by_vector(settings: Inputs, parts: Parts, landscape: Landscape, seen: Seen) -> torch.Tensor:
-    """The moves (n_rows, d)."""
+    """Return the moves (n_rows, d)."""
     vectors = _vectors(settings, landscape, seen)
     inputs = torch.cat(
         [_scalars(settings, landscape, seen, vectors), _shared(settings, parts, landscape, seen)], 1
@@ -53,7 +53,7 @@ def by_vector(settings: Inputs, parts: Parts, landscape: Landscape, seen: Seen) 
 
 
 def _vectors(settings: Inputs, landscape: Landscape, seen: Seen) -> list[torch.Tensor]:
-    """Those of `vectors_of`; zero where the landscape has none."""
+    """Return the vectors (n_rows, d) that `vectors_of` names, zero where the landscape has none."""
     found = [seen.force] if settings.gradient else []
     found += list(seen.mean) if settings.moments else []
     if settings.position:
@@ -67,17 +67,17 @@ def _vectors(settings: Inputs, landscape: Landscape, seen: Seen) -> list[torch.T
 
 
 def _length(vector: torch.Tensor) -> torch.Tensor:
-    """(n_rows, 1), with a finite derivative at zero."""
+    """Return the lengths (n_rows, 1) of ``vector (n_rows, d)``, with a finite derivative at zero."""
     return root((vector * vector).sum(-1, keepdim=True))
 
 
 def _unit(vector: torch.Tensor) -> torch.Tensor:
-    """Of length one, or zero."""
+    """Return ``vector (n_rows, d)`` with length one, or zero."""
     return vector / (_length(vector) + TINY)
 
 
 def _scalars(settings: Inputs, landscape: Landscape, seen: Seen, vectors: list[torch.Tensor]) -> torch.Tensor:
-    """Lengths, cosines, root mean squares, and the ratio that Adam takes: (n_rows, w)."""
+    """Return lengths, cosines, root mean squares, and the ratio that Adam takes, (n_rows, w)."""
     columns: list[torch.Tensor] = []
     for one in vectors:
         there = (one != 0).any(-1, keepdim=True)  # a vector that is absent leaves its inputs out
@@ -95,7 +95,7 @@ def _scalars(settings: Inputs, landscape: Landscape, seen: Seen, vectors: list[t
 
 
 def _shared(settings: Inputs, parts: Parts, landscape: Landscape, seen: Seen) -> torch.Tensor:
-    """The groups of rows and problems, zero where the landscape has none: (n_rows, w)."""
+    """Return the inputs of rows and problems, (n_rows, w), zero where the landscape has none."""
     present = {group.name: group for group in settings.present(landscape)}
     columns = [seen.x.new_zeros(len(seen.x), 0)]
     for group in settings.groups:

@@ -1,4 +1,4 @@
-"""What a learned optimizer is given: the groups of features of Learn2Hop's Table 1, each of which can be left out."""
+"""The inputs of a learned optimizer: the groups of Learn2Hop's Table 1, each of which can be left out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Level = Literal["component", "row", "problem"]
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring inputs that are switched together. level: what has numbers of its own."""
+    """A group of inputs that are switched together. level: what has numbers of its own."""
 
     name: str
     width: int
@@ -37,10 +37,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the inputs of a step are made of; lengths in diameters, forces times diameters.
+    """The quantities that inputs of a step are made of. Lengths are in diameters, and forces times diameters.
 
-    force, x, unit: (n_rows, d), (n_rows, d), (n_rows, 1) or 1. mean, square (k, n_rows, d): moments, this step's force
-    included. power (n_problems, k): decays to the power of their number of forces. age (n_problems,): steps before.
+    force (n_rows, d). x (n_rows, d): positions, in units of length. unit (n_rows, 1): diameters, or 1.
+    mean, square (k, n_rows, d): moments, which include this step's force.
+    power (n_problems, k): decays to the power of the number of forces in them. age (n_problems,): steps before.
     """
 
     force: torch.Tensor
@@ -53,7 +54,7 @@ class Seen:
 
 
 def coded(value: torch.Tensor) -> list[torch.Tensor]:
-    """Magnitude and sign: (log|x| / p, sign x) where |x| >= exp(-p), else (-1, x exp(p)), with p = 10.
+    """Return magnitude and sign: (log|x| / p, sign x) where |x| >= exp(-p), else (-1, x exp(p)), with p = 10.
 
     Source: Andrychowicz et al., NeurIPS 2016, appendix A. Learn2Hop prints x where |x| is meant.
     """
@@ -62,21 +63,21 @@ def coded(value: torch.Tensor) -> list[torch.Tensor]:
 
 
 def atoms_of(landscape: Landscape) -> AtomsLandscape | None:
-    """The atoms that the rows are: of the landscape, or of the images of a band; None where they are none."""
+    """Return the landscape itself, or that of a band's images, if its rows are atoms; else None."""
     found = getattr(landscape, "inner", landscape)
     return found if isinstance(found, AtomsLandscape) else None
 
 
 def periodic_rows(landscape: Landscape) -> torch.Tensor | None:
-    """(n_rows,) bool, those of problems with a periodic direction; None where there are none."""
+    """Return the rows (n_rows,) bool of problems with a periodic direction; None if there are none."""
     pbc = getattr(landscape.manifold, "pbc", None)
     return None if pbc is None else pbc.any(-1)
 
 
 class Inputs(Plugin):
-    """Settings of a learned optimizer: which features it is given, and the size of its network.
+    """The settings of a learned optimizer: its inputs, and the size of its network.
 
-    The groups of Learn2Hop's Table 1 (Merchant et al., ICML 2021), with the defaults 48 inputs:
+    Inputs are the groups of Learn2Hop's Table 1 (Merchant et al., ICML 2021), 48 by default:
 
     | group | inputs | |
     |---|---|---|
@@ -90,13 +91,15 @@ class Inputs(Plugin):
     | radial | 16 a species | radial symmetry functions of neighbours of each species, coded; of atoms |
     | messages | as many as wanted | features of a message-passing network that is trained with the rest; of atoms |
 
-    Coded: a number becomes its magnitude and its sign, see `coded`. Forces stand for gradients; which way is down is
-    learned. A group that a landscape does not have is absent: its columns of the first layer are left out.
+    Coded means that a number becomes its magnitude and its sign, see `coded`. Forces stand for gradients, and the way
+    down is learned. If a landscape lacks a group, its columns of the first layer are left out.
 
-    Differences from the text of the paper: lengths are in units of each row's diameter where the landscape knows one,
-    and forces are multiplied by it, which changes nothing for Lennard-Jones; its radial functions vanish for metals
-    otherwise. Positions are taken from the centre. Inverse norms enter through ``adam`` alone: coded by themselves
-    they would be the magnitude of the moment again.
+    There are three differences from the text of the paper:
+
+    - Lengths are in units of each row's diameter where the landscape knows one, and forces are multiplied by it. This
+      changes nothing for Lennard-Jones. Without it, the radial functions would vanish for metals.
+    - Positions are taken from the centre.
+    - Inverse norms enter through ``adam`` alone. Coded by themselves, they would repeat the magnitude of the moment.
     """
 
     gradient: bool = setting(True, "give it the gradient")
@@ -145,12 +148,12 @@ class Inputs(Plugin):
 
     @property
     def numbers(self) -> tuple[int, ...] | None:
-        """Atomic numbers of the species that are told apart."""
+        """The atomic numbers of the species that are told apart."""
         return None if self.species is None else tuple(SYMBOLS.index(one) for one in self.species)
 
     @property
     def groups(self) -> list[Group]:
-        """All inputs in their order: those of components, of rows, of problems."""
+        """All groups in their order: of components, of rows, of problems."""
         k, kinds = len(self.decays), len(self.species or ())
         every = [
             (self.gradient, Group("gradient", 2, "component")),
@@ -167,15 +170,15 @@ class Inputs(Plugin):
 
     @property
     def width(self) -> int:
-        """Number of inputs."""
+        """The number of inputs."""
         return sum(group.width for group in self.groups)
 
     def settings(self) -> dict[str, Any]:
-        """Those of `Inputs` alone, as plain data."""
+        """Return the settings of `Inputs` alone, as plain data."""
         return {name: value for name, value in self.config().items() if name in Inputs.model_fields}
 
     def present(self, landscape: Landscape) -> list[Group]:
-        """The groups that a landscape has."""
+        """Return the groups that a landscape has."""
         absent = set() if isinstance(landscape.manifold, Flat) else {"position"}
         if atoms_of(landscape) is None:
             absent |= {"radial", "messages", "identity"}
@@ -186,12 +189,12 @@ class Inputs(Plugin):
         return layer_of(self.messages, rounds=self.rounds, cutoff=self.cutoff, species=self.numbers)
 
     def message_layer(self, like: torch.Tensor) -> MessageFeatures:
-        """The layer of messages, whose own weights mean nothing: those of theta are put in their place."""
+        """Return the layer of messages. Parameters from theta are put in the place of its own."""
         return self._layer.to(like.device)
 
     @cached_property
     def _neighbourhood(self) -> Neighbourhood:
-        """Gives graphs of neighbours; that it keeps lists saves time, and makes no difference."""
+        """The source of graphs of neighbours. It keeps lists, which saves time and changes no result."""
         return Neighbourhood(cutoff=self.cutoff)
 
     @cached_property
@@ -201,10 +204,10 @@ class Inputs(Plugin):
     def inputs(
         self, groups: list[Group], landscape: Landscape, seen: Seen, weights: dict[str, torch.Tensor]
     ) -> list[torch.Tensor]:
-        """The columns of each of ``groups``, which must be `present`.
+        """Return the inputs of each of ``groups``, which must be `present`.
 
-        Of components (n_rows, d, w), of rows (n_rows, w), of problems (n_problems, w). weights: of messages, see
-        `mlopt.optimizers.learned.step.network.Parts`.
+        They are (n_rows, d, w) for components, (n_rows, w) for rows, and (n_problems, w) for problems.
+        weights: parameters of messages, see `mlopt.optimizers.learned.step.network.Parts`.
         """
         made = {
             "gradient": lambda: _columns(coded(seen.force)),
@@ -263,5 +266,5 @@ def _columns(parts: list[torch.Tensor]) -> torch.Tensor:
 
 
 def root(square: torch.Tensor) -> torch.Tensor:
-    """The root, with a finite derivative where nothing has pulled yet."""
+    """Return the root of ``square``, with a finite derivative where nothing has pulled yet."""
     return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()

@@ -1,4 +1,4 @@
-"""The network of a learned optimizer, and where each of its numbers stands in theta."""
+"""The network of a learned optimizer, and the place of each of its numbers in theta."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALPHA, BETA, GAMMA = 0.1, 1.0, -3.0
 
 @dataclass(frozen=True)
 class Parts:
-    """theta taken apart: each tensor (b, ...), with b 1 or n_problems.
+    """The parts of theta, each a tensor (b, ...), where b is 1 or n_problems.
 
     first (b, inputs, h), first_bias (b, 1, h), second (b, h, h), second_bias (b, 1, h), last (b, h, outputs),
     last_bias (b, 1, outputs), alpha, beta, gamma (b, 1, 1). messages: parameters of the layer of messages, by name.
@@ -39,9 +39,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of all parts of theta, in order.
+    """The sizes of a network, and so of all parts of theta, in order.
 
-    inputs, outputs: of the network. messages: shapes of the parameters of messages, by name.
+    inputs, hidden, outputs: numbers of inputs, of units in each hidden layer, and of outputs.
+    messages: shapes of the parameters of messages, by name.
     """
 
     inputs: int
@@ -51,7 +52,7 @@ class Architecture:
 
     @classmethod
     def of(cls, settings: Inputs, inputs: int | None = None, outputs: int = 2) -> Architecture:
-        """For these settings; ``inputs`` if they are not the groups of components."""
+        """Return the architecture for these settings. inputs: their number, if it is not that of `Inputs.groups`."""
         shapes: dict[str, tuple[int, ...]] = {}
         if settings.messages:
             shapes = shapes_of(settings.message_layer(torch.zeros(())))
@@ -59,7 +60,7 @@ class Architecture:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of all parts, in the order of theta."""
+        """The shapes of all parts, in the order of theta."""
         d, h, o = self.inputs, self.hidden, self.outputs
         return {
             "first": (d, h),
@@ -76,13 +77,13 @@ class Architecture:
 
     @property
     def size(self) -> int:
-        """Length of theta."""
+        """The length of theta."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def start(self, seed: int) -> torch.Tensor:
-        """Where training starts, (p,) float64: normal weights after LeCun, and zero in the last layer: nothing moves.
+        """Return the theta (p,) float64 where training starts. The last layer is zero, so that nothing moves.
 
-        Source: Learn2Hop, appendix D.3. Weights of messages are drawn alike.
+        The other weights are normal after LeCun (Learn2Hop, appendix D.3). Parameters of messages are drawn alike.
         """
         parts = []
         for index, (name, shape) in enumerate(self.shapes.items()):
@@ -98,7 +99,7 @@ class Architecture:
         return torch.cat(parts)
 
     def split(self, theta: torch.Tensor, like: torch.Tensor) -> Parts:
-        """The parts of ``theta (p,)`` or ``(n_problems, p)``, with the dtype and device of ``like``."""
+        """Return the parts of ``theta``, (p,) or (n_problems, p), with the dtype and device of ``like``."""
         rows = theta.to(like).reshape(-1, theta.shape[-1])
         parts: dict[str, Any] = {}
         at = 0
@@ -111,10 +112,10 @@ class Architecture:
         return Parts(**parts, messages=messages)
 
     def check(self, theta: Any, what: str, n_problems: int | None = None) -> None:
-        """Whether theta fits.
+        """Refuse a theta that does not fit. what: its name in messages.
 
         Raises:
-            InputError: a length that is not `size`, rows that are not one a problem, NaN or infinity.
+            InputError: its length is not `size`, its rows are not one a problem, or it holds NaN or infinity.
         """
         if not isinstance(theta, torch.Tensor) or theta.ndim not in (1, 2):
             raise InputError(f"{what}: theta must be a tensor (p,) or (n_problems, p), got {theta!r:.80}")
@@ -139,12 +140,12 @@ _OUTPUT = {"alpha": 1.0, "beta": BETA, "gamma": GAMMA}
 
 
 def activated(value: torch.Tensor, activation: str) -> torch.Tensor:
-    """Of a hidden layer."""
+    """Apply the activation of a hidden layer."""
     return torch.tanh(value) if activation == "tanh" else torch.relu(value)
 
 
 def rest(parts: Parts, first: torch.Tensor, activation: str) -> torch.Tensor:
-    """From the first hidden layer, before its activation, to the outputs: (b, m, h) to (b, m, outputs)."""
+    """Return outputs (b, m, outputs) from the first hidden layer (b, m, h) before its activation."""
     b = len(first)
     hidden = activated(first, activation)
     hidden = torch.bmm(hidden, repeated(parts.second, b)) + parts.second_bias
@@ -153,9 +154,9 @@ def rest(parts: Parts, first: torch.Tensor, activation: str) -> torch.Tensor:
 
 
 def gated(parts: Parts, outputs: torch.Tensor) -> torch.Tensor:
-    """The step alpha d sigmoid(beta m + gamma), Learn2Hop eq. 2, (b, m, k).
+    """Return the step alpha d sigmoid(beta m + gamma), Learn2Hop eq. 2, (b, m, k).
 
-    outputs: (b, m, k + 1), the last of which is m.
+    outputs: (b, m, k + 1), k values of d, and m.
     """
     gate = torch.sigmoid(parts.beta * outputs[..., -1:] + parts.gamma)
     return parts.alpha * outputs[..., :-1] * gate
@@ -169,9 +170,10 @@ def by_component(
     segments: Segments,
     like: torch.Tensor,
 ) -> torch.Tensor:
-    """The moves (n_rows, d), as ``like``, of a network that sees one component at a time.
+    """Return the moves (n_rows, d), as ``like``, of a network that sees one component at a time.
 
-    groups, columns: what is there, as `Inputs.inputs` gives it. What components share is multiplied once.
+    groups, columns: the present groups, and their inputs from `Inputs.inputs`. Inputs that components share are
+    multiplied once.
     """
     take, at = dict[str, slice](), 0
     for group in settings.groups:
@@ -208,7 +210,7 @@ def _level(
     groups: list[Group],
     columns: list[torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inputs of one level side by side, and their part of the first layer (b, w, h)."""
+    """Return the inputs of one level side by side, and their part of the first layer (b, w, h)."""
     chosen = [(g, c) for g, c in zip(groups, columns, strict=True) if g.level == level]
     if not chosen:
         return columns[0].new_zeros(0), parts.first[:, :0]
@@ -217,12 +219,12 @@ def _level(
 
 
 def buckets(segments: Segments) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
-    """Problems of one size with rows: size, problems (b,), rows (b * size,)."""
+    """Return problems by their size, without empty ones: size, problems (b,), rows (b * size,)."""
     return [one for one in segments.buckets if one[0]]
 
 
 def own(parts: Parts, problems: torch.Tensor) -> Parts:
-    """For some problems."""
+    """Return the parts of some problems (b,)."""
     if len(parts.first) == 1:
         return parts
     return Parts(
@@ -232,5 +234,5 @@ def own(parts: Parts, problems: torch.Tensor) -> Parts:
 
 
 def repeated(matrix: torch.Tensor, b: int) -> torch.Tensor:
-    """One matrix for all of ``b`` problems, if each has none of its own."""
+    """Return ``matrix``, (1, ...) or (b, ...), as (b, ...): repeated if problems have none of their own."""
     return matrix.expand(b, -1, -1)

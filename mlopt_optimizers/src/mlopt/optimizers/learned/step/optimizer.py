@@ -1,4 +1,4 @@
-"""The learned optimizer of Learn2Hop: a small network makes the step of each component from what is known of it."""
+"""The learned optimizer of Learn2Hop: a small network makes the step of each component."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ _SHORT = 2.6
 
 @dataclass(frozen=True)
 class LearnedState(State):
-    """mean, square (k, n_rows, d): running means of force and squared force, for each decay; lengths in diameters.
+    """The moments, for each of k decays, with lengths in diameters.
 
-    Of an equivariant one square is (k, n_rows, 1), of the length of the force. power (n_problems, k): decays to the
-    power of the number of steps. age (n_problems,) int64: steps.
+    mean, square (k, n_rows, d): running means of force and squared force. An equivariant optimizer has square
+    (k, n_rows, 1), of the length of the force.
+    power (n_problems, k): decays to the power of the number of steps. age (n_problems,) int64: number of steps.
     """
 
     mean: torch.Tensor = per_row(axis=1)
@@ -53,28 +54,31 @@ class LearnedState(State):
 
 
 class Learned(Inputs, Optimizer):
-    """A network with two hidden layers, the same for every component, makes steps ``alpha d sigmoid(beta m + gamma)``.
+    """A network with two hidden layers, one for all components, that makes steps ``alpha d sigmoid(beta m + gamma)``.
 
-    Source: Merchant, Metz, Schoenholz & Cubuk, Learn2Hop, ICML 2021, section 3.1, eq. 2, appendix D.3; the inputs and
-    the differences from its text are those of `Inputs`. d and m are the network's outputs, alpha, beta and gamma are
-    learned with it. Differences: the activation of the hidden layers, which the paper does not name, is that of the
-    optimizer it builds on (Metz et al. 2019, rectified linear units) and can be tanh; theta holds alpha over 0.1, for
-    noise on theta of 0.1, as in the paper, would turn every fifth alpha round.
+    Source: Merchant, Metz, Schoenholz & Cubuk, Learn2Hop, ICML 2021, section 3.1, eq. 2, appendix D.3. d and m are the
+    network's outputs, and alpha, beta and gamma are learned with it. Differences in the inputs stand at `Inputs`. There
+    are two more:
 
-    ``weights`` is the name of weights that ship, or a file (see `mlopt.core.files.weights`). It brings the
-    settings of its inputs with it: such as are given must be the same. From Python ``theta`` can be given instead, (p,)
-    float64, or (n_problems, p) for a network of its own for each problem (see `LearnedFamily`).
+    - The paper does not name the activation of the hidden layers. Here it is that of the optimizer it builds on (Metz
+      et al. 2019, rectified linear units), or tanh.
+    - theta holds alpha over 0.1. Noise on theta of 0.1, as in the paper, would otherwise change the sign of every fifth
+      alpha.
 
-    With ``equivariant`` the network sees lengths and angles of vectors and mixes the vectors (see
-    `mlopt.optimizers.learned.step.equivariant`): what the other one does depends on the axes.
+    ``weights`` is the name of weights that ship, or a file (see `mlopt.core.files.weights`). They bring the settings of
+    their inputs; settings that are given must be the same. From Python ``theta`` can be given instead, (p,) float64, or
+    (n_problems, p) with one network a problem (see `LearnedFamily`).
 
-    On a curved manifold means are carried along by parallel transport, and the step is projected. Fixed rows stay. It
-    does not settle: what counts of a run is its lowest point. Works on any landscape; a kernel for the fused engine is
-    there without ``messages`` and ``equivariant``.
+    Steps of the component-wise network depend on the axes. With ``equivariant`` the network sees lengths and angles of
+    vectors and mixes the vectors (see `mlopt.optimizers.learned.step.equivariant`).
+
+    On a curved manifold means are carried along by parallel transport, and the step is projected. Fixed rows stay. The
+    optimizer does not settle, so the lowest point of a run counts. It works on any landscape. It has a kernel for the
+    fused engine without ``messages`` and ``equivariant``.
 
     Raises (from `init`):
-        InputError: theta that does not fit the inputs or the problems, or is not finite; an element that is not among
-            ``species``; a landscape that has none of the inputs that components have for their own.
+        InputError: theta does not fit the inputs or the problems, or is not finite; an element is not among
+            ``species``; or the landscape has none of the inputs by which components differ.
     """
 
     wanders: ClassVar[bool] = True
@@ -105,12 +109,12 @@ class Learned(Inputs, Optimizer):
 
     @cached_property
     def architecture(self) -> Architecture:
-        """Where in theta what stands."""
+        """The sizes of the network, and of all parts of theta."""
         return Architecture.of(self, *(equivariant.sizes(self) if self.equivariant else ()))
 
     @cached_property
     def parameters(self) -> torch.Tensor:
-        """Theta, (p,) or (n_problems, p) float64: the setting, or what the file of `weights` holds."""
+        """Theta, (p,) or (n_problems, p) float64: the setting, or the content of the file of `weights`."""
         if self.theta is not None:
             return self.theta  # type: ignore[no-any-return]
         theta = load_weights(str(self.weights), "learned")
@@ -118,7 +122,7 @@ class Learned(Inputs, Optimizer):
         return theta
 
     def config(self) -> dict[str, Any]:
-        """See `Plugin.config`; theta as a list, if there is one."""
+        """See `Plugin.config`; theta is a list, if there is one."""
         found = super().config()
         if self.theta is None:
             del found["theta"]
@@ -133,7 +137,7 @@ class Learned(Inputs, Optimizer):
         return self
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LearnedState:
-        """Zero moments."""
+        """Return zero moments."""
         n, k = landscape.segments.n_problems, len(self.decays)
         self.architecture.check(self.parameters, "learned", n)
         present = self.present(landscape)
@@ -150,7 +154,7 @@ class Learned(Inputs, Optimizer):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: LearnedState
     ) -> tuple[torch.Tensor, LearnedState]:
-        """Moments, inputs, network, move."""
+        """Update the moments, compute inputs and network, and move."""
         segments, manifold = landscape.segments, landscape.manifold
         unit: torch.Tensor | float = 1.0
         if landscape.diameter is not None:
@@ -179,7 +183,7 @@ class Learned(Inputs, Optimizer):
         return new_x, LearnedState(manifold.transport(x, new_x, mean), square, power, state.age + 1)
 
     def kernel(self) -> OptimizerKernel:
-        """The same for the fused engine."""
+        """See `Optimizer.kernel`."""
         if self.equivariant or self.messages:
             what = "`equivariant`" if self.equivariant else "`messages`"
             raise NoKernelError(f"the learned optimizer offers no kernel with {what}")
@@ -193,7 +197,7 @@ class Learned(Inputs, Optimizer):
 
 
 def _check_trained(inputs: Inputs, weights: str | None) -> None:
-    """Refuse inputs that ``weights`` were not trained with; other species are taken, where they are as many.
+    """Refuse inputs that ``weights`` were not trained with. Other species are accepted, if they are as many.
 
     Raises:
         ValueError: names the setting.
@@ -211,7 +215,7 @@ def _check_trained(inputs: Inputs, weights: str | None) -> None:
 
 
 def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
-    """Weights in the order in which the kernel reads it, and the constants that go with it."""
+    """Return theta, (p,) or (n_problems, p), in the order in which the kernel reads it, and the kernel's constants."""
     architecture, stride, h = learned.architecture, network_kernels.STRIDE, learned.hidden
     theta = learned.parameters
     architecture.check(theta, "learned")
@@ -282,7 +286,7 @@ def _for_kernel(learned: Learned) -> tuple[torch.Tensor, dict[str, int]]:
 
 
 class LearnedFamily(Inputs, Learnable):
-    """The learned optimizers of given inputs: theta is the weights of the network, alpha, beta and gamma."""
+    """The learned optimizers of given inputs. theta holds the weights of the network, alpha, beta and gamma."""
 
     weights: Weights | None = setting(
         None,
@@ -300,7 +304,7 @@ class LearnedFamily(Inputs, Learnable):
         return self
 
     def start(self, seed: int = 0) -> torch.Tensor:
-        """The weights given; or see `mlopt.optimizers.learned.step.network.Architecture.start`: nothing moves yet."""
+        """Return theta of the given weights, or a random one that moves nothing yet: see `Architecture.start`."""
         learned = self._learned(None)
         if self.weights is None:
             return learned.architecture.start(seed)
@@ -309,19 +313,23 @@ class LearnedFamily(Inputs, Learnable):
         return theta
 
     def optimizer(self, theta: torch.Tensor) -> Learned:
-        """Raises InputError where theta does not fit or is not finite."""
+        """See `Learnable.optimizer`.
+
+        Raises:
+            InputError: theta does not fit, or is not finite.
+        """
         learned = self._learned(theta)
         learned.architecture.check(theta, "learned")
         return learned
 
     def named(self, theta: torch.Tensor) -> dict[str, float]:
-        """alpha, beta and gamma."""
+        """Return alpha, beta and gamma."""
         learned = self._learned(theta)
         parts = learned.architecture.split(theta, theta)
         return {name: float(getattr(parts, name)) for name in ("alpha", "beta", "gamma")}
 
     def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
-        """A file for the setting `weights` of `Learned`, with its card."""
+        """Write a file for the setting `weights` of `Learned`, with its card."""
         save_weights(path, theta, "learned", self.settings(), training)
 
     def _learned(self, theta: torch.Tensor | None) -> Learned:

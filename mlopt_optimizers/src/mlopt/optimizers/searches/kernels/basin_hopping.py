@@ -26,36 +26,36 @@ ARRIVED, QUENCH_CALLS, ACCEPTED, INNER_COUNTS = 2, 3, 5, 6
 
 
 def quench_init(s: Start, settings: Any) -> None:
-    """Stands for the inner optimizer's."""
+    """Stand for the function of the inner optimizer."""
 
 
 def quench_step(s: Step, settings: Any) -> None:
-    """Stands for the inner optimizer's."""
+    """Stand for the function of the inner optimizer."""
 
 
 def quench_finish(s: Memory, settings: Any) -> None:
-    """Stands for the inner optimizer's."""
+    """Stand for the function of the inner optimizer."""
 
 
 def moves(s: Proposal, settings: Any) -> None:
-    """Stands for the moves, which are made in turn."""
+    """Stand for the moves, which are made in turn."""
 
 
 def enough2(energy: float, numbers: Any, settings: Any) -> Any:
-    """The mean squared force component below which a quench ends; a search may put its own in this place."""
+    """Return the mean squared force component at which a quench ends. A search may replace it."""
     return settings[0] * settings[0]
 
 
 def decide(s: Step, sound: bool, settings: Any) -> None:
-    """Between judging and moving: for a search that chooses its moves."""
+    """Do nothing between judging and moving. A search that chooses its moves replaces it."""
 
 
 def init(s: Start, settings: Any) -> None:
-    """Never called: a search is not started anew within a rollout."""
+    """Do nothing: a search is never started anew within a rollout."""
 
 
 def finish(s: Memory, settings: Any) -> None:
-    """The quench's."""
+    """Finish the quench."""
     inner = replace(
         s,
         rows=s.rows[INNER_ROWS * s.n :],
@@ -66,7 +66,7 @@ def finish(s: Memory, settings: Any) -> None:
 
 
 def step(s: Step, settings: Any) -> None:
-    """One step of the quench; where it has ended, a hop instead.
+    """Take a step of the quench, or a hop where the quench has ended.
 
     settings: quench_tolerance, quench_calls, container, acceptance.
     """
@@ -119,7 +119,7 @@ def step(s: Step, settings: Any) -> None:
 
 
 def judge(s: Step, sound: bool, settings: Any) -> None:
-    """Metropolis, and adaptation."""
+    """Accept or reject the minimum by Metropolis, and adapt."""
     key, counter = s.counts[KEY], s.counts[COUNTER]
     rise = s.energy - s.numbers[ENERGY]
     accept = False
