@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from mlopt.core.batch.random import Draws
 from mlopt.core.kernels.kernel import Kernel
+from mlopt.core.kernels.records import Proposal
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
@@ -56,11 +57,17 @@ class ClusterMove(Move):
             n = stop - start
             flat = moved[start:stop].T.flatten().tolist()
             counts = [int(draws.key[problem]), int(draws.counter[problem])]
-            scratch = [0.0] * (7 * n)
-            made.function(
-                *(n, flat, energies[start:stop].tolist(), float(scale[problem])),
-                *(atoms[:, start:stop].flatten().tolist(), [], counts, scratch, made.settings),
+            one = Proposal(
+                n=n,
+                x=flat,
+                row_energy=energies[start:stop].tolist(),
+                scale=float(scale[problem]),
+                atoms=atoms[:, start:stop].flatten().tolist(),
+                rows=[],
+                counts=counts,
+                scratch=[0.0] * (7 * n),
             )
+            made.function(one, made.settings)
             moved[start:stop] = torch.tensor(flat, dtype=torch.float64).reshape(3, n).T
             counters.append(counts[1])
         draws.counter = torch.tensor(counters, dtype=torch.int64, device=draws.counter.device)
