@@ -1,1 +1,1 @@
-"""The fused engine: whole rollouts in one compiled kernel, one system a thread on the CPU, one a block on CUDA."""
+"""The fused engine: whole rollouts in one compiled kernel. A thread of the CPU, or a block on CUDA, has one system."""

@@ -1,4 +1,4 @@
-"""Compiles a module in a process of its own, which can be left at any moment: LLVM itself cannot be interrupted."""
+"""Compilation in a process of its own, which can be ended at any moment. LLVM itself cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _LOOK = 0.05
 
 
 def compile_module(module: Path, arrays: Sequence[tuple[str, int]], leave: Callable[[], bool]) -> bool:
-    """Compile ``chunk`` of a module, which is stored beside it; returns whether that was done.
+    """Compile ``chunk`` of a module, store it beside the module, and return whether that was done.
 
-    arrays: dtype and number of dimensions of each array that ``chunk`` takes. leave: asked meanwhile.
+    arrays: dtype and number of dimensions of each array that ``chunk`` takes.
+    leave: called again and again meanwhile; true ends the process.
     """
     paths = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-P", "-m", __name__, str(module), json.dumps(list(arrays))]
@@ -47,7 +48,7 @@ def compile_module(module: Path, arrays: Sequence[tuple[str, int]], leave: Calla
 
 
 def main() -> None:
-    """What the process does: it calls ``chunk`` for no system."""
+    """Call ``chunk`` for no system, so that it is compiled. This is the main function of the process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import numpy as np
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """The other end of the pipe is closed by the parent's end, whichever way it comes."""
+    """End with the parent: its end, whichever way it comes, closes the other end of the pipe."""
     os.read(0, 1)  # not by sys.stdin, whose lock would be in the way of an end
     os._exit(1)
 

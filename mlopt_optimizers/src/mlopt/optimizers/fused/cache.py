@@ -1,8 +1,9 @@
-"""The folder of compiled kernels: whose it is, and whether what is kept there is as it was written.
+"""The folder of compiled kernels, which must belong to the user and be as it was written.
 
-Each kernel has a folder of its own: its module, what Numba puts beside it, and their digests. It is made under another
-name and renamed when it is whole, so that several processes may make the same one at once. Numba reads pickles and
-machine code as they are; so nothing reaches it that differs from its digest, or that others could have written.
+Each kernel has a folder of its own, with its module, the files that Numba puts beside it, and their digests. The folder
+is made under another name and renamed when it is whole, so that several processes may make the same one at once. Numba
+reads pickles and machine code without checks. So Numba is given no file that differs from its digest, or that others
+could have written.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _LEFT_BEHIND = 24 * 3600.0
 
 
 def cache_folder() -> Path:
-    """``$MLOPT_CACHE``, else the user's cache folder; a folder of this process alone where `fault` finds one."""
+    """Return ``$MLOPT_CACHE`` or the user's cache folder; if `fault` finds one, a folder of this process alone."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
         folder = wanted_folder()
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def wanted_folder() -> Path:
-    """Where kernels are to be kept.
+    """Return the folder where kernels are to be kept.
 
     Raises:
         RuntimeError: there is no home folder.
@@ -57,7 +58,7 @@ def wanted_folder() -> Path:
 
 
 def fault(folder: Path) -> str | None:
-    """Why code in ``folder`` must not be run, or none be kept there: a clause, or None."""
+    """Return a clause that says why no code may be kept in ``folder`` or run from it, or None."""
     try:
         found = folder.stat()
     except OSError as error:
@@ -78,7 +79,7 @@ def fault(folder: Path) -> str | None:
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether what is in ``folder`` outlasts this process."""
+    """Return whether the content of ``folder`` outlasts this process."""
     return not folder.name.startswith(_TEMPORARY)
 
 
@@ -91,7 +92,7 @@ def _own_folder() -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one kernel is kept. root: the cache folder. name: of the module, and of the folder around it."""
+    """The place of one kernel. root: the cache folder. name: of the module, and of the folder around it."""
 
     root: Path
     name: str
@@ -102,7 +103,7 @@ class Place:
         return self.root / self.name / f"{self.name}.py"
 
     def is_sound(self, text: str) -> bool:
-        """Whether the module has this text, and all files beside it are what was written."""
+        """Return whether the module has this text, and all files beside it are as they were written."""
         folder = self.module.parent
         try:
             digests = json.loads(_read(folder / _DIGESTS) or b"")
@@ -115,7 +116,7 @@ class Place:
 
     @contextlib.contextmanager
     def being_made(self, text: str) -> Iterator[Place]:
-        """A place of the same name under a root of its own, with the module in it; keep it by `take`."""
+        """Give a place of the same name under a root of its own, with the module in it. `take` keeps it."""
         self._sweep()
         root = Path(tempfile.mkdtemp(prefix=f".{self.name}-", suffix=".new", dir=self.root))
         try:
@@ -127,7 +128,7 @@ class Place:
             shutil.rmtree(root, ignore_errors=True)
 
     def take(self, made: Place, text: str) -> None:
-        """Put a place that is complete here; a sound one that another process has put here meanwhile stays."""
+        """Put a complete place here. A sound one that another process has put here meanwhile stays."""
         folder, target = made.module.parent, self.module.parent
         digests = {name: _digest(folder / name) for name in _kept_files(folder)}
         write_text(folder / _DIGESTS, json.dumps(digests, indent=2) + "\n")
@@ -141,7 +142,7 @@ class Place:
         raise MloptError(f"{target}: cannot be replaced; remove it, or set MLOPT_CACHE to another folder")
 
     def remove(self) -> None:
-        """Take away what has the name of this place, whatever it is."""
+        """Remove whatever has the name of this place."""
         target = self.module.parent
         aside = Path(tempfile.mkdtemp(prefix=f".{self.name}-", suffix=".old", dir=self.root))
         with contextlib.suppress(OSError):  # gone already
@@ -149,7 +150,7 @@ class Place:
         shutil.rmtree(aside, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what killed processes have left unfinished."""
+        """Remove folders that killed processes have left unfinished."""
         for left in [*self.root.glob(".*.new"), *self.root.glob(".*.old")]:
             with contextlib.suppress(OSError):
                 if left.lstat().st_mtime < time.time() - _LEFT_BEHIND:
@@ -157,12 +158,12 @@ class Place:
 
 
 def kernels_in(root: Path) -> int:
-    """How many kernels are kept in a cache folder."""
+    """Return the number of kernels in a cache folder."""
     return len(list(root.glob(f"*/{_DIGESTS}")))
 
 
 def _kept_files(folder: Path) -> list[str]:
-    """What Numba has put beside a module, as names under ``folder``."""
+    """Return the files that Numba has put beside a module, as names under ``folder``."""
     return sorted(str(one.relative_to(folder)) for one in folder.glob("__pycache__/*"))
 
 
@@ -172,7 +173,7 @@ def _digest(path: Path) -> str | None:
 
 
 def _read(path: Path) -> bytes | None:
-    """The content of a regular file; None for whatever else has this name: a FIFO would be waited for."""
+    """Return the content of a regular file, and None for anything else, such as a FIFO, which would block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:

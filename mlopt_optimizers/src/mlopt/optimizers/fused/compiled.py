@@ -1,13 +1,13 @@
 """Compiled kernels, kept between runs.
 
-The module that `Writer` writes is named after a digest of its text and of all that its machine code follows from: the
-functions of the target, the versions of Numba and LLVM, and the kind of processor. Later runs load what the first one
-compiled.
+The module that `Writer` writes is named after a digest of its text and of everything else that its machine code depends
+on: the functions of the target, the versions of Numba and LLVM, and the kind of processor. Later runs load the code
+that the first one compiled.
 
-Invariant: code that was just compiled and code that is loaded are the same instructions. Numba lets functions that were
-not inlined be replaced by others of the same name: the process that compiles then calls the copies that it optimised
-one by one before, a process that loads those of the object, and the two take sums in another order. So targets inline
-every function into ``chunk``, and an object has no other function.
+Invariant: code that was just compiled and code that is loaded are the same instructions. Numba lets a function that was
+not inlined be replaced by another of the same name. A process that compiles would then call the copies that it
+optimised one by one before. A process that loads would call those of the object, and take sums in another order. So
+targets inline every function into ``chunk``, and an object has no other function.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ARRAYS = (*_BLOCKS, *_SHARED, *_OWN)
 
 
 def module_text(functions: str, rollout: str, columns: int, dtype: str, target: str) -> str:
-    """The whole module for one combination; ``columns`` of the potential's table."""
+    """Return the whole module for one combination. columns: of the potential's table."""
     numbers = "".join(f"table[pair, {column}], " for column in range(columns))
     given = {name: f"{name}[s]" for name in _BLOCKS} | {name: f"own({name}, s)" for name in _OWN}
     # one theta for each system, or one for all
@@ -80,7 +80,7 @@ def chunk(first, last, n, calls, steps, {", ".join(ARRAYS)}):
 
 
 def load(text: str, target: str, announce: Callable[[str], None]) -> Kernel:
-    """The kernel with this module text; the same one for the same text, in this process."""
+    """Return the kernel with this module text. In one process, the same text gives the same kernel."""
     digest = hashlib.sha256("\0".join([text, *_stands_on(target)]).encode()).hexdigest()[:24]
     if digest not in _LOADED:
         _LOADED[digest] = Kernel(text, f"rollout_{digest}")
@@ -89,9 +89,9 @@ def load(text: str, target: str, announce: Callable[[str], None]) -> Kernel:
 
 
 class Kernel:
-    """The function ``chunk`` of a module: loaded, or compiled where that has not been done before.
+    """The function ``chunk`` of a module, loaded, or compiled if nobody has done so before.
 
-    function: what Numba made of it, once `warm` was called. announce: is told when it has to be compiled.
+    function: the compiled function, after `warm` was called. announce: receives a line when it has to be compiled.
     """
 
     def __init__(self, text: str, name: str) -> None:
@@ -100,9 +100,10 @@ class Kernel:
         self.announce: Callable[[str], None] = lambda message: None
 
     def prepare(self, arrays: Sequence[tuple[str, int]], leave: Callable[[], bool]) -> float:
-        """Compile in a process of its own where that has to be done; returns the seconds that took.
+        """Compile the kernel in a process of its own, if need be, and return the seconds that took.
 
-        arrays: dtype and number of dimensions of each of `ARRAYS`. leave: asked meanwhile; if true all is given up.
+        arrays: dtype and number of dimensions of each of `ARRAYS`.
+        leave: called again and again meanwhile; true gives up.
         """
         place = Place(cache_folder(), self.name)
         if self.function is not None or place.is_sound(self.text):
@@ -115,7 +116,7 @@ class Kernel:
         return self._end(began) if whole else time.monotonic() - began
 
     def warm(self, call: Callable[[Any], None]) -> None:
-        """Load it, or compile it here, by ``call``, which calls the function that it is given for no system."""
+        """Load the kernel, or compile it here. call: calls the function that it is given, for no system."""
         if self.function is not None:
             return
         place = Place(cache_folder(), self.name)
@@ -141,7 +142,7 @@ class Kernel:
 
 @lru_cache
 def _stands_on(target: str) -> tuple[str, ...]:
-    """All that machine code follows from besides the text of its module."""
+    """Return everything that machine code depends on besides the text of its module."""
     import numba
     from numba.core import config
     from numba.core.registry import cpu_target

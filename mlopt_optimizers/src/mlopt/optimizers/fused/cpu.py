@@ -1,4 +1,4 @@
-"""The lanes of the CPU: one a system. And an exponential and a logarithm that compile to vector instructions."""
+"""The lanes of the CPU, one a system, with an exponential and a logarithm that compile to vector instructions."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ entry = njit(fastmath=FAST, error_model="numpy", nogil=True, cache=True)
 
 @jit
 def team() -> int:
-    """Which team of lanes this is; the CPU gives a team a range of systems of its own."""
+    """Return the number of this team of lanes. On the CPU a team gets a range of systems of its own."""
     return 0
 
 
 @jit
 def teams() -> int:
-    """How many teams share the systems."""
+    """Return the number of teams that share the systems."""
     return 1
 
 
 @jit
 def own(array: Any, s: Any) -> Any:
-    """Space that a thread has for itself, whichever system it works on."""
+    """Return the space that a thread has for itself, whichever system it works on."""
     return array
 
 
@@ -48,24 +48,24 @@ def lane() -> int:
 
 @jit
 def lanes() -> int:
-    """One."""
+    """Return one."""
     return 1
 
 
 @jit
 def sync() -> None:
-    """Nothing to wait for."""
+    """Return at once, because there is nothing to wait for."""
 
 
 @jit
 def total(value: Any) -> Any:
-    """Of one lane."""
+    """Return the value of the only lane."""
     return value
 
 
 @jit
 def highest(value: Any) -> Any:
-    """Of one lane."""
+    """Return the value of the only lane."""
     return value
 
 
@@ -79,7 +79,7 @@ box_muller = _exact(device_math.box_muller)
 
 @_exact
 def normal(key: Any, counter: Any, apart: Any) -> Any:
-    """Box & Muller."""
+    """Return a standard normal number (Box & Muller)."""
     return box_muller(uniform(key, counter), uniform(key, counter + apart))
 
 
@@ -95,9 +95,9 @@ _C3 = 1.0 / 6.0 + 0.0888671875 * _A2**5 / _F13
 
 @_exact
 def exp64(x: Any) -> Any:
-    """Cody and Waite's reduction to |r| < ln(2) / 2 and a polynomial of degree 12: within an ulp of the true value.
+    """Return exp(x), within an ulp: Cody and Waite's reduction to |r| < ln(2) / 2 and a polynomial of degree 12.
 
-    libm's is a call, which keeps a loop from being vectorised; this one costs an eighth.
+    libm's exponential is a call, which keeps a loop from being vectorised. This one costs an eighth.
     """
     y = max(-708.0, min(x, 709.0))
     shifted = y * 1.4426950408889634 + 6755399441055744.0  # the integer is now in the last bits
@@ -126,7 +126,7 @@ def exp64(x: Any) -> Any:
 
 @_exact
 def exp32(x: Any) -> Any:
-    """The same in single precision, to degree 7."""
+    """Return exp(x) in single precision, by a polynomial of degree 7."""
     one = np.float32(1.0)
     y = max(np.float32(-87.0), min(x, np.float32(88.0)))
     shifted = y * np.float32(1.44269504) + np.float32(12582912.0)
@@ -150,7 +150,7 @@ def exp32(x: Any) -> Any:
 
 @_exact
 def log64(x: Any) -> Any:
-    """The reduction of fdlibm to x = 2^k (1 + f) with sqrt(1/2) < 1 + f < sqrt(2), and its polynomial: within an ulp.
+    """Return log(x), within an ulp: x = 2^k (1 + f) with sqrt(1/2) < 1 + f < sqrt(2), and the polynomial of fdlibm.
 
     Source: e_log.c of fdlibm (Sun Microsystems, 1993).
     """
@@ -182,7 +182,7 @@ def log64(x: Any) -> Any:
 
 @_exact
 def log32(x: Any) -> Any:
-    """The same in single precision, as FreeBSD's e_logf.c."""
+    """Return log(x) in single precision, as FreeBSD's e_logf.c."""
     low = x < np.float32(1.17549435e-38)
     y = x * np.float32(16777216.0) if low else x
     bits = np.float32(y).view(np.int32) + np.int32(0x3F800000 - 0x3F3504F3)

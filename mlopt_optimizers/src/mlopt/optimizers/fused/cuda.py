@@ -1,6 +1,6 @@
 """The lanes of CUDA: the threads of a block, which works on one system at a time.
 
-NaN and infinity keep their meaning, and so no function is compiled with Numba's ``fastmath``.
+NaN and infinity keep their meaning, so no function is compiled with Numba's ``fastmath``.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ log64 = log32 = math.log
 
 @jit
 def team() -> Any:
-    """Which block this is."""
+    """Return the number of this block."""
     return cuda.blockIdx.x
 
 
 @jit
 def teams() -> Any:
-    """How many blocks share the systems."""
+    """Return the number of blocks that share the systems."""
     return cuda.gridDim.x
 
 
 @view
 def own(array: Any, s: Any) -> Any:
-    """The row of this block, whichever system it works on."""
+    """Return the row of this block, whichever system it works on."""
     return array[cuda.blockIdx.x]
 
 
@@ -62,39 +62,39 @@ def lane() -> Any:
 
 @jit
 def lanes() -> Any:
-    """The threads of a block."""
+    """Return the number of threads of a block."""
     return cuda.blockDim.x
 
 
 @jit
 def sync() -> None:
-    """A barrier of the block."""
+    """Wait at a barrier of the block."""
     cuda.syncthreads()
 
 
 @jit
 def normal(key: Any, counter: Any, apart: Any) -> Any:
-    """Box & Muller."""
+    """Return a standard normal number (Box & Muller)."""
     return box_muller(uniform(key, counter), uniform(key, counter + apart))
 
 
 @jit
 def plus(a: Any, b: Any) -> Any:
-    """For `total`."""
+    """Return the sum, for `total`."""
     return a + b
 
 
 @jit
 def larger(a: Any, b: Any) -> Any:
-    """For `highest`: NaN if one is."""
+    """Return the larger value, for `highest`; NaN if one is NaN."""
     return a if a > b or a != a else b
 
 
 def _over_lanes(combine: Any, dtype: Any) -> Any:
-    """A function that combines the values of all lanes, in an order that depends on their number alone.
+    """Return a function that combines the values of all lanes, in an order that depends on their number alone.
 
-    Every lane gets the same bits: within a warp partners exchange values and do the same (`combine` must not mind
-    which comes first), between warps each lane does it for itself. It ends with a barrier.
+    Every lane gets the same bits. Within a warp partners exchange values and do the same, so `combine` must be
+    commutative. Between warps each lane combines the values for itself. The function ends with a barrier.
     """
 
     @jit

@@ -1,4 +1,4 @@
-"""The fused engine: slices of a minimisation, each system on its own in compiled code."""
+"""The fused engine. It runs slices of a minimisation, each system on its own in compiled code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SCRATCH = 10
 
 
 class FusedEngine(Engine):
-    """Numba compiles potential, optimizer and loop into one kernel; `mlopt.optimizers.fused.launch` runs it."""
+    """The engine in which Numba compiles potential, optimizer and loop into one kernel."""
 
     def refusal(self, landscape: Landscape, optimizer: Optimizer) -> str | None:
         """See `Engine.refusal`."""
@@ -120,7 +120,7 @@ def _species(landscape: AtomsLandscape) -> tuple[int, ...]:
 
 
 def _tells_rows(landscape: AtomsLandscape) -> bool:
-    """Whether the potential gives energies of atoms, as all kernels do: tried on the first system, atoms in a row."""
+    """Return whether the potential gives energies of atoms, as all kernels do. The first system is tried."""
     part = landscape.select(torch.zeros(1, dtype=torch.int64, device=landscape.systems.pos.device))
     x = torch.zeros_like(part.systems.pos)
     x[:, 0] = part.diameter.to(x).cumsum(0)
@@ -129,7 +129,7 @@ def _tells_rows(landscape: AtomsLandscape) -> bool:
 
 
 def _rollout(potential: PotentialKernel, optimizer: OptimizerKernel, constants: Mapping[str, int]) -> Kernel:
-    """The loop with what it calls."""
+    """Return the loop of a rollout, with potential and optimizer as its parts."""
     parts: dict[str, Any] = {
         "evaluate": Kernel(potential.function, (), potential.constants, potential.parts, potential.theta),
         "step": optimizer.step,
@@ -140,7 +140,7 @@ def _rollout(potential: PotentialKernel, optimizer: OptimizerKernel, constants: 
 
 
 def _theta(parts: list[torch.Tensor], like: torch.Tensor, n: int) -> torch.Tensor:
-    """Of all kernels, side by side: (n, p), or (1, p) where no problem has a theta of its own."""
+    """Return theta of all kernels side by side: (n, p), or (1, p) where no problem has a theta of its own."""
     own = any(one.ndim == 2 for one in parts)
     rows = [one.detach().to(like).expand(n if own else 1, -1) for one in parts]
     return torch.cat(rows, 1).contiguous() if rows else like.new_zeros(1, 1)
@@ -148,7 +148,7 @@ def _theta(parts: list[torch.Tensor], like: torch.Tensor, n: int) -> torch.Tenso
 
 @dataclass(frozen=True)
 class _Slice:
-    """Systems of one size after some steps. ended (b, 2): reason or 0, and calls; trace (b, t)."""
+    """Systems of one size after some steps. ended (b, 2) int64: code of the reason, or 0, and calls. trace (b, t)."""
 
     bucket: Bucket
     x: torch.Tensor
@@ -160,7 +160,7 @@ class _Slice:
 
 @dataclass(frozen=True)
 class _Batch:
-    """All systems after some steps; seconds: in compiled code."""
+    """All systems after some steps. seconds: time in compiled code."""
 
     slices: list[_Slice]
     trace_calls: list[int]
@@ -168,7 +168,7 @@ class _Batch:
 
     @property
     def first_hit(self) -> float:
-        """Calls at which the first system ended at the target; infinity where none did."""
+        """The calls at which the first system ended at the target; infinity if none did."""
         reason, calls = torch.cat([one.ended for one in self.slices]).unbind(1)
         # what fails with an energy of minus infinity is at the target as well
         at_target = torch.cat([one.tally.counts[:, FIRST_HIT] for one in self.slices]) == calls
@@ -176,7 +176,7 @@ class _Batch:
         return float(hits.min()) if hits.numel() else math.inf
 
     def write(self, progress: Progress, run_ends: bool) -> torch.Tensor:
-        """Into ``progress``; returns which of its active problems are left, int64 indices."""
+        """Write the systems into ``progress``, and return the indices of its active problems that are left, int64."""
         progress.x = progress.x.clone()
         reason, calls = torch.zeros_like(progress.active), torch.zeros_like(progress.active)
         trace = progress.x.new_zeros(len(progress.active), len(self.trace_calls))
@@ -202,7 +202,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Program:
-    """The compiled kernel of a potential and an optimizer, and what it needs to know about the active problems."""
+    """The compiled kernel of a potential and an optimizer, with its data about the active problems."""
 
     landscape: AtomsLandscape
     stop: Stop
@@ -223,7 +223,7 @@ class _Program:
         stop: Stop,
         announce: Callable[[str], None],
     ) -> _Program:
-        """Write and load it, or compile it."""
+        """Return the program for ``progress``: its kernel is written, and loaded or compiled."""
         like, launcher = progress.x, LAUNCHERS[progress.x.device.type]
         potential: PotentialKernel = landscape.potential.kernel(_species(landscape))
         kernel: OptimizerKernel = optimizer.kernel()
@@ -257,7 +257,7 @@ class _Program:
         )
 
     def select(self, problems: torch.Tensor) -> _Program:
-        """For a part of the problems."""
+        """Return the program for some of the problems."""
         if problems.numel() == len(self.settings):
             return self
         theta = self.theta if len(self.theta) == 1 else self.theta[problems]
@@ -265,9 +265,9 @@ class _Program:
         return replace(self, landscape=landscape, settings=settings, theta=theta)
 
     def run(self, progress: Progress, limit: int, final: bool = False) -> _Batch:
-        """Until every active system has made ``limit`` calls or ended; ``progress`` is not changed.
+        """Carry every active system on to ``limit`` calls or to its end. ``progress`` is not changed.
 
-        final: the run ends at ``limit``, as if that were the budget: nobody steps on from there.
+        final: the run ends at ``limit``, as if that were the budget, and no step follows.
         """
         schedule = progress.schedule(limit)
         slices, seconds = [], 0.0
@@ -290,12 +290,12 @@ class _Program:
         )
 
     def prepare(self, progress: Progress, leave: Callable[[], bool]) -> float:
-        """Compile the kernel if need be; returns the seconds that took."""
+        """Compile the kernel if need be, and return the seconds that took."""
         first = self._prepare(buckets_of(self.landscape.segments)[0], progress, 0)
         return self.launcher.prepare(self.chunk, self._work(first, progress, progress.calls, [], 0), leave)
 
     def _work(self, one: _Slice, progress: Progress, limit: int, schedule: list[int], budget: int) -> Work:
-        """What the kernel is given for the systems of a slice."""
+        """Return the arguments of the kernel for the systems of a slice."""
         n, stop, like = one.bucket.n, self.stop, progress.x
         atoms = atoms_of(self.landscape, one.bucket, self.potential.species, like)
         target = math.nan if stop.target is None else stop.target + stop.target_tolerance

@@ -1,4 +1,4 @@
-"""Imports the module of a kernel, and has Numba compile it, or load what it compiled before."""
+"""The import of a kernel's module, which Numba compiles, or whose code it loads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def compiled(module: Path, call: Callable[[Any], None]) -> Any:
-    """Import a module; returns its ``chunk``, which ``call`` has made Numba load, or compile and store."""
+    """Import a module, and return its ``chunk``, which Numba loads, or compiles and stores, because of ``call``."""
     from numba.core import config
     from numba.core.caching import NullCache
 
@@ -32,7 +32,7 @@ def compiled(module: Path, call: Callable[[Any], None]) -> Any:
 
 
 def imported(path: Path) -> Any:
-    """The module in a file, run from its text."""
+    """Return the module in a file, run from its text."""
     spec = spec_from_file_location(path.stem, path, loader=_FromText(path.stem, str(path)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
@@ -43,7 +43,7 @@ def imported(path: Path) -> Any:
 
 
 class _FromText(SourceFileLoader):
-    """Neither reads nor writes bytecode, which would be one more file to look after."""
+    """A loader that neither reads nor writes bytecode, which would be one more file to look after."""
 
     def get_code(self, fullname: str) -> CodeType:
         """See `importlib.abc.InspectLoader.get_code`."""

@@ -1,4 +1,4 @@
-"""Whether a class still does what the kernel that it inherits does."""
+"""The guard against classes that change a method and inherit an old kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ASKED = {"diameter", "species", "check", "select"}
 
 
 def changed_since_kernel(part: Plugin) -> str | None:
-    """How a plugin, or one in its settings, was changed without a new `kernel`: a clause, or None if it was not."""
+    """Return a clause that says how a plugin, or one in its settings, was changed without a new `kernel`, or None."""
     for cls in type(part).__mro__:
         if "kernel" in vars(cls):
             break

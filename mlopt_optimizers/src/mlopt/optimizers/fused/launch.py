@@ -1,4 +1,4 @@
-"""Runs a compiled kernel on the systems of a batch: with threads of the CPU, or with blocks of CUDA."""
+"""Launchers, which run a compiled kernel on the systems of a batch by threads of the CPU or blocks of CUDA."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ _SHARE = 0.25
 class Work:
     """Steps for some systems of one size.
 
-    n, systems: their size and number. calls: that they have made; steps: that they take. arrays: what they share, and
-    blocks with a row for each. space: numbers that each team of lanes needs for itself, and their dtype.
+    n, systems: their size and number. calls: force calls that they have made. steps: steps that they take.
+    arrays: arrays that they share, and blocks with a row for each. space: numbers that each team of lanes needs for
+    itself, and their dtype.
     """
 
     n: int
@@ -39,25 +40,25 @@ class Work:
 
 
 class Launcher(ABC):
-    """Runs kernels on one kind of device. target: the module with its lanes."""
+    """A runner of kernels on one kind of device. target: the module with its lanes."""
 
     target: str
 
     @abstractmethod
     def refusal(self) -> str | None:
-        """Why nothing can be run, in one sentence, or None."""
+        """Return one sentence that says why nothing can be run, or None."""
 
     def prepare(self, kernel: Any, work: Work, leave: Callable[[], bool]) -> float:
-        """Compile, where that can be done beforehand; see `Kernel.prepare`."""
+        """Compile beforehand, where that is possible; see `Kernel.prepare`."""
         return 0.0
 
     @abstractmethod
     def run(self, kernel: Any, work: Work) -> float:
-        """Do it, in place; returns the seconds that took without compiling."""
+        """Do the work in place, and return the seconds that took without compiling."""
 
 
 class Threads(Launcher):
-    """A system stays with one thread of the CPU."""
+    """The launcher for the CPU. A system stays with one thread."""
 
     target = "cpu"
 
@@ -71,7 +72,7 @@ class Threads(Launcher):
         return seconds
 
     def arguments(self, work: Work) -> list[Any]:
-        """What a thread hands to a kernel, with space of its own."""
+        """Return the arguments of a kernel in one thread, with space of its own."""
         own = {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in work.space.items()}
         return [(own[name] if name in own else work.arrays[name]).numpy() for name in ARRAYS]
 
@@ -103,7 +104,7 @@ class Threads(Launcher):
 
 
 class Blocks(Launcher):
-    """A system stays with one block of threads on CUDA."""
+    """The launcher for CUDA. A system stays with one block of threads."""
 
     target = "cuda"
 
@@ -145,38 +146,38 @@ class Blocks(Launcher):
             return time.perf_counter() - began
 
     def lanes(self, n: int) -> int:
-        """Threads of a block for a system of n atoms: depends on n alone, as the order of sums depends on it."""
+        """Return the threads of a block for n atoms, a function of n alone, because the order of sums depends on it."""
         return _WARP * max(1, min(_MOST_WARPS, -(-n // _WARP)))
 
     def room(self, work: Work, device: torch.device) -> int:
-        """For how many blocks there is space."""
+        """Return the number of blocks for which there is space."""
         each = sum(size * dtype.itemsize for size, dtype in work.space.values())
         return max(1, int(_SHARE * self.memory(device)) // max(1, each))
 
     def memory(self, device: torch.device) -> int:
-        """Bytes that are free."""
+        """Return the number of free bytes."""
         return int(torch.cuda.mem_get_info(device)[0])
 
     def on(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Numba works on this device."""
+        """Have Numba work on this device."""
         from numba import cuda
 
         where: AbstractContextManager[Any] = cuda.gpus[device.index]
         return where
 
     def view(self, tensor: torch.Tensor) -> Any:
-        """The same memory as an array of Numba's."""
+        """Return the memory of a tensor as an array of Numba's."""
         from numba import cuda
 
         return cuda.as_cuda_array(tensor)
 
     def wait(self, device: torch.device) -> None:
-        """Until all that was asked of the device is done."""
+        """Wait until the device has done all its work."""
         torch.cuda.synchronize(device)
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """With at least one column: to Numba an array without any is of another type, for which it would compile anew."""
+    """Return a tensor with at least one column. Numba would compile anew for an array without any."""
     return tensor if tensor.ndim == 1 or tensor.shape[1] else tensor.new_zeros(len(tensor), 1)
 
 

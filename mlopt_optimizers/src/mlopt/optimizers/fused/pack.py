@@ -1,4 +1,4 @@
-"""Between tensors of a batch and what a kernel works on: one block of contiguous numbers for each system."""
+"""Packing of a batch's tensors into blocks of contiguous numbers, one for each system, and back."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from mlopt.core.protocols.optimizer import State
 
 @dataclass(frozen=True)
 class Bucket:
-    """Systems of one size. problems (b,), rows (b * n,) int64 say which they are."""
+    """Systems of one size. problems (b,), rows (b * n,) int64: their indices."""
 
     n: int
     problems: torch.Tensor
     rows: torch.Tensor
 
     def rows_in(self, value: torch.Tensor, axis: int = 0) -> torch.Tensor:
-        """A field over rows as (b, w, n): component after component."""
+        """Return a field over rows as (b, w, n), component after component."""
         part = value.index_select(axis, self.rows).movedim(axis, 0)
         return part.reshape(len(self.problems), self.n, -1).transpose(1, 2)
 
     def rows_out(self, target: torch.Tensor, block: torch.Tensor, axis: int = 0) -> None:
-        """Write such a block (b, w, n) back into ``target``."""
+        """Write a block (b, w, n) of `rows_in` back into ``target``."""
         shape = target.movedim(axis, 0).shape[1:]
         part = block.transpose(1, 2).reshape(len(self.rows), *shape).movedim(0, axis)
         target.index_copy_(axis, self.rows, part.to(target.dtype))
 
 
 def buckets_of(segments: Segments) -> list[Bucket]:
-    """All problems, by size."""
+    """Return all problems, by size."""
     if segments.size is not None:
         counts, device = (segments.n_problems, segments.n_rows), segments.ptr.device
         return [Bucket(segments.size, *(torch.arange(count, device=device) for count in counts))]
@@ -42,7 +42,7 @@ def buckets_of(segments: Segments) -> list[Bucket]:
 
 @dataclass(frozen=True)
 class Packed:
-    """A state: rows (b, w * n), numbers (b, f), counts (b, i)."""
+    """A packed state: rows (b, w * n), numbers (b, f), counts (b, i) int64."""
 
     rows: torch.Tensor
     numbers: torch.Tensor
@@ -50,7 +50,10 @@ class Packed:
 
 
 def pack(state: State, bucket: Bucket, like: torch.Tensor, spare: tuple[int, int] = (0, 0)) -> Packed:
-    """The part of a state that belongs to ``bucket``; numbers in the dtype of ``like``, with ``spare`` zeros behind."""
+    """Return the part of a state that belongs to ``bucket``, with numbers in the dtype of ``like``.
+
+    spare: how many zeros come behind numbers and behind counts.
+    """
     b = len(bucket.problems)
     rows, numbers, counts = [like.new_zeros(b, 0)], list[torch.Tensor](), list[torch.Tensor]()
     for value, kind, axis in _leaves(state):
@@ -69,7 +72,7 @@ def pack(state: State, bucket: Bucket, like: torch.Tensor, spare: tuple[int, int
 
 
 def unpack(state: State, parts: list[tuple[Bucket, Packed]]) -> Any:
-    """The state that the packed parts describe; ``state`` says how it is made up."""
+    """Return the state that the packed parts describe. state: one with the same fields."""
     made = [value.clone() for value, _, _ in _leaves(state)]
     for bucket, packed in parts:
         row = number = count = 0
@@ -93,7 +96,7 @@ def unpack(state: State, parts: list[tuple[Bucket, Packed]]) -> Any:
 
 
 def _leaves(state: State) -> Iterator[tuple[torch.Tensor, str, int]]:
-    """Tensors of a state in the order of its fields, nested states last, each with its kind and the axis of rows."""
+    """Give the tensors of a state by its fields, nested states last, each with its kind and the axis of rows."""
     for one in fields(state):
         if one.metadata["kind"] != "state":
             yield getattr(state, one.name), one.metadata["kind"], one.metadata["axis"]
@@ -113,7 +116,7 @@ def _rebuilt(state: State, values: Iterator[torch.Tensor]) -> Any:
 
 
 def offsets(state: State, name: str) -> int:
-    """Where field ``name`` of a state begins among the packed rows, numbers or counts."""
+    """Return the place of field ``name`` of a state among the packed rows, numbers or counts."""
     places = {"row": 0, "number": 0, "count": 0}
     for one in fields(state):
         if one.metadata["kind"] == "state":
@@ -129,7 +132,7 @@ def offsets(state: State, name: str) -> int:
 
 @dataclass(frozen=True)
 class Atoms:
-    """What does not change: atoms (b, 4 n + 12), kinds (b, n), runs (b, r), cell (b, 12)."""
+    """The constant properties of systems: atoms (b, 4 n + 12), kinds (b, n), runs (b, r), cell (b, 12)."""
 
     atoms: torch.Tensor
     kinds: torch.Tensor
@@ -140,7 +143,7 @@ class Atoms:
 def atoms_of(
     landscape: AtomsLandscape, bucket: Bucket, species: tuple[int, ...], like: torch.Tensor
 ) -> Atoms:
-    """The atoms of a bucket, with kinds as positions in ``species``."""
+    """Return the properties of a bucket's atoms, with kinds as positions in ``species``."""
     systems, b, n = landscape.systems, len(bucket.problems), bucket.n
     pbc = systems.pbc[bucket.problems]
     periodic = pbc.any(-1)[:, None]
@@ -162,7 +165,10 @@ def atoms_of(
 
 
 def _runs(kinds: torch.Tensor) -> torch.Tensor:
-    """(b, r + 1): where atoms of another kind begin, and n; those with fewer runs begin with empty ones."""
+    """Return the places (b, r + 1) where atoms of another kind begin, and n, from ``kinds (b, n)``.
+
+    Systems with fewer runs begin with empty ones.
+    """
     b, n = kinds.shape
     change = torch.ones(b, n, dtype=torch.bool, device=kinds.device)
     change[:, 1:] = kinds[:, 1:] != kinds[:, :-1]

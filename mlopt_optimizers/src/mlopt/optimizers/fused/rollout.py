@@ -1,6 +1,6 @@
 """The loop of the driver for one system, in the part of Python that kernels are written in.
 
-It does what `Driver.advance` and `Tally` do for a batch, and must change with them.
+It does for one system what `Driver.advance` and `Tally` do for a batch, and must change with them.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def evaluate(
     integers: Any,
     settings: Any,
 ) -> float:
-    """Stands for the potential."""
+    """Stand for the potential."""
     return 0.0
 
 
 def step(s: Step, settings: Any) -> None:
-    """Stands for the optimizer."""
+    """Stand for the function of the optimizer."""
 
 
 def finish(s: Memory, settings: Any) -> None:
-    """Stands for the optimizer."""
+    """Stand for the function of the optimizer."""
 
 
 def rollout(
@@ -91,7 +91,7 @@ def rollout(
     """Take ``steps`` steps, or fewer if the system ends before.
 
     calls: force calls that the system has used. best: rows of the tally. trace_calls (t,): numbers of calls at which
-    ``trace (t,)`` takes the energy of the tally. ended (2,): the reason, or 0, and the force calls used until then.
+    ``trace (t,)`` takes the energy of the tally. ended (2,): the code of the reason, or 0, and the force calls used.
     """
     force, row_energy, work = scratch[: 3 * n], scratch[3 * n : 4 * n], scratch[4 * n :]
     reason, traced = 0, 0
@@ -173,7 +173,7 @@ def rollout(
 def remember(
     n: int, energy: float, calls: int, found: Any, best: Any, tally_numbers: Any, tally_counts: Any
 ) -> None:
-    """Put a minimum into the pool, as `Tally.add_minima`."""
+    """Put a minimum into the pool, as `Tally.add_minima` does."""
     near, near_gap, high, highest = 0, math.inf, 0, -math.inf
     for slot in range(KEEP):
         there = tally_numbers[POOL_ENERGY + slot]

@@ -1,10 +1,13 @@
-"""Writes the one module that is compiled: kernel functions with everything they call, in an order that works.
+"""The writer of the one module that is compiled: kernel functions with everything they call, in an order that works.
 
-Names are made unique, annotations and documentation dropped, floating-point literals given the working precision (or
-float32 times 2.0 would be float64), numbers at the top level of modules put in where they are used, and calls to
-`mlopt.core.kernels.lanes`, ``math.exp``, ``math.log`` and ``math.isfinite`` left for the target to
-define. Records become plain arguments, one for each field. In what is written ``settings`` is a pair: the numbers, and
-theta. Indices are made unsigned: kernels have no negative ones.
+The text differs from the functions in these points:
+
+- Names are unique. Annotations and documentation are dropped. Records are plain arguments, one for each field.
+- Floating-point literals have the working precision, because float32 times 2.0 would be float64.
+- Numbers at the top level of modules stand where they are used.
+- The target defines the functions of `mlopt.core.kernels.lanes`, ``exp``, ``log`` and ``isfinite``.
+- ``settings`` is a pair: the numbers, and theta.
+- Indices are unsigned, because kernels have no negative ones.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ _BUILTINS = {"range", "len", "abs", "min", "max", "int"}
 
 
 class Writer:
-    """Collects functions; `text` is the module so far."""
+    """A collection of functions. `text` is the module so far."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
@@ -58,11 +61,11 @@ class Writer:
 
     @property
     def text(self) -> str:
-        """What has been written."""
+        """The text that has been written."""
         return "\n\n".join(self._done) + "\n"
 
     def kernel(self, kernel: Kernel) -> str:
-        """Write a kernel, whose settings are put behind those of the others; returns its name."""
+        """Write a kernel, put its settings behind those of the others, and return its name."""
         offset = sum(len(one.settings) for one in self.kernels)
         share = None
         if kernel.theta is not None:
@@ -79,13 +82,13 @@ class Writer:
         offset: int = 0,
         share: tuple[int, int] | None = None,
     ) -> str:
-        """Write a function and what it calls; returns its name in the module.
+        """Write a function and the functions that it calls, and return its name in the module.
 
-        parts, constants: what names stand for, in this function and in the others of its kernel that it calls.
-        offset: where the settings of its kernel begin. share: where its theta begins and ends, if it has one.
+        parts, constants: meanings of names, in this function and in the others of its kernel that it calls.
+        offset: place of its kernel's settings among all. share: beginning and end of its kernel's theta, if any.
 
         Raises:
-            InputError: something that no kernel can contain, or a source that cannot be read.
+            InputError: it contains something that no kernel can, or its source cannot be read.
         """
         if not isinstance(function, FunctionType):
             raise InputError(f"{function!r} is no plain Python function, which a kernel has to be")
@@ -134,7 +137,7 @@ def _parse(function: FunctionType) -> ast.FunctionDef:
 
 
 def _handed_on(given: Sequence[tuple[str, Any]], function: Any) -> str:
-    """The parameters ``given`` of one function as arguments of another."""
+    """Return the parameters ``given`` of one function as arguments of another."""
     names = []
     for (name, _), (_, fields) in zip(given, parameters_of(function), strict=True):
         names += plain(name, fields)
@@ -147,7 +150,7 @@ def _source(function: FunctionType) -> str:
 
 
 class _Rewriter(ast.NodeTransformer):
-    """Puts what names stand for into one function."""
+    """A rewriter of one function, which puts in what names stand for."""
 
     def __init__(
         self,
@@ -255,7 +258,7 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def _called(self, name: str) -> FunctionType | None:
-        """The function that a call of ``name`` leads to, or its placeholder; None for what is no Python function."""
+        """Return the function that a call of ``name`` leads to, or its placeholder; None for no Python function."""
         part = self.parts.get(name)
         if isinstance(part, Kernel):
             part = part.function
@@ -263,7 +266,7 @@ class _Rewriter(ast.NodeTransformer):
         return found if isinstance(found, FunctionType) and name not in self.local else None
 
     def _record(self, node: ast.expr) -> dict[str, ast.expr] | None:
-        """The fields of an expression that is a record: a name, a new one, or one with some fields replaced."""
+        """Return the fields of an expression that is a record: a name, a new record, or one with replaced fields."""
         if isinstance(node, ast.Name):
             return self.records.get(node.id)
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
@@ -282,7 +285,7 @@ class _Rewriter(ast.NodeTransformer):
         return {field: self.visit(given[field]) if field in given else old[field] for field in fields}
 
     def _own(self, name: str) -> ast.Name:
-        """A new variable of this function."""
+        """Return a new variable of this function."""
         if name in self.local:
             raise self._error(f"`{name}` stands for a field of a record: give the variable another name")
         self.local.add(name)
@@ -352,13 +355,13 @@ class _Rewriter(ast.NodeTransformer):
 
 
 def _returns_view(node: ast.FunctionDef) -> bool:
-    """Whether a function returns a part of an array, for which targets have another decorator."""
+    """Return whether a function returns a part of an array, for which targets have another decorator."""
     found = (one.value for one in ast.walk(node) if isinstance(one, ast.Return))
     return any(isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Slice) for value in found)
 
 
 def _number(value: float) -> ast.expr:
-    """A literal of the working precision."""
+    """Return a literal of the working precision."""
     if math.isnan(value):
         return ast.parse("real(np.nan)", mode="eval").body
     if math.isinf(value):

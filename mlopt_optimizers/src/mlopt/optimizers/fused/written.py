@@ -1,4 +1,4 @@
-"""Texts of kernels, each written once in a process: writing takes as long as thousands of steps."""
+"""Texts of kernels. Each is written once in a process, because writing takes as long as thousands of steps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ _TEXTS: dict[Hashable, tuple[str, str, tuple[int, ...]]] = {}
 class Written:
     """A kernel with all that it calls, as text.
 
-    text: the functions. name: of the one that is called.
-    settings, theta: those of every kernel, in the order in which the text reads them; theta are tensors (p,) or
-        (n_problems, p).
+    text: the functions. name: the name of the one that is called.
+    settings, theta: of every kernel, in the order in which the text reads them. A theta is (p,) or (n_problems, p).
     """
 
     text: str
@@ -32,7 +31,7 @@ def written(kernel: Kernel) -> Written:
     """Write ``kernel``, or take the text of one that differs in the values of settings and theta alone.
 
     Raises:
-        InputError: it contains what no kernel can, or its source cannot be read.
+        InputError: it contains something that no kernel can, or its source cannot be read.
     """
     form, kernels = _form(kernel), _all(kernel)
     if form not in _TEXTS:
@@ -47,7 +46,7 @@ def written(kernel: Kernel) -> Written:
 
 
 def _form(part: Any) -> Hashable:
-    """All of a kernel, or of what stands among its parts, that its text follows from."""
+    """Return everything in a kernel, or in one of its parts, that determines its text."""
     if isinstance(part, Kernel):
         parts = tuple((name, _form(one)) for name, one in part.parts.items())
         size = None if part.theta is None else part.theta.shape[-1]
@@ -58,7 +57,7 @@ def _form(part: Any) -> Hashable:
 
 
 def _all(part: Any) -> list[Kernel]:
-    """A kernel and those among its parts, and theirs."""
+    """Return a kernel, the kernels among its parts, and theirs."""
     if isinstance(part, Kernel):
         return [part, *(found for one in part.parts.values() for found in _all(one))]
     return [found for one in part for found in _all(one)] if isinstance(part, Sequence) else []

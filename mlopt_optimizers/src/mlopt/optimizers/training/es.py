@@ -21,14 +21,15 @@ from mlopt.optimizers.training.population import (
 
 
 class ES(Pairs):
-    """Descend along ``mean of (L(theta + e) - L(theta - e)) e / (2 sigma^2)`` (Learn2Hop, eq. 3).
+    """Descent along ``mean of (L(theta + e) - L(theta - e)) e / (2 sigma^2)`` (Learn2Hop, eq. 3).
 
     Sources: Salimans et al., arXiv 1703.03864; Merchant et al., ICML 2021. The estimate is an unbiased gradient of the
-    loss smoothed by the perturbation. Both members of a pair meet the same problems; by default each pair meets its
-    own, as in the paper, where an epoch has 80 pairs and as many starts. With `common` all pairs meet the same, which
-    `fitness: rank` needs to be fair: it puts the place of a loss among all in place of the loss (Wierstra et al., JMLR
-    15, 949 (2014)), so that no outlier decides. `problem-rank` does so problem by problem, and takes the mean place:
-    then problems whose losses hardly differ count as much as those that are hit or missed.
+    loss smoothed by the perturbation. Both members of a pair meet the same problems. By default each pair meets its own
+    problems, as in the paper, where an epoch has 80 pairs and as many starts. With `common` all pairs meet the same.
+
+    `fitness: rank` replaces each loss by its rank among all (Wierstra et al., JMLR 15, 949 (2014)), so that no outlier
+    decides. It is fair with `common` alone. `problem-rank` ranks problem by problem and takes the mean rank. Then
+    problems whose losses hardly differ count as much as those that are hit or missed.
 
     Losses that are not finite count as the highest finite one.
     """
@@ -65,9 +66,9 @@ class ES(Pairs):
 class ESMC(Pairs):
     """ES whose losses are clipped at that of theta itself, problem by problem (Learn2Hop, eq. 4).
 
-    ``mean of (min[L(theta), L(theta + e)] - min[L(theta), L(theta - e)]) e / (2 sigma^2)``: what a perturbation spoils
-    has no weight, what it improves has all. The clipping is that of every single inner problem, before any mean. Costs
-    half as much again as `ES`. Losses that are not finite count as L(theta), the clip value.
+    The descent is along ``mean of (min[L(theta), L(theta + e)] - min[L(theta), L(theta - e)]) e / (2 sigma^2)``. So a
+    perturbation counts where it improves the loss, and not where it spoils it. Each inner problem is clipped, before
+    any mean. An epoch costs half as much again as with `ES`. Losses that are not finite count as L(theta).
     """
 
     common: bool = setting(False, "whether all pairs meet the same problems")
@@ -96,10 +97,10 @@ class ESMC(Pairs):
 
 
 def problems_met(pairs: int, k: int, common: bool) -> torch.Tensor:
-    """The numbers of the problems that each pair meets: (pairs, k) int64."""
+    """Return the numbers of the problems that each pair meets, (pairs, k) int64."""
     return torch.arange(k).expand(pairs, k) if common else torch.arange(pairs * k).reshape(pairs, k)
 
 
 def estimate(difference: torch.Tensor, perturbation: torch.Tensor, sigma: float) -> torch.Tensor:
-    """The gradient (p,) from ``difference (n,)``, the loss of ``+ perturbation (n, p)`` less that of ``-``."""
+    """Return the gradient (p,) from ``difference (n,)``: the loss of ``+ perturbation (n, p)`` less that of ``-``."""
     return weighed(difference / (2.0 * sigma**2), perturbation)

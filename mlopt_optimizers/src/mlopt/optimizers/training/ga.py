@@ -10,10 +10,11 @@ from mlopt.optimizers.training.population import NOTHING_FINITE, checked, losses
 
 
 class GA(MetaTrainer):
-    """Keep the best of theta and its perturbed copies (Merchant et al., ICML 2021, section 3.2).
+    """The genetic algorithm that keeps the best of theta and its perturbed copies.
 
-    All members of an epoch, theta among them, meet the same problems; theta is replaced by the member with the lowest
-    mean loss if that is lower than its own. A member with a loss that is not finite is never taken.
+    Source: Merchant et al., ICML 2021, section 3.2. All members of an epoch, theta among them, meet the same problems.
+    The member with the lowest mean loss replaces theta, if its loss is lower. A member with a loss that is not finite
+    is never taken.
     """
 
     population: int = setting(80, "perturbed copies of theta in an epoch", ge=1)

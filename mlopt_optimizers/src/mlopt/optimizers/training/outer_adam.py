@@ -1,4 +1,4 @@
-"""The optimizer of theta: Adam whose step decays."""
+"""The optimizer of theta: Adam with a step that decays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OuterAdam(Plugin):
     epsilon: float = setting(1e-8, "added to the root mean square", gt=0)
 
     def change(self, gradient: torch.Tensor, memory: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What to add to theta (p,); ``memory`` (``count``, ``m``, ``v``) is brought up to date."""
+        """Return the change of theta (p,) for ``gradient (p,)``, and update ``memory`` (``count``, ``m``, ``v``)."""
         count = memory.get("count", torch.zeros((), dtype=torch.int64)) + 1
         m = memory.get("m", torch.zeros_like(gradient)).lerp(gradient, 1.0 - self.beta1)
         v = memory.get("v", torch.zeros_like(gradient)).lerp(gradient * gradient, 1.0 - self.beta2)

@@ -22,19 +22,19 @@ _KEPT = 64
 class PES(Pairs):
     """Unbiased gradients of long runs from short segments (Vicol, Metz & Sohl-Dickstein, ICML 2021, Algorithm 2).
 
-    Each epoch carries every inner run on by `segment` steps with the present theta, plus or minus a fresh
-    perturbation. What a run loses or gains in a segment is weighed with the *sum* of its perturbations since it
-    began, for all of them have led there; without that sum (truncated ES) the effect of theta on later segments is
-    lost. The loss of a segment is the loss at its end less the loss at its beginning: these add up to the loss of the
-    whole run. Runs that are at their end begin anew on fresh problems.
+    Each epoch carries every inner run on by `segment` steps, with the present theta plus or minus a fresh perturbation.
+    The loss of a segment is the loss at its end less the loss at its beginning. It is weighed with the *sum* of the
+    perturbations since the run began, because all of them have led there. Without that sum (truncated ES) the effect of
+    theta on later segments would be lost. The losses of segments add up to the loss of the whole run. Runs that are at
+    their end begin anew on fresh problems.
 
     `cohorts` begin at different times, so that an epoch sees early and late segments together.
 
-    What is remembered are the thetas since the oldest living run began, some numbers, not the runs: after a resume
-    these are computed again from theta and the seeds, which costs one horizon at most. So a checkpoint is small, ranks
-    need send nothing but losses, and a training may go on with another number of ranks.
+    A training remembers the thetas since the oldest living run began, and not the runs. After a resume the runs are
+    computed again from theta and the seeds, which costs one horizon at most. So a checkpoint is small, ranks exchange
+    losses alone, and a training may go on with another number of ranks.
 
-    Losses that are not finite give their pair no weight in that segment.
+    A loss that is not finite gives its pair no weight in that segment.
     """
 
     segment: int = setting(100, "inner steps between two updates", ge=1)
@@ -80,7 +80,7 @@ class PES(Pairs):
 class _Group:
     """Pairs whose runs began in the same epoch.
 
-    start: that epoch. members (n,) int64: numbers of the pairs. thetas (age + 1, p): of the epochs since then.
+    start: that epoch. members (n,) int64: numbers of the pairs. thetas (age + 1, p): theta in each epoch since then.
     """
 
     task: SegmentedTask
@@ -92,7 +92,7 @@ class _Group:
     sigma: float
 
     def losses(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What ``+`` gained less what ``-`` gained (n,), mean losses (2 n,), and summed perturbations (n, p)."""
+        """Return the gain of ``+`` less that of ``-`` (n,), mean losses (2 n,), and summed perturbations (n, p)."""
         self.task.prepare()
         n, k, age = len(self.members), self.task.problems, len(self.thetas) - 1
         drawn = [
@@ -116,7 +116,7 @@ class _Group:
         return gained, loss, total
 
     def _share(self, index: torch.Tensor, problem: torch.Tensor, drawn: list[torch.Tensor]) -> torch.Tensor:
-        """Losses (m, 2) after this segment and before it, of some of the runs: first all ``+``, then all ``-``."""
+        """Return losses (m, 2), after this segment and before it, of runs ``index (m,)``: first ``+``, then ``-``."""
         per_side = len(problem)
         sign = torch.where(index < per_side, 1.0, -1.0).to(torch.float64)[:, None]
         place = index % per_side
@@ -146,7 +146,7 @@ class _Group:
         return run, losses.detach().to("cpu", torch.float64)
 
     def _name(self, index: torch.Tensor, age: int) -> bytes:
-        """All that the runs depend on after ``age`` segments, besides the task."""
+        """Return a digest of everything that runs depend on after ``age`` segments, besides the task."""
         settings = repr(
             (self.seed, self.start, self.segment, self.sigma, age, self.members.tolist(), index.tolist())
         )

@@ -1,7 +1,7 @@
-"""What the meta-trainers that perturb theta share: perturbations, tables of losses, and how they are weighed.
+"""Tools of meta-trainers that perturb theta: perturbations, tables of losses, and weighted means.
 
-All sums over a population run in a fixed order, one addition after the other: a result then depends neither on the
-number of threads nor on the number of ranks.
+All sums over a population run in a fixed order, one addition after the other. So a result depends neither on the number
+of threads nor on the number of ranks.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Pairs(MetaTrainer):
 
     @property
     def pairs(self) -> int:
-        """Half the population."""
+        """The number of pairs, half the population."""
         return self.population // 2
 
 
 def checked(theta: torch.Tensor) -> torch.Tensor:
-    """A copy of ``theta (p,)`` in float64.
+    """Return a copy of ``theta (p,)`` in float64.
 
     Raises:
         InputError: an entry is NaN or infinite.
@@ -65,13 +65,13 @@ def checked(theta: torch.Tensor) -> torch.Tensor:
 
 
 def noise(seed: int, epoch: int, members: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
-    """The perturbations of ``members (n,)`` int64 in an epoch: (n, size), a function of these numbers alone."""
+    """Return the perturbations (n, size) of ``members (n,)`` int64 in an epoch, a function of these numbers alone."""
     key = derive(seed, Stream.NOISE, epoch, members)
     return sigma * normal(key, torch.zeros_like(members), size)
 
 
 def losses_of(task: Task, theta: torch.Tensor, problem: torch.Tensor, epoch: int, seed: int) -> torch.Tensor:
-    """The losses (b, k) of ``theta (b, p)`` on the problems ``(b, k)`` int64, computed by all ranks together."""
+    """Return the losses (b, k) of ``theta (b, p)`` on ``problem (b, k)`` int64, computed by all ranks together."""
     task.prepare()
     k = problem.shape[1]
     flat = problem.flatten()
@@ -84,7 +84,9 @@ def losses_of(task: Task, theta: torch.Tensor, problem: torch.Tensor, epoch: int
 
 
 def finite(table: torch.Tensor) -> torch.Tensor:
-    """``table`` with the highest finite loss in place of what is not finite: a failure is bad, not infinitely so.
+    """Return ``table`` with the highest finite loss in place of losses that are not finite.
+
+    A failure is bad, but not infinitely bad.
 
     Raises:
         MloptError: nothing is finite.
@@ -98,7 +100,7 @@ def finite(table: torch.Tensor) -> torch.Tensor:
 
 
 def weighed(weight: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """The mean over i of ``weight (n,)[i] * direction (n, p)[i]``, added up in order: (p,)."""
+    """Return the mean (p,) of ``direction (n, p)`` times ``weight (n,)``, added up in order."""
     total = torch.zeros_like(direction[0])
     for one, along in zip(weight.tolist(), direction, strict=True):
         total = total + one * along
@@ -106,7 +108,7 @@ def weighed(weight: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
 
 
 def centred_ranks(loss: torch.Tensor) -> torch.Tensor:
-    """The place of each of ``loss (b,)`` among all, from -0.5 (lowest) to 0.5; equal losses share their places."""
+    """Return the rank (b,) of each of ``loss (b,)``, from -0.5 (lowest) to 0.5. Equal losses share their ranks."""
     less = (loss[None, :] < loss[:, None]).sum(1)
     equal = (loss[None, :] == loss[:, None]).sum(1)
     place = less.to(torch.float64) + 0.5 * (equal - 1).to(torch.float64)

@@ -1,4 +1,4 @@
-"""The meta-trainer that differentiates through the steps of what it trains."""
+"""The meta-trainer that differentiates through the steps of the optimizer that it trains."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mlopt.optimizers.training.outer_adam import OuterAdam
 
 
 class UnrolledGradient(MetaTrainer):
-    """Descend along the gradient of the loss, taken by differentiating through every inner step.
+    """Descent along the gradient of the loss, taken by differentiating through every inner step.
 
-    ``barzilai-borwein`` is steepest descent with the step ``s.s / s.y`` of the last change s of theta and y of the
-    gradient (Barzilai & Borwein, IMA J. Numer. Anal. 8, 141 (1988)), as Bushuev & Lobanov 2020 train, who take 20 such
-    steps on the problems of an epoch. Where ``s.y`` is not positive it says nothing, and the step before is kept; a
-    step is shortened to `max_change`, since losses of truncated runs are steep. The step carries over to the next
-    epoch. ``adam`` is Kingma & Ba's, for losses that are noisier.
+    ``barzilai-borwein`` is steepest descent with the step ``s.s / s.y``, where s is the last change of theta and y that
+    of the gradient (Barzilai & Borwein, IMA J. Numer. Anal. 8, 141 (1988)). Bushuev & Lobanov 2020 train so, with 20
+    steps on the problems of an epoch. Where ``s.y`` is not positive, the last step size is kept. A change is shortened
+    to `max_change`, because losses of truncated runs are steep. The step size carries over to the next epoch. ``adam``
+    is Kingma & Ba's, for noisier losses.
 
-    What is not finite is given up for this epoch: theta stays where the last finite gradient was.
+    If the loss or gradient is not finite, the epoch ends, and theta stays where the last finite gradient was.
     """
 
     descent: Literal["barzilai-borwein", "adam"] = setting(
@@ -58,7 +58,7 @@ class UnrolledGradient(MetaTrainer):
     def _change(
         self, theta: torch.Tensor, gradient: torch.Tensor, memory: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """The next change of theta; ``memory`` is brought up to date."""
+        """Return the next change (p,) of ``theta (p,)`` for ``gradient (p,)``, and update ``memory``."""
         if self.descent == "adam":
             change = OuterAdam(step_size=self.step_size, decay=1.0).change(gradient, memory)
         else:

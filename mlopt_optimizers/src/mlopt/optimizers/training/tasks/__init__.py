@@ -1,4 +1,4 @@
-"""Tasks of meta-training: what theta should be good at."""
+"""Tasks of meta-training, each with a loss of theta."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step, spring and tangent of a band as parameters to be learned, by how fast the band finds its barrier."""
+"""The task `band`: learn step, spring and tangent of a band, so that it finds its barrier fast."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _TIGHT, _MOST = 1e-10, 5000
 
 @dataclass(frozen=True)
 class RelaxedPath:
-    """What a task measures against: the relaxed path (nodes, rows, d), its barrier, and two scales of it.
+    """The relaxed path that a task measures against, with its barrier and two scales.
 
-    curvature: largest |eigenvalue| of the Hessian on the path. rise: the barrier per step between images.
+    path (nodes, rows, d). barrier, rise: in units of energy; rise is the barrier per step between images.
+    curvature: largest |eigenvalue| of the Hessian on the path.
     """
 
     path: torch.Tensor
@@ -44,16 +45,16 @@ class RelaxedPath:
 
 
 class BandTask(Task):
-    """Learn gamma, mu and beta: the step of gradient descent, the spring, and the sharpness of the sigmoid tangent.
+    """The task of learning a band: gradient descent's step gamma, the spring mu, and the tangent's sharpness beta.
 
-    Paths are the relaxed one, disturbed at random, anew in each epoch; the loss is the mean of
-    ``ln((D_K + e) / (D_0 + e)) / K`` over them, where D is the barrier of the continuous path less the true one, and K
-    the number of iterations that are differentiated through. theta are the logarithms of ``gamma L``, ``mu / L`` and
-    ``beta E``, with the largest curvature L on the path and the barrier per image E: numbers without a dimension, which
-    mean the same on another landscape.
+    The paths of an epoch are copies of the relaxed path, each disturbed at random. The loss is the mean over them of
+    ``ln((D_K + e) / (D_0 + e)) / K``. D is the barrier of the continuous path less the true one, and K the number of
+    iterations that are differentiated through. theta holds the logarithms of ``gamma L``, ``mu / L`` and ``beta E``,
+    with the largest curvature L on the path and the barrier per image E. These numbers have no dimension, and so mean
+    the same on another landscape.
 
-    Source: Bushuev & Lobanov 2020, with the corrections that `Band` and `SigmoidTangent` tell of. Their loss is the
-    mean log ratio of successive errors, which telescopes to this one; they have no floor e, without which single paths
+    Source: Bushuev & Lobanov 2020, with the corrections that stand at `Band` and `SigmoidTangent`. Their loss is the
+    mean log ratio of successive errors, which telescopes to this one. They have no floor e. Without it, single paths
     that hit the barrier to the last digit decide everything.
     """
 
@@ -84,7 +85,7 @@ class BandTask(Task):
 
     @cached_property
     def relaxed(self) -> RelaxedPath:
-        """The relaxed path, by L-BFGS with a climbing image from the shortest path.
+        """The relaxed path, found by L-BFGS with a climbing image from the shortest path.
 
         Raises:
             InputError: the path does not relax, or its ends are no barrier apart.
@@ -140,7 +141,7 @@ class BandTask(Task):
     def errors(
         self, theta: torch.Tensor, band: Band, x: torch.Tensor, iterations: int | None = None
     ) -> torch.Tensor:
-        """Errors of the barrier before the first iteration and after the last, (2, n_paths), from ``x`` on."""
+        """Return errors (2, n_paths) of the barrier at ``x (n_rows, d)`` and after the last iteration."""
         gamma, mu, beta = (theta.exp() / self._scales.to(theta)).unbind()
         band = band.replace(
             tangent=SigmoidTangent().replace(beta=beta), spring=ConstantSpring().replace(k=mu)
@@ -156,7 +157,7 @@ class BandTask(Task):
         return highest_point(band, x, calls=40).energy - band.at_start.energy - self.relaxed.barrier
 
     def disturbed(self, epoch: int, seed: int = 0, paths: int | None = None) -> tuple[Band, torch.Tensor]:
-        """The paths of an epoch: bands without their parameters, and where their images are."""
+        """Return the paths of an epoch: bands without their parameters, and their images (n_rows, d)."""
         found, count = self.relaxed, self.paths if paths is None else paths
         few, most = self.images
         images = few + torch.arange(count) % (most - few + 1)
@@ -171,7 +172,7 @@ class BandTask(Task):
         return band, x
 
     def _bent(self, band: Band, x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """The path bent sideways: ``A sin(pi s)`` across it, A up to the setting, both ways."""
+        """Return the path ``x (n_rows, d)`` bent by ``A sin(pi s)`` across it, with A up to the setting."""
         layout, frames = band.layout, band.layout.frames
         _, ahead = band.steps(x)
         along = frames.scale(1.0 / frames.dot(ahead, ahead).clamp(min=1e-300).sqrt(), ahead)
@@ -186,7 +187,7 @@ class BandTask(Task):
         )
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
-        """``error_ratio``: the median of D_K / D_0 on 1000 fresh paths; and that of the parameters at the start."""
+        """Return ``error_ratio``, the median of D_K / D_0 on 1000 fresh paths, and that of the first parameters."""
         band, x = self.disturbed(HELD_OUT, seed, 1000)
         with torch.no_grad():
             ratios = {}
@@ -197,7 +198,7 @@ class BandTask(Task):
 
 
 def _largest_curvature(landscape: Landscape, x: torch.Tensor, products: int = 60) -> float:
-    """Largest |eigenvalue| of the Hessians at all points ``x``, by power iteration: a scale, good to some percent."""
+    """Return the largest |eigenvalue| of the Hessians at ``x (n_rows, d)``, to some percent, by power iteration."""
     segments = landscape.segments
     draws = Draws(
         problem_keys(0, torch.arange(segments.n_problems)),

@@ -1,4 +1,4 @@
-"""The task `hop`: how soon a search finds the global minima of a family of systems."""
+"""The task `hop`: find the global minima of a family of systems soon."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class HopCase(Case):
 
 
 class HopTask(Task):
-    """Learn a search: the loss of a start is the share of its force calls after which it hit the target.
+    """The task of learning a search. The loss of a start is the share of its force calls after which it hit the target.
 
-    A start that did not hit has a loss between 1 and 2: 1 + h / (h + s), with the height h of its lowest energy above
-    the target, and s a hundredth of that. So any hit ranks before any miss, and misses by how near they came. All theta
-    of an epoch meet the same starts and draw the same random numbers; a whole population is one batch, in which every
-    problem has its own theta.
+    A start without a hit has a loss between 1 and 2. It is 1 + h / (h + s), with the height h of its lowest energy
+    above the target, and s a hundredth of the target. So any hit ranks before any miss, and misses rank by height. All
+    thetas of an epoch meet the same starts and draw the same random numbers. A whole population is one batch, in which
+    every problem has its own theta.
     """
 
     systems: list[HopCase] = setting(
@@ -59,7 +59,7 @@ class HopTask(Task):
     @model_validator(mode="before")
     @classmethod
     def _as_it_was(cls, values: Any) -> Any:
-        """Read what cards that ship say: `cluster` in place of `system`, and one `start` for all systems."""
+        """Read the keys of cards that ship: `cluster` in place of `system`, and one `start` for all systems."""
         if not isinstance(values, Mapping) or not isinstance(values.get("systems"), list):
             return values
         shared = {"start": values["start"]} if "start" in values else {}
@@ -73,7 +73,11 @@ class HopTask(Task):
 
     @property
     def theta(self) -> torch.Tensor:
-        """Where the learnable begins. Raises InputError where a system or its potential cannot work."""
+        """The theta (p,) float64 where the learnable begins.
+
+        Raises:
+            InputError: a system or its potential cannot work.
+        """
         for one in self.systems:
             one.check()
         return self.learnable.start()
@@ -93,7 +97,7 @@ class HopTask(Task):
         return self.table(theta, epoch, seed).mean(1)
 
     def table(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
-        """The loss of each start: (b, problems), system after system."""
+        """Return the loss (b, problems) of each start, for each of ``theta (b, p)``, system after system."""
         b, k = len(theta), self.problems
         every = torch.arange(k).repeat(b)
         return self.pair_losses(theta.repeat_interleave(k, 0), every, epoch, seed).reshape(b, k)
@@ -113,7 +117,7 @@ class HopTask(Task):
         return losses
 
     def _loss(self, case: HopCase, outcome: Outcome) -> torch.Tensor:
-        """Of each start."""
+        """Return the loss (m,) float64 of each start."""
         tally = outcome.tally
         height = (tally.energy.to(torch.float64) - case.target).clamp(min=0.0)
         # a search that met no finite energy is as high as can be
@@ -124,7 +128,7 @@ class HopTask(Task):
     def _outcome(
         self, case: HopCase, place: int, theta: torch.Tensor, number: torch.Tensor, epoch: int, seed: int
     ) -> Outcome:
-        """Search with ``theta (m, p)``, each from the start of its ``number (m,)``."""
+        """Return the outcome of searches with ``theta (m, p)``, each from the start of its ``number (m,)``."""
         calls = case.force_calls or self.force_calls
         key = derive(problem_keys(seed, number), epoch, place)
         systems = case.begun(key)
@@ -134,9 +138,9 @@ class HopTask(Task):
         return carried(driver, driver.begin(systems.pos, key), self.context).outcome
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
-        """On held-out starts: ``held_out``, the mean loss; for each system hits, their share, calls to a hit if any.
+        """Return ``held_out``, the mean loss on held-out starts, and the hits of each system.
 
-        Shares and calls come with their 95 % intervals.
+        Hits come with their share and, if there are any, with the calls to a hit, each with its 95 % interval.
         """
         found, loss = dict[str, float](), 0.0
         number, labels = torch.arange(self.held_out), labels_of(self.systems)

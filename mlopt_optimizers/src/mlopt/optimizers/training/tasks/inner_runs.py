@@ -1,4 +1,4 @@
-"""Many inner runs as few batches, each problem under its own theta: what the task `rollout` is made of."""
+"""Many inner runs as few batches, each problem under its own theta, for the task `rollout`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mlopt.optimizers.training.tasks.settings import Member
 class Batch:
     """Runs under one potential.
 
-    index (m,) int64: which of all runs these are, in this order. x (n_rows, d), key (m,) int64: where they begin.
-    progress: after the steps taken so far. reached: the tally of each run there, the energy of the last point included.
+    index (m,) int64: the numbers of these runs among all. x (n_rows, d), key (m,) int64: where they begin.
+    progress: after the steps taken so far. reached: the tally of each run there, including the last point.
     """
 
     index: torch.Tensor
@@ -36,9 +36,10 @@ class Batch:
     def carry(
         self, optimizer: Optimizer, steps: int, engine: EngineName, lowest: bool, context: Context
     ) -> None:
-        """Take ``steps`` steps from where the runs are; ``optimizer`` is for all problems of the batch.
+        """Take ``steps`` steps from where the runs are. optimizer: for all problems of the batch.
 
-        Raises as `carried`.
+        Raises:
+            Preempted: as `carried`.
         """
         until = steps + (0 if self.progress is None else self.progress.calls)
         # the point after the last step is evaluated as well, and nobody steps on from there
@@ -60,7 +61,7 @@ class Batch:
 
 
 def carried(driver: Driver, progress: Progress, context: Context, until: int | None = None) -> Progress:
-    """Do as `Driver.advance` does, after a kernel has been compiled in a way that can be left.
+    """Advance as `Driver.advance` does, but first compile a kernel in a way that can be interrupted.
 
     Raises:
         Preempted: ``context`` asked to stop before the first step.
@@ -79,9 +80,9 @@ def batches(
     device: torch.device,
     dtype: torch.dtype,
 ) -> list[Batch]:
-    """Runs of the members ``member (m,)`` int64 with the random numbers of ``key (m,)``: one batch a potential.
+    """Return runs of the members ``member (m,)`` int64 with the keys ``key (m,)`` int64, one batch a potential.
 
-    Runs with equal keys (and members) begin at the same point. Within a batch members stand together.
+    Runs with equal keys and members begin at the same point. Within a batch runs of one member stand together.
     """
     made = []
     for kinds in _by_potential(members):
@@ -99,7 +100,7 @@ def batches(
 
 
 def _by_potential(members: Sequence[Member]) -> list[list[int]]:
-    """The numbers of the members that share a potential."""
+    """Return the numbers of members, grouped by potential."""
     groups: list[list[int]] = []
     for number, one in enumerate(members):
         same = [group for group in groups if members[group[0]].potential == one.potential]
@@ -113,7 +114,7 @@ def _by_potential(members: Sequence[Member]) -> list[list[int]]:
 def _started(
     members: Sequence[Member], member: torch.Tensor, key: torch.Tensor
 ) -> tuple[Systems, torch.Tensor]:
-    """Every distinct start once, and which of them each run has: one start serves all theta of an epoch."""
+    """Return every distinct start once, and the number (m,) of its start for each run. All thetas share a start."""
     parts, place, before = [], torch.empty_like(member), 0
     for number in torch.unique(member).tolist():
         own = torch.nonzero(member == number).flatten()

@@ -1,4 +1,4 @@
-"""The task `rollout`: theta is as good as the energies that its optimizer reaches on a family of systems."""
+"""The task `rollout`: reach low energies on a family of systems."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _WORTH_COMPILING = 200
 
 
 class RolloutTask(SegmentedTask):
-    """Run the optimizer of each theta on systems of a family, and compare the energies after `horizon` steps.
+    """The task of learning an optimizer by its energies after `horizon` steps on systems of a family.
 
     Source: Merchant et al., ICML 2021, sections 3 and 3.3. The loss of a run is its energy, the last or the lowest,
-    divided by the size of the reference of its member: -1 is the best that Adam finds from 150 starts, so that large
-    systems do not outweigh small ones. What is not finite, or above `clip`, counts as `clip`.
+    divided by the size of the reference of its member. So -1 is the best that Adam finds from 150 starts, and large
+    systems do not outweigh small ones. A loss that is not finite, or above `clip`, counts as `clip`.
 
-    All theta of an epoch meet the same members from the same starts with the same random numbers. Members take turns in
-    proportion to their weights (systematic sampling: shares in one epoch differ from these by less than one problem).
-    Runs of a whole population are one batch for each potential, every problem under its own theta.
+    All thetas of an epoch meet the same members from the same starts with the same random numbers. Members take turns
+    in proportion to their weights. By systematic sampling, shares in one epoch differ from these by less than one
+    problem. Runs of a whole population are one batch for each potential, every problem under its own theta.
     """
 
     members: list[Member] = setting(..., "systems and potentials, of any sizes and species")
@@ -79,7 +79,11 @@ class RolloutTask(SegmentedTask):
 
     @property
     def theta(self) -> torch.Tensor:
-        """Where the learnable begins. Raises InputError where a system, its potential or the device cannot work."""
+        """The theta (p,) float64 where the learnable begins.
+
+        Raises:
+            InputError: a system, its potential or the device cannot work.
+        """
         device_of(self.device)
         for one in self.members:
             one.check()
@@ -121,7 +125,7 @@ class RolloutTask(SegmentedTask):
         return run, torch.where(loss < self.clip, loss, self.clip)
 
     def member_of(self, problem: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
-        """The member (m,) int64 that problem number ``problem (m,)`` of an epoch is about."""
+        """Return the member (m,) int64 of each problem number ``problem (m,)`` of an epoch."""
         weight = torch.tensor([one.weight for one in self.members], dtype=torch.float64)
         upper = weight.cumsum(0) / weight.sum()
         group, place = problem // self.starts, problem % self.starts
@@ -133,9 +137,9 @@ class RolloutTask(SegmentedTask):
 
     @cached_property
     def references(self) -> torch.Tensor:
-        """The energy (n_members,) float64 that counts as -1: given, or the best of the Adam runs.
+        """The energies (n_members,) float64 that count as -1: the given ones, or the best of the Adam runs.
 
-        Computed once for a task, by all ranks together; the same for every seed of a training.
+        All ranks compute them together, once for a task. They are the same for every seed of a training.
 
         Raises:
             InputError: Adam found no energy below zero.
@@ -173,9 +177,9 @@ class RolloutTask(SegmentedTask):
         return made
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
-        """Energies on held-out starts: of each member the mean, the lowest and the hits; ``held_out``, the mean loss.
+        """Return ``held_out``, the mean loss on held-out starts, and mean, lowest energy and hits of each member.
 
-        What is not finite is left out of mean and minimum, and counted as ``lost`` where it occurs.
+        Energies that are not finite are left out of mean and minimum, and counted as ``lost``.
         """
         settings, labels = self.held_out, labels_of(self.members)
         self.prepare()
@@ -210,11 +214,11 @@ class RolloutTask(SegmentedTask):
         return _Runs(member, batches(self.members, member, key, device, dtype))
 
     def _learned(self, theta: torch.Tensor) -> Callable[[Batch], Optimizer]:
-        """The optimizer of ``theta (m, p)`` for each batch of m runs."""
+        """Return a function that gives the optimizer of ``theta (m, p)`` for each batch of runs."""
         return lambda batch: self.learnable.optimizer(theta[batch.index].to(batch.x))
 
     def _carried(self, run: _Runs, optimizer_of: Callable[[Batch], Optimizer], steps: int) -> torch.Tensor:
-        """Carry runs on; energies (m,)."""
+        """Carry runs on, and return their energies (m,) float64."""
         energy = torch.full((len(run.member),), torch.inf, dtype=torch.float64)
         for batch in run.batches:
             optimizer = optimizer_of(batch)
@@ -224,7 +228,7 @@ class RolloutTask(SegmentedTask):
         return energy
 
     def _descended(self, run: _Runs) -> torch.Tensor:
-        """Energies (m,) after gradient descent from where the runs have ended."""
+        """Return energies (m,) float64 after gradient descent from where the runs have ended."""
         settings = self.held_out
         ended = [
             Batch(one.index, one.landscape, one.reached.tally.x, one.key)
@@ -235,7 +239,7 @@ class RolloutTask(SegmentedTask):
         return self._carried(_Runs(run.member, ended), lambda batch: descent, settings.descent)
 
     def _engine(self, landscape: AtomsLandscape, optimizer: Optimizer) -> EngineName:
-        """The same for every batch and number of ranks, which `choose_engine` does not promise of ``auto``."""
+        """Return an engine that is the same for every batch and number of ranks, unlike ``auto`` of `choose_engine`."""
         if self.engine != "auto":
             return self.engine
         if self.horizon < _WORTH_COMPILING or landscape.segments.ptr.device.type != "cpu":
@@ -248,7 +252,7 @@ class RolloutTask(SegmentedTask):
 
 
 class _Runs:
-    """Runs on members (m,), as batches."""
+    """Runs on members (m,) int64, as batches."""
 
     def __init__(self, member: torch.Tensor, batches: list[Batch]) -> None:
         self.member, self.batches = member, batches

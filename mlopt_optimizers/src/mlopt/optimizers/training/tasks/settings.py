@@ -1,4 +1,4 @@
-"""What a learned optimizer is trained on: a family of systems, and how long its runs are."""
+"""Settings of the task `rollout`: its family of systems, the length of runs, references and held-out starts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ class Member(Case):
 
 
 class Truncation(Plugin):
-    """How long the inner runs of an epoch are.
+    """The length of the inner runs of an epoch.
 
-    full: always the horizon. grow: from `shortest` to the horizon, by the same factor in each of `epochs` epochs, so
-    that theta learns to descend before it learns what needs time. log-uniform: anything between the two, anew in each
-    epoch.
+    full: always the horizon. grow: from `shortest` to the horizon, by the same factor in each of `epochs` epochs. So
+    theta learns to descend first, and later what needs long runs. log-uniform: drawn between the two in each epoch.
     """
 
     kind: Literal["full", "grow", "log-uniform"] = setting("full", "full, grow or log-uniform")
@@ -33,7 +32,7 @@ class Truncation(Plugin):
     epochs: int = setting(100, "in which runs grow", ge=1)
 
     def steps(self, horizon: int, epoch: int, seed: int) -> int:
-        """Inner steps of that epoch."""
+        """Return the number of inner steps in that epoch."""
         if self.kind == "full" or self.shortest >= horizon:
             return horizon
         if self.kind == "grow":
@@ -46,7 +45,7 @@ class Truncation(Plugin):
 
 
 class Reference(Plugin):
-    """The Adam runs whose best energy becomes -1 (Learn2Hop, section 3.3: 150 starts)."""
+    """The Adam runs whose best energy counts as -1 (Learn2Hop, section 3.3: 150 starts)."""
 
     starts: int = setting(150, "for each member", ge=1)
     steps: int | None = setting(None, "of each; none: the horizon", ge=1)
@@ -54,7 +53,7 @@ class Reference(Plugin):
 
 
 class HeldOut(Plugin):
-    """How theta is judged while it is trained, and in the end: as the paper evaluates."""
+    """The runs that judge theta during a training and in the end, as in the paper."""
 
     starts: int = setting(150, "for each member, that no epoch has", ge=1)
     steps: int | None = setting(None, "of each; none: the horizon", ge=1)

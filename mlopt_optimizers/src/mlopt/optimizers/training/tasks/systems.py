@@ -1,4 +1,4 @@
-"""A system under a potential, with where runs on it begin and which energy is to be reached."""
+"""Cases: systems under potentials, with a start for runs and an energy to reach."""
 
 from __future__ import annotations
 
@@ -33,20 +33,24 @@ class Case(Plugin):
 
     @property
     def label(self) -> str:
-        """What tables call the system: the formula, or the name of the file."""
+        """The name of the system in tables: the formula, or the name of the file."""
         return self.system.cluster or Path(str(self.system.file)).stem
 
     @cached_property
     def loaded(self) -> Systems:
-        """The system, a batch of one. Raises InputError where a file cannot be read."""
+        """The system, a batch of one.
+
+        Raises:
+            InputError: its file cannot be read.
+        """
         return self.system.load()
 
     def check(self) -> None:
-        """Refuse what no run could begin with.
+        """Refuse a case in which no run could begin.
 
         Raises:
-            InputError: a file that cannot be read, a potential without parameters for these elements, or a start from
-                given positions where there are none.
+            InputError: the file cannot be read, the potential has no parameters for these elements, or the start needs
+                positions and there are none.
         """
         self.potential.check(self.loaded)
         if self.start.given and self.system.file is None:
@@ -55,13 +59,13 @@ class Case(Plugin):
             )
 
     def begun(self, key: torch.Tensor) -> Systems:
-        """Return the system once for each ``key (n,)`` int64, at the start that follows from this key."""
+        """Return n copies of the system, each at the start that follows from its ``key (n,)`` int64."""
         systems = self.loaded.select([0] * len(key))
         diameter = self.potential.diameter(systems.z)
         return systems.with_pos(self.start.sample(systems, diameter, derive(key, Stream.START)))
 
 
 def labels_of(cases: Sequence[Case]) -> list[str]:
-    """Their labels; where two are the same, with the number of the case."""
+    """Return the labels of cases, with the number of the case where two would be the same."""
     plain = [one.label for one in cases]
     return [label if plain.count(label) == 1 else f"{label}#{number}" for number, label in enumerate(plain)]
