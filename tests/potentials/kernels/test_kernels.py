@@ -110,7 +110,7 @@ def _evaluate(
                 own = scratch or _Scratch.of(kernel, n, x.dtype)
                 found = np.zeros(3 * n, x.dtype), np.zeros(n, x.dtype)
                 each = atoms.kinds[s].numpy(), atoms.runs[s].numpy(), table, atoms.cell[s].numpy()
-                energy[problem] = float(function(n, x[s], *found, *each, own.reals, own.integers))
+                energy[problem] = float(function(n, x[s], *found, *each, own.reals, own.integers, ()))
                 rows = bucket.rows[s * n : (s + 1) * n]
                 force[rows] = torch.from_numpy(found[0]).view(3, n).T
                 row_energy[rows] = torch.from_numpy(found[1])
