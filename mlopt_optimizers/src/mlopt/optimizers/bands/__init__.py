@@ -1,4 +1,4 @@
-"""Bands: paths between two points, their beginnings, springs and profiles."""
+"""Bands: paths between two points, their first images, springs and profiles."""
 
 from __future__ import annotations
 

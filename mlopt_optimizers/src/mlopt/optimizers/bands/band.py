@@ -1,6 +1,6 @@
 """A path between two points as a landscape: images, tied by springs, whose forces are nudged.
 
-Any optimizer relaxes a band as it relaxes anything else; what is special about paths stays in here.
+Any optimizer relaxes a band as it relaxes anything else. Everything special about paths stays in here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from mlopt.optimizers.bands.tangents import ImprovedTangent, Surroundings, Tange
 class Images:
     """A band seen image by image.
 
-    energy (n_images,), force (n_rows, d): of the landscape below, at the moving images; the force is minus its
-    gradient, not that of the band.
-    tangent (n_rows, d): of unit length over each whole image. slope (n_images,): dE/ds along it.
+    energy (n_images,), force (n_rows, d): energy and minus its gradient of the landscape below, at the moving images.
+    tangent (n_rows, d): tangent of the path, with unit length over each whole image. slope (n_images,): dE/ds along it.
     behind, ahead (n_rows, d): tau- and tau+, the steps from the node before and to the node after, in the tangent space
     of the image. gap_behind, gap_ahead (n_images,): their lengths, the geodesic distances of whole images.
     climbing (n_images,) bool: images that climb.
@@ -50,36 +49,36 @@ class Images:
 class Band(Landscape):
     """Nudged elastic bands, one for each problem of a landscape, of moving images between constant ends.
 
-    Rows are ordered problem by problem, image by image; `pack` and `unpack` go between them and lists of images.
-    An evaluation evaluates every moving image once, all in one batch, and returns the highest image energy and the
-    nudged force: the component of the landscape's force across the path, and that of the springs along it,
+    Rows are ordered problem by problem, image by image. `pack` and `unpack` convert from and to lists of images. An
+    evaluation evaluates every moving image once, all in one batch. It returns the highest image energy and the nudged
+    force: the component of the landscape's force across the path, and that of the springs along it,
 
         ``F - (F . tau) tau + (k+ d+ - k- d-) tau``,
 
-    where products run over a whole image. So gradient descent does ``x <- retract(x, gamma (-g_perp + mu e tau))``,
-    with the springs inside the step; as printed by Bushuev & Lobanov 2020, eq. 2, it diverges at their mu = 1. On a
-    curved manifold d is the geodesic distance and tau is made of logarithms, so nothing depends on which one it is:
-    spins follow Bessarab, Uzdin & Jónsson, Comput. Phys. Commun. 196, 335 (2015) without their projections.
+    where products run over a whole image. So gradient descent is ``x <- retract(x, gamma (-g_perp + mu e tau))``, with
+    the springs inside the step. As printed by Bushuev & Lobanov 2020, eq. 2, it diverges at their mu = 1. On a curved
+    manifold d is the geodesic distance and tau is made of logarithms, so that every manifold works. Spins follow
+    Bessarab, Uzdin & Jónsson, Comput. Phys. Commun. 196, 335 (2015) without their projections.
 
-    landscape: with P problems, n rows each, which may be of unlike size. start, end: (rows of the landscape, d).
+    landscape: its problems may be of unlike size. start, end: (rows of the landscape, d).
     images: moving images, one number or one for each problem.
-    tangent, spring: see `mlopt.optimizers.bands.tangents` and `springs`; the improved tangent is the default. A number
-        is a `ConstantSpring` of that stiffness, None no spring.
-    climb: how many images may climb, at the highest local maxima among the images of each path. A climbing image feels
-        no spring, and the force along the path turned round (Henkelman, Uberuaga & Jónsson, J. Chem. Phys. 113, 9901
-        (2000), eq. 5).
-    nudge: "single"; "double" adds the part of the spring force across the path that is also perpendicular to the
-        force there (Trygubenko & Wales, J. Chem. Phys. 120, 2082 (2004), eqs. 12-13); "switched" lets that part
-        fade by ``2/pi atan(|F_perp|^2 / |F_spring_perp|^2)`` as the band converges, which the plain form does not do
-        tightly (Sheppard, Terrell & Henkelman, J. Chem. Phys. 128, 134106 (2008)).
+    tangent, spring: see `mlopt.optimizers.bands.tangents` and `springs`. The improved tangent is the default. A number
+        is a `ConstantSpring` of that stiffness, and None is no spring.
+    climb: number of images that may climb, at the highest local maxima among the images of each path. A climbing image
+        feels no spring, and its force along the path is reversed (Henkelman, Uberuaga & Jónsson, J. Chem. Phys. 113,
+        9901 (2000), eq. 5).
+    nudge: "single", "double" or "switched". "double" adds the part of the spring force across the path that is also
+        perpendicular to the force there (Trygubenko & Wales, J. Chem. Phys. 120, 2082 (2004), eqs. 12-13). "switched"
+        lets that part fade by ``2/pi atan(|F_perp|^2 / |F_spring_perp|^2)``, so that the band converges tightly
+        (Sheppard, Terrell & Henkelman, J. Chem. Phys. 128, 134106 (2008)).
 
-    Settings of tangent and spring may be tensors, also one number a problem; with `unroll` a relaxation can be
-    differentiated with respect to them. The ends are evaluated once, here: 2 calls a problem more than the driver
-    counts.
+    Settings of tangent and spring may be tensors, also with one number a problem. With `unroll` a relaxation can be
+    differentiated with respect to them. The ends are evaluated once, when the band is made. These are 2 calls a problem
+    more than the driver counts.
 
     Raises:
-        InputError: ends that are equal, not finite, off the manifold or of the wrong shape, fixed rows that differ, or
-            fewer than 3 images in total.
+        InputError: the ends are equal, not finite, off the manifold or of the wrong shape, fixed rows differ, or there
+            are fewer than 3 images in total.
     """
 
     conservative: ClassVar[bool] = False
@@ -131,7 +130,7 @@ class Band(Landscape):
         at_start: Evaluation,
         at_end: Evaluation,
     ) -> Self:
-        """One laid out like ``band``, without springs, over another landscape of its images, with other ends."""
+        """Return a band laid out like ``band``, without springs, over another landscape and between other ends."""
         other = object.__new__(cls)
         other.layout, other.landscape, other.inner = band.layout, band.landscape, inner
         other.start, other.end, other.at_start, other.at_end = start, end, at_start, at_end
@@ -145,16 +144,16 @@ class Band(Landscape):
 
     @property
     def manifold(self) -> Manifold:  # type: ignore[override]
-        """The landscape's, for each image."""
+        """The manifold of the landscape, for each image."""
         return self.inner.manifold
 
     @property
     def calls_per_evaluation(self) -> torch.Tensor:
-        """(n_problems,) int64: as many as the band has moving images."""
+        """The moving images of each band, (n_problems,) int64, which one evaluation calls."""
         return self.layout.chain.sum(self.inner.calls_per_evaluation)
 
     def replace(self, **changes: object) -> Self:
-        """The same band, ends not evaluated anew, with another ``tangent``, ``spring``, ``climb`` or ``nudge``."""
+        """Return the band with another ``tangent``, ``spring``, ``climb`` or ``nudge``; ends are not evaluated anew."""
         unknown = set(changes) - {"tangent", "spring", "climb", "nudge"}
         if unknown:
             raise InputError(
@@ -165,7 +164,7 @@ class Band(Landscape):
         return changed
 
     def select(self, problems: torch.Tensor) -> Self:
-        """The bands of a part of the problems."""
+        """Return the bands of some of the problems."""
         part = copy.copy(self)
         part.layout, images, _, ends = self.layout.select(problems)
         part.landscape, part.inner = self.landscape.select(problems), self.inner.select(images)
@@ -179,7 +178,7 @@ class Band(Landscape):
     # -- forces ----------------------------------------------------------------------------------------------------
 
     def look(self, x: torch.Tensor) -> Images:
-        """Evaluate every moving image, and say what the band knows of each."""
+        """Evaluate every moving image at ``x (n_rows, d)``, and return all data about each."""
         layout, frames = self.layout, self.layout.frames
         found = self.inner.evaluate(x)
         behind, ahead = self.steps(x)
@@ -211,7 +210,7 @@ class Band(Landscape):
         )
 
     def steps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """tau- and tau+ (n_rows, d): the steps from the node before and to the node after; none for fixed rows."""
+        """Return tau- and tau+ (n_rows, d): the steps from the node before and to the node after, 0 for fixed rows."""
         pool = torch.cat([x, self.start, self.end])
         before, after = self.layout.neighbour_rows
         behind = -self.manifold.difference(x, pool[before])
@@ -222,13 +221,13 @@ class Band(Landscape):
         return behind.masked_fill(still, 0.0), ahead.masked_fill(still, 0.0)
 
     def arc_length(self, x: torch.Tensor) -> torch.Tensor:
-        """How far along its path each node stands, in geodesic distances of whole images: (n_nodes,)."""
+        """Return the distance (n_nodes,) of each node along its path, in geodesic distances of whole images."""
         layout, (behind, ahead) = self.layout, self.steps(x)
         gap, final = _length(layout.frames, behind), _length(layout.frames, ahead)[layout.chain.ptr[1:] - 1]
         return layout.cumulative(layout.on_nodes(gap, torch.zeros_like(final), final))
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """The highest image energy (n_problems,) and the nudged force (n_rows, d)."""
+        """Return the highest image energy (n_problems,) and the nudged force (n_rows, d)."""
         frames, images = self.layout.frames, self.look(x)
         across = frames.scale(images.slope, images.tangent, images.force)
         force = across
@@ -250,7 +249,7 @@ class Band(Landscape):
         minus: torch.Tensor | float,
         plus: torch.Tensor | float,
     ) -> torch.Tensor:
-        """The spring force across the path, without what would work against the force there."""
+        """Return the spring force (n_rows, d) across the path, without the part along the force there."""
         frames = self.layout.frames
         ones = torch.ones_like(images.energy)
         whole = frames.scale(plus * ones, images.ahead) - frames.scale(minus * ones, images.behind)
@@ -262,7 +261,7 @@ class Band(Landscape):
         return frames.scale(2.0 / torch.pi * torch.atan(across2 / pull2), nudge)
 
     def _climbing(self, images: Surroundings) -> torch.Tensor:
-        """(n_images,) bool: the ``climb`` highest local maxima of each path, the first of equals."""
+        """Return the ``climb`` highest local maxima of each path, (n_images,) bool, of equal ones the first."""
         chain, energy = images.chain, images.energy
         climbing = torch.zeros_like(energy, dtype=torch.bool)
         summit = (energy > images.before) & (energy >= images.after)
@@ -276,12 +275,12 @@ class Band(Landscape):
     # -- images ----------------------------------------------------------------------------------------------------
 
     def pack(self, paths: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The point ``x (n_rows, d)`` of the band out of each problem's images, ``(M, n, d)`` or ``(M + 2, n, d)``.
+        """Return the point ``x (n_rows, d)`` of the band from each problem's images, (M, n, d) or (M + 2, n, d).
 
-        Where the ends are among the images they are left out: the band has its own.
+        Ends among the images are left out, because the band has its own.
 
         Raises:
-            InputError: shapes that do not fit, or a path that `check` refuses.
+            InputError: shapes do not fit, or `check` refuses the path.
         """
         rows = []
         if len(paths) != self.layout.n_problems:
@@ -300,7 +299,7 @@ class Band(Landscape):
         return x
 
     def unpack(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Each problem's path with its ends: a list of ``(M + 2, n, d)``."""
+        """Return each problem's path with its ends, a list of tensors (M + 2, n, d)."""
         pool = torch.cat([x, self.start, self.end])
         paths = []
         for problem, size in enumerate(self.layout.segments.counts.tolist()):
@@ -310,20 +309,20 @@ class Band(Landscape):
         return paths
 
     def check(self, x: torch.Tensor) -> None:
-        """Refuse a path that no optimizer should be started from.
+        """Refuse a path ``x (n_rows, d)`` from which no optimizer should start.
 
         Raises:
-            InputError: a wrong shape, numbers that are not finite, rows off the manifold, or neighbouring images that
-                are the same point.
+            InputError: it has a wrong shape, numbers that are not finite, rows off the manifold, or neighbouring images
+                at the same point.
         """
         check_path(self.landscape, self.layout, self.inner.manifold, x, torch.cat([x, self.start, self.end]))
 
 
 def _positive(square: torch.Tensor) -> torch.Tensor:
-    """Squares kept off zero, where a root has no derivative and a ratio no value."""
+    """Return squares that are kept off zero, where a root has no derivative and a ratio no value."""
     return square.clamp(min=torch.finfo(square.dtype).tiny)
 
 
 def _length(frames: Segments, vector: torch.Tensor) -> torch.Tensor:
-    """(n_images,) length over whole images; that of a zero vector is tiny, not 0."""
+    """Return lengths (n_images,) over whole images. The length of a zero vector is tiny, not 0."""
     return _positive(frames.dot(vector, vector)).sqrt()

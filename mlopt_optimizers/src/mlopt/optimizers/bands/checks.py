@@ -1,4 +1,4 @@
-"""What a path must be before an optimizer is started on it; each error says what, where, and what to do."""
+"""Checks of paths before an optimizer starts on them. Each error says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_same_atoms(start: Systems, end: Systems) -> None:
     """Refuse ends of a path that are not the same atoms in the same order, cell and periodicity.
 
     Raises:
-        InputError: says which atom of which system, and what to do.
+        InputError: they are not; the message names the atom and its system.
     """
     if len(start) != len(end):
         raise InputError(f"there are {len(start)} starts of a path but {len(end)} ends; give one of each")
@@ -41,10 +41,10 @@ def check_fixed(
 ) -> None:
     """Refuse ends of one problem, each (n_rows, d), in which a fixed row has two places.
 
-    names: what the rows are called. ends: what the ends are called.
+    names: names of the rows in messages. ends: names of the ends.
 
     Raises:
-        InputError: names the row that is farthest off, and by how much.
+        InputError: a fixed row differs; the message names the row that is farthest off, and its distance.
     """
     if landscape.fixed is None:
         return
@@ -63,8 +63,8 @@ def check_ends(landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> 
     """Refuse ends, each (rows of the landscape, d), that cannot be joined by a path.
 
     Raises:
-        InputError: wrong shapes, numbers that are not finite, rows off the manifold, fixed rows that move, or ends that
-            are equal.
+        InputError: they have wrong shapes or numbers that are not finite, rows are off the manifold, fixed rows move,
+            or the ends are equal.
     """
     segments, manifold = landscape.segments, landscape.manifold
     for name, x in (("start", start), ("end", end)):
@@ -104,11 +104,13 @@ def check_ends(landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> 
 def check_path(
     landscape: Landscape, layout: Layout, manifold: Manifold, x: torch.Tensor, pool: torch.Tensor
 ) -> None:
-    """Refuse the images ``x (n_rows, d)`` of a band over ``landscape``; ``pool`` is ``cat(x, start, end)``.
+    """Refuse images ``x (n_rows, d)`` of a band over ``landscape`` that cannot be relaxed.
+
+    pool: ``cat(x, start, end)``.
 
     Raises:
-        InputError: a wrong shape, numbers that are not finite, rows off the manifold, neighbouring images that are the
-            same point, or between which no single shortest path leads.
+        InputError: they have a wrong shape or numbers that are not finite, rows are off the manifold, or neighbouring
+            images are at the same point or have no single shortest path between them.
     """
     frames = layout.frames
     if x.ndim != 2 or len(x) != frames.n_rows:
@@ -144,7 +146,7 @@ def check_path(
 
 
 def _sound(x: torch.Tensor, manifold: Manifold, called: Callable[[int], str]) -> None:
-    """Refuse rows that are not finite or not on the manifold; ``called`` names a row."""
+    """Refuse rows of ``x (n, d)`` that are not finite or not on the manifold. called: names a row in messages."""
     bad = torch.nonzero(~torch.isfinite(x).all(-1)).flatten()
     if len(bad):
         raise InputError(
@@ -165,6 +167,6 @@ def _sound(x: torch.Tensor, manifold: Manifold, called: Callable[[int], str]) ->
 
 
 def _of_end(landscape: Landscape, row: int, name: str) -> str:
-    """How to call a row of an end in a message."""
+    """Return the name of an end's row in a message."""
     problem = int(landscape.segments.batch[row])
     return f"{landscape.row_word(row)} of the {name}{landscape.problem_word(problem)}"

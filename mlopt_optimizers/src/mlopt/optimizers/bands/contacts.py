@@ -1,4 +1,4 @@
-"""Atoms that come too near to each other on a path, before an optimizer is started on it."""
+"""Contacts: atoms that come too near to each other on a path, before an optimizer starts on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Contact:
 
     @property
     def share(self) -> float:
-        """Distance in units of that at which they touch."""
+        """The distance in units of the one at which they touch."""
         return self.distance / self.usual
 
     def __str__(self) -> str:
@@ -42,10 +42,11 @@ class Contact:
 
 
 def worst_contact(band: Band, x: torch.Tensor, problem: int = 0) -> Contact | None:
-    """The nearest two atoms of the images ``x`` of one path, in units of what is usual, if that is a contact.
+    """Return the worst contact in the images ``x (n_rows, d)`` of one path, or None.
 
-    Usual for two kinds of atoms is the shortest distance between them in either end, or the potential's diameter where
-    they do not touch there. Pairs of fixed atoms do not count. None on landscapes that are not of atoms.
+    Distances are compared with the usual one of the two species. That is the shortest distance between them in either
+    end, or the potential's diameter where they do not touch there. Pairs of fixed atoms do not count. On landscapes
+    that are not of atoms the result is None.
     """
     landscape = band.landscape
     if not isinstance(landscape, AtomsLandscape):

@@ -18,21 +18,21 @@ from mlopt.optimizers.local.lbfgs import LBFGS
 
 
 def idpp(band: Band, x: torch.Tensor | None = None, *, calls: int = 200, fmax: float = 0.01) -> torch.Tensor:
-    """Images whose interatomic distances change evenly from those of the start to those of the end, as far as possible.
+    """Return images (n_rows, d) whose interatomic distances change as evenly as possible from start to end.
 
     Each image minimises ``sum_{i<j} (d_ij - t_ij)^2 / d_ij^4``, where the target t_ij of its distances is interpolated
-    between the ends; so atoms pass around each other where a straight line would take one through another. All paths
-    are relaxed at once, in units of each problem's shortest distance, so that it is the same in any system of units;
-    no call of the potential is made. Pairs of fixed atoms are left out.
+    between the ends. So atoms pass around each other where a straight line would take one through another. All paths
+    are relaxed at once, in units of each problem's shortest distance, and so independently of the system of units. The
+    potential is not called. Pairs of fixed atoms are left out.
 
     Source: Smidstrup, Pedersen, Stokbro & Jónsson, J. Chem. Phys. 140, 214106 (2014), eqs. 4-6. They relax an elastic
-    band, this a `String`: where atoms change places the energies of these surfaces are hundreds of times the springs,
-    and the band becomes a tangle. Periodic images of a pair are chosen on the path ``x`` and kept; at the ends the
-    nearest count. Atoms that meet exactly part in a direction that rounding chooses; `initial.perturb` the path first
-    if that matters.
+    band, and this function a `String`. Where atoms change places, the energies of these surfaces are hundreds of times
+    the springs, and a band becomes a tangle. Periodic images of a pair are chosen on the path ``x`` and kept; at the
+    ends the nearest count. Atoms that meet exactly part in a direction that rounding chooses. Call `initial.perturb`
+    first if that matters.
 
-    x: the path to begin with, straight if None. calls, fmax: limits of the relaxation, evaluations and the largest
-        force in these units; a path that has not converged is as good a beginning.
+    x: (n_rows, d), the path to begin with; None for a straight one. calls, fmax: limits of the relaxation, evaluations
+        and the largest force in these units. A path that has not converged is as good a beginning.
 
     Raises:
         InputError: the landscape is not flat, or two atoms of an end are at the same place.
@@ -58,11 +58,11 @@ def idpp(band: Band, x: torch.Tensor | None = None, *, calls: int = 200, fmax: f
 
 
 class PairDistances(Landscape):
-    """How far the interatomic distances of images are from their targets: ``sum (d - t)^2 / d^4``.
+    """The landscape of misfits of interatomic distances from their targets: ``sum (d - t)^2 / d^4``.
 
-    A problem is an image; lengths are in units of `unit (n_paths,)`, the shortest distance in the ends of each path.
-    first, second: (n_pairs,) rows of the atoms of each pair. target (n_pairs,). shift (n_pairs, 3): lattice vector to
-    take off ``x[second] - x[first]``. pairs: Segments of the pairs of each image.
+    A problem is an image. Lengths are in units of `unit (n_paths,)`, the shortest distance in the ends of each path.
+    first, second: (n_pairs,) int64, rows of the atoms of each pair. target (n_pairs,): wanted distances.
+    shift (n_pairs, 3): lattice vector to subtract from ``x[second] - x[first]``. pairs: Segments of each image's pairs.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PairDistances(Landscape):
 
     @classmethod
     def of(cls, band: Band, x: torch.Tensor) -> Self:
-        """Targets between the distances at the ends of a band, periodic images as on the path ``x``."""
+        """Return targets between the distances at the ends of a band, with periodic images as on ``x (n_rows, d)``."""
         layout, frames = band.layout, band.layout.frames
         manifold = band.inner.manifold
         first, second, counts = _pairs(frames, band.fixed)
@@ -116,7 +116,7 @@ class PairDistances(Landscape):
         return made
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """The misfit of each image, and the forces on its atoms."""
+        """Return the misfit (n_images,) of each image, and the force (n_rows, d) on its atoms."""
         delta = x[self.second] - x[self.first] - self.shift
         # atoms on top of each other are pushed apart, if there is any direction to do so
         distance = torch.linalg.vector_norm(delta, dim=-1).clamp(min=1e-3)
@@ -130,7 +130,7 @@ class PairDistances(Landscape):
         return Evaluation(self.pairs.sum(off * off * weight), force)
 
     def select(self, problems: torch.Tensor) -> PairDistances:
-        """Some of the images."""
+        """Return the landscape of some of the images."""
         segments, rows = self.segments.select(problems)
         pairs, chosen = self.pairs.select(problems)
         moved = pairs.rows_of(segments.ptr[:-1] - self.segments.ptr[problems])
@@ -149,7 +149,7 @@ class PairDistances(Landscape):
 
 
 def _pairs(frames: Segments, fixed: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows (n_pairs,) of the first and second atom of each pair that can move, image by image, and pairs of each."""
+    """Return the first and second atoms (n_pairs,) of pairs that can move, and each image's number of pairs."""
     device = frames.ptr.device
     firsts, seconds, counts = [], [], []
     triangles: dict[int, torch.Tensor] = {}

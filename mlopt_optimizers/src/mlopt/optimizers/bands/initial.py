@@ -1,7 +1,7 @@
-"""Where a band begins: images on the shortest way, through key images, as given, off bad contacts, or shaken.
+"""First images of a band: on the shortest way, through key images, or shaken.
 
-Each function returns the point ``x (n_rows, d)`` of a `Band`, and none knows what manifold it is on: a straight line is
-a geodesic of flat space, to the nearest periodic image, and a rotation one of a sphere.
+Each function returns the point ``x (n_rows, d)`` of a `Band`, and works on every manifold. A straight line to the
+nearest periodic image is a geodesic of flat space, and a rotation is one of a sphere.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mlopt.optimizers.bands.band import Band
 
 
 def geodesic(band: Band, axis: torch.Tensor | Sequence[float] | None = None) -> torch.Tensor:
-    """Images evenly spaced on the shortest path between the ends.
+    """Return images (n_rows, d) that are evenly spaced on the shortest path between the ends.
 
-    axis: for rows whose ends are opposite each other on a sphere, which have no shortest path: they leave the start
-        towards ``axis x start``, so that x turns to -x by way of y for the axis z. (3,), or (rows of the landscape, 3).
+    axis: (3,) or (rows of the landscape, 3), for rows whose ends are opposite on a sphere and so have no shortest path.
+        They leave the start towards ``axis x start``. For the axis z, x turns to -x by way of y.
 
     Raises:
-        InputError: opposite rows and no axis, or an axis along such a row. Says which rows.
+        InputError: rows are opposite and there is no axis, or the axis is along such a row; names the rows.
     """
     return through(band, [], axis)
 
@@ -36,14 +36,15 @@ def through(
     keys: Sequence[torch.Tensor],
     axis: torch.Tensor | Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """Images evenly spaced on the shortest path from the start through ``keys`` in their order to the end.
+    """Return images (n_rows, d) that are evenly spaced on the shortest path from the start through ``keys`` to the end.
 
-    keys: each (rows of the landscape, d), a point for every problem; any number of them, so also a path of another
-        length. Images do not stop at keys: they are spaced evenly over the whole way.
+    keys: any number of points in their order, each (rows of the landscape, d). They may be a path of another length.
+        Images do not stop at keys, but are spaced evenly over the whole way.
     axis: as for `geodesic`.
 
     Raises:
-        InputError: a key of the wrong shape, opposite rows without a usable axis, or a path that `Band.check` refuses.
+        InputError: a key has the wrong shape, rows are opposite without a usable axis, or `Band.check` refuses the
+            path.
     """
     landscape, layout = band.landscape, band.layout
     for i, key in enumerate(keys):
@@ -80,7 +81,7 @@ def _leg(
     axis: torch.Tensor | Sequence[float] | None,
     between: str,
 ) -> torch.Tensor:
-    """The tangent vectors at ``a`` that lead to ``b``, turned about ``axis`` where nothing else says which way."""
+    """Return tangent vectors at ``a`` that lead to ``b``, by way of ``axis`` for opposite rows; all (rows, d)."""
     manifold = landscape.manifold
     step = manifold.difference(a, b)
     unclear = manifold.ambiguous(a, b)
@@ -112,7 +113,7 @@ def _leg(
 
 
 def _rows(landscape: Landscape, rows: torch.Tensor) -> str:
-    """Some rows, for a message."""
+    """Return the names of some rows, for a message."""
     names = [landscape.row_name(row) for row in rows[:5].tolist()]
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return ", ".join(names) + more
@@ -121,12 +122,12 @@ def _rows(landscape: Landscape, rows: torch.Tensor) -> str:
 def perturb(
     band: Band, x: torch.Tensor, key: torch.Tensor, amount: float = 0.05, counter: int = 0
 ) -> torch.Tensor:
-    """``x`` with every free row of every image displaced at random.
+    """Return ``x (n_rows, d)`` with every free row of every image displaced at random.
 
-    amount: each component is drawn evenly from +-``amount`` times the length of the path over the root of the number of
-        rows, then projected on the tangent space; so an image moves by about that share of the path's length.
-    key: (n_problems,) int64 from `mlopt.core.batch.random.problem_keys`; the displacement of a band depends on its
-        key and ``counter`` alone, not on the batch. Use another counter for another epoch.
+    amount: size of the displacement of an image, as a share of the path's length. Each component is drawn evenly from
+        +-``amount`` times that length over the root of the number of rows, then projected on the tangent space.
+    key: (n_problems,) int64 from `mlopt.core.batch.random.problem_keys`. The displacement of a band depends on its key
+        and ``counter`` alone, not on the batch. Use another counter for another epoch.
     """
     landscape = band.landscape.segments
     whole = band.arc_length(x)[band.layout.nodes.ptr[1:] - 1]

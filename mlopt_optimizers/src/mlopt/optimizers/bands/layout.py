@@ -1,8 +1,8 @@
-"""Where the rows of a batch of paths lie: images one after another, problem by problem, between constant ends.
+"""The layout of the rows of a batch of paths: images one after another, problem by problem, between constant ends.
 
 A path of a problem with n rows and M moving images has M + 2 nodes: the start, the images, the end. Only the images
-are rows of the band, ``M n`` of them; the two ends stand behind all rows, in a pool ``cat(x, start, end)``, so that a
-neighbour is a matter of gathering. Every function here works for bands of unlike sizes and numbers of images, and
+are rows of the band, ``M n`` of them. The two ends stand behind all rows, in a pool ``cat(x, start, end)``, so that
+neighbours can be gathered by index. Every function here works for bands of unlike sizes and numbers of images, and
 gives the same numbers in any batch.
 """
 
@@ -24,11 +24,10 @@ class Layout:
 
     chain: Segments whose rows are the images of each problem. frames: Segments of the rows of each image.
     band: Segments of the rows of each problem's whole band. nodes: Segments of the nodes of each problem.
-    source: (n_rows,) the row of the landscape that each row of the band is an image of.
+    source: (n_rows,) int64, the row of the landscape of which each row of the band is an image.
 
     Raises:
-        InputError: fewer than one moving image, which is fewer than 3 in total, or as many numbers as there are no
-            problems.
+        InputError: an image count is below 1, or a list of counts has not one for each problem.
     """
 
     def __init__(self, segments: Segments, images: int | list[int] | tuple[int, ...] | torch.Tensor) -> None:
@@ -55,11 +54,11 @@ class Layout:
 
     @property
     def n_problems(self) -> int:
-        """Number of paths."""
+        """The number of paths."""
         return self.segments.n_problems
 
     def select(self, problems: torch.Tensor) -> tuple[Layout, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The layout of some of the paths, their images (int64), rows of the band, and rows of an end."""
+        """Return the layout of some of the paths, and indices of their images, rows of the band, and rows of an end."""
         segments, ends = self.segments.select(problems)
         _, images = self.chain.select(problems)
         _, rows = self.band.select(problems)
@@ -69,23 +68,23 @@ class Layout:
 
     @cached_property
     def position(self) -> torch.Tensor:
-        """(n_images,) the place of each image in its path, 1 for the first after the start."""
+        """The place of each image in its path, (n_images,) int64, 1 for the first after the start."""
         index = torch.arange(self.n_images, device=self.chain.ptr.device)
         return index - self.chain.rows_of(self.chain.ptr[:-1]) + 1
 
     @cached_property
     def first(self) -> torch.Tensor:
-        """(n_images,) bool, images next to the start."""
+        """The images next to the start, (n_images,) bool."""
         return self.position == 1
 
     @cached_property
     def last(self) -> torch.Tensor:
-        """(n_images,) bool, images next to the end."""
+        """The images next to the end, (n_images,) bool."""
         return self.position == self.chain.rows_of(self.images)
 
     @cached_property
     def neighbours(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices (n_images,) into ``cat(images, starts, ends)`` of what stands before and after each image."""
+        """The nodes before and after each image, (n_images,) indices into ``cat(images, starts, ends)``."""
         index = torch.arange(self.n_images, device=self.chain.ptr.device)
         problem = self.chain.batch
         before = torch.where(self.first, self.n_images + problem, index - 1)
@@ -94,7 +93,7 @@ class Layout:
 
     @cached_property
     def neighbour_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows (n_rows,) in the pool ``cat(x, start, end)`` of what stands before and after each row."""
+        """The rows before and after each row, (n_rows,) indices into the pool ``cat(x, start, end)``."""
         row = torch.arange(self.frames.n_rows, device=self.chain.ptr.device)
         step = self.frames.rows_of(self.frames.counts)
         start = self.frames.n_rows + self.source
@@ -106,7 +105,7 @@ class Layout:
 
     @cached_property
     def node_source(self) -> torch.Tensor:
-        """(n_nodes,) index into ``cat(images, starts, ends)`` of each node."""
+        """The index (n_nodes,) of each node in ``cat(images, starts, ends)``."""
         device = self.chain.ptr.device
         problem = self.nodes.batch
         place = torch.arange(self.nodes.n_rows, device=device) - self.nodes.rows_of(self.nodes.ptr[:-1])
@@ -117,16 +116,16 @@ class Layout:
 
     @cached_property
     def node_rows(self) -> torch.Tensor:
-        """(n_nodes,) first row of each node in the pool."""
+        """The first row (n_nodes,) of each node in the pool."""
         ends = self.frames.n_rows + self.segments.ptr[:-1]
         return torch.cat([self.frames.ptr[:-1], ends, ends + self.segments.n_rows])[self.node_source]
 
     def on_nodes(self, images: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        """One array (n_nodes,) out of values of images (n_images,) and of ends (n_problems,)."""
+        """Return values (n_nodes,) of nodes from those of images (n_images,) and of both ends (n_problems,)."""
         return torch.cat([images, start, end])[self.node_source]
 
     def cumulative(self, values: torch.Tensor) -> torch.Tensor:
-        """Running sums of ``values (n_nodes,)`` along each path."""
+        """Return running sums (n_nodes,) of ``values (n_nodes,)`` along each path."""
         if self.nodes.size is not None:
             return values.reshape(self.n_problems, -1).cumsum(-1).flatten()
         out = torch.zeros_like(values)
@@ -137,13 +136,13 @@ class Layout:
     def locate(
         self, along: torch.Tensor, wanted: torch.Tensor, of: Segments
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The places where paths have come as far as ``wanted``.
+        """Return the places where paths have come as far as ``wanted``.
 
-        along: (n_nodes,) rising along each path. wanted: (of.n_rows,) how far along its path each point is.
-        of: the points of each path: `chain`, or as many for every path as one likes.
+        Return the node (of.n_rows,) int64 before each place, and the share (of.n_rows,) of the way to the next node.
+        The share is in [0, 1], and differentiable where ``along`` and ``wanted`` are.
 
-        Returns the node (int64) before each place, and the share in [0, 1] of the way to the next node, which is
-        differentiable where ``along`` and ``wanted`` are.
+        along: (n_nodes,) rising along each path. wanted: (of.n_rows,) distance of each place along its path.
+        of: Segments of the places of each path, such as `chain`.
         """
         node = torch.zeros(wanted.numel(), dtype=torch.int64, device=wanted.device)
         for size, problems, rows in self.nodes.buckets:
@@ -167,10 +166,10 @@ class Layout:
         node: torch.Tensor,
         share: torch.Tensor,
     ) -> torch.Tensor:
-        """Points on the geodesics from nodes to the next ones: (of.n_rows, d).
+        """Return points (of.n_rows, d) on the geodesics from nodes to the next ones.
 
-        of: the rows of each point that is wanted; manifold: of these rows. node (int64), share: of each point, as from
-            `locate`. pool: (n_rows + 2 rows of an end, d), ``cat(x, start, end)``.
+        of: Segments of the rows of each point. manifold: of these rows. node (int64), share: of each point, as from
+            `locate`. pool: ``cat(x, start, end)``, (n_rows + 2 rows of an end, d).
         """
         within = torch.arange(of.n_rows, device=of.ptr.device) - of.rows_of(of.ptr[:-1])
         a = pool[of.rows_of(self.node_rows[node]) + within]

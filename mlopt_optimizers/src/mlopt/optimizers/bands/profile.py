@@ -13,8 +13,8 @@ from mlopt.optimizers.bands.band import Band
 class Summit:
     """The highest point of each path.
 
-    energy (n_problems,). s (n_problems,): how far along. node (n_problems,) int64, share (n_problems,): the node before
-    it, counted from the start of its path, and the share of the way to the next.
+    energy (n_problems,). s (n_problems,): distance along the path. node (n_problems,) int64: the node before it,
+    counted from the start of its path. share (n_problems,): share of the way to the next node.
     """
 
     energy: torch.Tensor
@@ -28,7 +28,7 @@ class Profile:
     """Energies along paths as cubic Hermite curves, one for each problem.
 
     nodes: Segments of the nodes of each path: start, images, end.
-    s, energy, slope: (n_nodes,) how far along the path, the energy, and dE/ds, the gradient along the path.
+    s, energy, slope: (n_nodes,) distance along the path, energy, and dE/ds, the gradient along the path.
 
     Everything is differentiable where the energies are. The curve has the right value and slope at every node, so the
     error of its summit falls with the fourth power of the distance between images.
@@ -41,10 +41,10 @@ class Profile:
 
     @classmethod
     def of(cls, band: Band, x: torch.Tensor) -> Profile:
-        """The profile of a path; evaluates every image once.
+        """Return the profile of a path ``x (n_rows, d)``, after one evaluation of every image.
 
         The direction of the path at an image is that of the parabola through it and its neighbours, whatever tangent
-        the band uses; at an end, that of the step to its neighbour.
+        the band uses. At an end it is that of the step to its neighbour.
         """
         layout, frames = band.layout, band.layout.frames
         found, (behind, ahead) = band.inner.evaluate(x), band.steps(x)
@@ -61,7 +61,7 @@ class Profile:
     # -- the curve -------------------------------------------------------------------------------------------------
 
     def curve(self, problem: int, points: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
-        """``points`` evenly spaced places on one path and the energies there, for a plot."""
+        """Return evenly spaced places (points,) on one path and the energies (points,) there, for a plot."""
         first, last = int(self.nodes.ptr[problem]), int(self.nodes.ptr[problem + 1])
         marks = self.s[first:last].detach().contiguous()
         s = torch.linspace(0.0, 1.0, points, dtype=marks.dtype, device=marks.device) * marks[-1]
@@ -70,12 +70,12 @@ class Profile:
         return s, self._at(node, ((s - self.s[node]) / gap).clamp(0.0, 1.0))
 
     def _at(self, node: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """The curve after ``node`` (int64, an index into `s`) at ``share`` of the way to the next."""
+        """Return the energies after ``node (k,)``, int64 indices into `s`, at ``share (k,)`` of the way to the next."""
         d, c, b, a = self._cubic(node)
         return d + share * (c + share * (b + share * a))
 
     def _cubic(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Coefficients of ``d + c t + b t^2 + a t^3`` on the way from each node to the next, t from 0 to 1."""
+        """Return coefficients of ``d + c t + b t^2 + a t^3`` from each ``node (k,)`` to the next, for t from 0 to 1."""
         gap = self.s[node + 1] - self.s[node]
         e0, e1 = self.energy[node], self.energy[node + 1]
         m0, m1 = gap * self.slope[node], gap * self.slope[node + 1]
@@ -85,9 +85,9 @@ class Profile:
 
     @property
     def summit(self) -> Summit:
-        """The highest point of each curve, ends included.
+        """Return the highest point of each curve, ends included.
 
-        Differentiable at the place that was found: there the curve is level, so moving it would change nothing.
+        It is differentiable at a fixed place, because the curve is level there and moving the place changes nothing.
         """
         node = torch.arange(self.nodes.n_rows, device=self.s.device)
         is_last = node == self.nodes.rows_of(self.nodes.ptr[1:] - 1)
@@ -106,22 +106,22 @@ class Profile:
 
     @property
     def barrier_forward(self) -> torch.Tensor:
-        """(n_problems,) height of the summit over the start."""
+        """The height (n_problems,) of the summit over the start."""
         return self.summit.energy - self.energy[self.nodes.ptr[:-1]]
 
     @property
     def barrier_reverse(self) -> torch.Tensor:
-        """(n_problems,) height of the summit over the end."""
+        """The height (n_problems,) of the summit over the end."""
         return self.summit.energy - self.energy[self.nodes.ptr[1:] - 1]
 
     @property
     def reaction_energy(self) -> torch.Tensor:
-        """(n_problems,) energy of the end over the start."""
+        """The energy (n_problems,) of the end over the start."""
         return self.energy[self.nodes.ptr[1:] - 1] - self.energy[self.nodes.ptr[:-1]]
 
 
 def _end_slope(band: Band, x: torch.Tensor, side: int) -> torch.Tensor:
-    """(n_problems,) dE/ds at the start (side 0) or at the end (side 1), along the step to or from the image there."""
+    """Return dE/ds (n_problems,) at the start (side 0) or the end (side 1), along the step to or from its neighbour."""
     layout, segments = band.layout, band.landscape.segments
     point, found = (band.start, band.at_start) if side == 0 else (band.end, band.at_end)
     image = layout.chain.ptr[:-1] if side == 0 else layout.chain.ptr[1:] - 1
@@ -134,7 +134,7 @@ def _end_slope(band: Band, x: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _level(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> list[torch.Tensor]:
-    """Places in [0, 1] where ``3 a t^2 + 2 b t + c`` is zero, in the form that loses no digits; else 0."""
+    """Return places in [0, 1] where ``3 a t^2 + 2 b t + c`` is zero, else 0, in the form that loses no digits."""
     root = b * b - 3.0 * a * c
     q = -(b + torch.where(b >= 0, 1.0, -1.0) * root.clamp(min=0.0).sqrt())
     found = []
@@ -146,9 +146,10 @@ def _level(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> list[torch.Tens
 
 
 def image_at(band: Band, x: torch.Tensor, node: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """The point of each path after ``node`` (n_problems,), counted from its start, ``share`` of the way to the next.
+    """Return a point of each path, (rows of the landscape, d), on the geodesic between two nodes.
 
-    Returns (rows of the landscape, d), on the geodesic between the two nodes; differentiable.
+    It is differentiable. node: (n_problems,) int64, the node before it, counted from the start.
+    share: (n_problems,), share of the way to the next node.
     """
     layout, landscape = band.layout, band.landscape
     pool = torch.cat([x, band.start, band.end])
@@ -156,14 +157,14 @@ def image_at(band: Band, x: torch.Tensor, node: torch.Tensor, share: torch.Tenso
 
 
 def highest_point(band: Band, x: torch.Tensor, calls: int = 20) -> Summit:
-    """The highest energy on the continuous path: of the landscape itself, on the geodesics between images.
+    """Return the highest energy on the continuous path, of the landscape itself on the geodesics between images.
 
-    Unlike that of the images alone it is never below the barrier, and unlike the summit of a `Profile` it is not
+    Unlike the highest image energy it is never below the barrier. Unlike the summit of a `Profile` it is not
     interpolated. The place is sought on both sides of the highest node, by golden section and at last by the parabola
     through the three places left. That costs ``calls`` calls a problem, 6 at least, and an evaluation of the images.
 
-    The energy is differentiable with respect to ``x``, once, at the fixed place: its whole derivative, since moving the
-    place would change nothing (envelope theorem). Only forces are needed for that.
+    The energy is differentiable once with respect to ``x (n_rows, d)``, at a fixed place. That is the whole derivative,
+    because moving the place would change nothing (envelope theorem). It needs forces alone.
     """
     layout, landscape = band.layout, band.landscape
     last = layout.images

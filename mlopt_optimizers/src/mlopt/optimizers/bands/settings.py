@@ -1,4 +1,4 @@
-"""What a configuration says about a path: how it begins, what ties its images, what is looked at in the end."""
+"""Settings of a path: its first images, the band, the ends, and the analysis of the saddle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlopt.optimizers.bands.tangents import CentralTangent, ImprovedTangent, Sig
 
 
 class PathStart(Plugin):
-    """Where the images are at first."""
+    """The first images of a path."""
 
     way: Literal["auto", "straight", "idpp"] = setting(
         "auto",
@@ -40,7 +40,7 @@ class PathStart(Plugin):
 
 
 class BandSettings(Plugin):
-    """Images, and what ties them."""
+    """The images of a band, and their tangent and springs."""
 
     kind: Literal["neb", "string"] = setting("neb", "nudged elastic band, or string method")
     images: int = setting(5, "moving images", ge=1)
@@ -70,11 +70,11 @@ class BandSettings(Plugin):
 
     @property
     def climbing(self) -> int:
-        """How many images climb."""
+        """The number of images that climb."""
         return self.climb if self.climb is not None else int(self.kind == "neb")
 
     def make(self, landscape: Landscape, start: torch.Tensor, end: torch.Tensor) -> Band:
-        """Bands without climbing images."""
+        """Return bands without climbing images between ``start`` and ``end``, each (rows of the landscape, d)."""
         tangent: Tangent = {
             "improved": ImprovedTangent(),
             "sigmoid": SigmoidTangent(beta=self.sharpness),
@@ -89,7 +89,7 @@ class BandSettings(Plugin):
 
 
 class Ends(Plugin):
-    """How the two ends are relaxed and aligned before a path is laid between them."""
+    """The relaxation and alignment of the two ends before a path is laid between them."""
 
     align: Literal["auto", "mirror", "none"] = setting(
         "auto",
@@ -102,7 +102,7 @@ class Ends(Plugin):
 
 
 class Saddle(Plugin):
-    """What is found out about the saddle."""
+    """The analysis of the saddle."""
 
     modes: int = setting(6, "lowest eigenvalues of the Hessian there; 0: do not look", ge=0)
     connect: bool = setting(True, "go down from it on both sides, and compare with the ends")

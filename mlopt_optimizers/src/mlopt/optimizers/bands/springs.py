@@ -1,4 +1,4 @@
-"""What keeps the images of a band apart: springs along the path."""
+"""Springs along a path, which keep its images apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlopt.optimizers.bands.tangents import BandPart, Surroundings, on_images
 
 
 class Spring(BandPart):
-    """Stiffness of the springs between neighbouring nodes.
+    """The stiffness of the springs between neighbouring nodes.
 
     A spring pulls an image along its tangent with ``k+ d+ - k- d-``, where d+ and d- are geodesic distances of whole
     images. With equal stiffness, equal spacing is at rest.
@@ -21,20 +21,20 @@ class Spring(BandPart):
 
     @abstractmethod
     def stiffness(self, images: Surroundings) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """(k-, k+) of the springs on the two sides of each image, each (n_images,) or one number."""
+        """Return (k-, k+), the stiffness on the two sides of each image, each (n_images,) or one number."""
         raise NotImplementedError(f"{type(self).__name__} must define `stiffness`")
 
 
 class ConstantSpring(Spring):
     """One stiffness for all springs (Henkelman & Jónsson, J. Chem. Phys. 113, 9978 (2000), eq. 12).
 
-    With gradient descent of step gamma the spacing is stable for ``gamma stiffness <= 1/2`` only.
+    With gradient descent of step gamma, the spacing is stable only for ``gamma stiffness <= 1/2``.
     """
 
     k: float = setting(1.0, "stiffness of the springs", unit="energy/length^2", ge=0)
 
     def stiffness(self, images: Surroundings) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """The same on both sides."""
+        """Return the same stiffness for both sides."""
         k = on_images(images.chain, self.k)
         return k, k
 
@@ -42,9 +42,9 @@ class ConstantSpring(Spring):
 class EnergyWeightedSpring(Spring):
     """Stiffer springs where the energy is higher, so that images gather about the saddle.
 
-    ``k = (1 - a) k_high + a k_low`` with ``a = (E_max - E) / (E_max - E_ref)``, where E is the higher energy of the two
-    nodes that the spring joins, E_ref that of the higher end and E_max that of the highest image; k_low where E is not
-    above E_ref. Source: Ásgeirsson et al., J. Chem. Theory Comput. 17, 4929 (2021).
+    The stiffness is ``k = (1 - a) k_high + a k_low`` with ``a = (E_max - E) / (E_max - E_ref)``. E is the higher energy
+    of the two nodes that the spring joins, E_ref that of the higher end, and E_max that of the highest image. Where E
+    is not above E_ref, it is k_low. Source: Ásgeirsson et al., J. Chem. Theory Comput. 17, 4929 (2021).
     """
 
     k_low: float = setting(0.1, "stiffness at the ends", unit="energy/length^2", gt=0)
@@ -57,7 +57,7 @@ class EnergyWeightedSpring(Spring):
         return self
 
     def stiffness(self, images: Surroundings) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """By the higher energy on each side."""
+        """Return the stiffness by the higher energy on each side."""
         low, high = on_images(images.chain, self.k_low), on_images(images.chain, self.k_high)
         reference = torch.maximum(images.start, images.end)
         top = images.chain.max(images.energy)

@@ -1,4 +1,4 @@
-"""The string method: images without springs, moved back to equal distances after every step."""
+"""The string method: images without springs, which every step moves back to equal distances."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlopt.optimizers.bands.tangents import Tangent
 class String(Band):
     """Bands without springs, whose images every step leaves equally far apart.
 
-    Source: E, Ren & Vanden-Eijnden, Phys. Rev. B 66, 052301 (2002) for the force across the path, J. Chem. Phys. 126,
-    164103 (2007) for the two halves of a step. They interpolate by cubic splines, here the images move along the
-    geodesics between neighbours, which works on every manifold: an even path is left as it is, so a converged string
-    is on the same path, while the spline loses less on the way there. It sits in the manifold's `retract`, where no
-    optimizer notices. No image climbs, since none has a place of its own: take the saddle from `Profile`, or relax the
-    path that was found as a `Band` with ``climb=1``.
+    Sources: E, Ren & Vanden-Eijnden, Phys. Rev. B 66, 052301 (2002) for the force across the path, and J. Chem. Phys.
+    126, 164103 (2007) for the two halves of a step. They interpolate by cubic splines. Here images move along the
+    geodesics between neighbours, which works on every manifold. An even path is left as it is, so a converged string is
+    on the same path. On the way there a spline would lose less. The manifold's `retract` moves the images, so that
+    optimizers need not know. No image climbs, because none has a place of its own. Take the saddle from `Profile`, or
+    relax the path as a `Band` with ``climb=1``.
 
     The arguments are those of `Band`.
     """
@@ -39,11 +39,11 @@ class String(Band):
 
     @property
     def manifold(self) -> Manifold:  # type: ignore[override]
-        """The landscape's, with images put back to equal distances by every step."""
+        """The manifold of the landscape, on which every step puts images back to equal distances."""
         return EvenlySpaced(self)
 
     def replace(self, **changes: object) -> String:
-        """The same string with another ``tangent``."""
+        """Return the same string with another ``tangent``."""
         for name in changes:
             if name != "tangent":
                 raise InputError(f"a string has no `{name}`; use a Band")
@@ -52,48 +52,48 @@ class String(Band):
 
 @dataclass(frozen=True)
 class EvenlySpaced:
-    """The manifold of the images of a path, except that a step ends where they are equally far apart."""
+    """The manifold of the images of a path, on which a step ends where they are equally far apart."""
 
     band: Band
 
     @property
     def inner(self) -> Manifold:
-        """The manifold without that."""
+        """The manifold of the images without that."""
         return self.band.inner.manifold
 
     def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """As the inner one."""
+        """Do as the inner manifold."""
         return self.inner.project(x, vector)
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Step, and move the images along the path that they have come to."""
+        """Step, and move the images along their new path to equal distances."""
         return evenly_spaced(self.band, self.inner.retract(x, tangent))
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """As the inner one."""
+        """Do as the inner manifold."""
         return self.inner.difference(x, y)
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """As the inner one."""
+        """Do as the inner manifold."""
         return self.inner.distance(x, y)
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """As the inner one."""
+        """Do as the inner manifold."""
         return self.inner.transport(x, y, tangent)
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """As the inner one."""
+        """Do as the inner manifold."""
         return self.inner.ambiguous(x, y)
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> EvenlySpaced:
-        """Of some of the paths."""
+        """Return the manifold of some of the paths."""
         return EvenlySpaced(self.band.select(problems))
 
 
 def evenly_spaced(band: Band, x: torch.Tensor) -> torch.Tensor:
-    """``x`` with the images moved along the path, on the geodesics between neighbours, until equally far apart.
+    """Return ``x (n_rows, d)`` with images moved along the path, on geodesics between neighbours, to equal distances.
 
-    Equal are distances along the path as it was; the new one cuts its corners. Differentiable.
+    Distances are equal along the old path; the new one cuts its corners. The result is differentiable.
     """
     layout = band.layout
     along = band.arc_length(x)
