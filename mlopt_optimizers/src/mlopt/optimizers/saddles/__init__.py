@@ -1,4 +1,4 @@
-"""Saddles: minimum-mode following, lowest modes, what a saddle connects, and rates over it."""
+"""Saddles: minimum-mode following, lowest modes, the minima beside a saddle, and rates over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which minima a saddle joins: step off it both ways along the negative mode, and go down."""
+"""Finding both minima that a saddle joins, by stepping off it along the negative mode and going down."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _PUSHES = 4
 
 @dataclass(frozen=True)
 class Same:
-    """When two points are one: energies within ``energy_window``, and no row farther off than ``distance``.
+    """A criterion for equal points: energies within ``energy_window``, and no row farther off than ``distance``.
 
-    Structures of atoms are compared up to rotation, reflection, translation and exchange of like atoms (periodic ones
-    by their sorted distances, see `mlopt.core.minima.matching`), other points by the distance on their manifold.
+    Structures of atoms are compared up to rotation, reflection, translation and exchange of like atoms. Periodic ones
+    are compared by their sorted distances, see `mlopt.core.minima.matching`. Other points are compared by the distance
+    on their manifold.
     """
 
     energy_window: float = 1e-4
@@ -42,7 +43,7 @@ class Same:
     def points(
         self, landscape: Landscape, energy_a: float, a: torch.Tensor, energy_b: float, b: torch.Tensor
     ) -> bool:
-        """Whether ``a`` and ``b (n, d)`` are one point of ``landscape``, which is of one problem of n rows."""
+        """Return True if ``a`` and ``b (n, d)`` are one point of ``landscape``, which is of one problem of n rows."""
         if not abs(energy_a - energy_b) <= self.energy_window:
             return False
         if isinstance(landscape, AtomsLandscape):
@@ -53,7 +54,7 @@ class Same:
         return bool((landscape.manifold.distance(a, b) <= self.distance).all())
 
     def places(self, landscape: Landscape, a: torch.Tensor, b: torch.Tensor) -> bool:
-        """Whether every row of ``b`` is where that of ``a`` is, up to a rigid motion of the whole."""
+        """Return True if each row of ``b (n, d)`` is where that of ``a (n, d)`` is, up to a rigid motion."""
         if isinstance(landscape, AtomsLandscape):
             systems, x, y = landscape.systems, _numbers(a), _numbers(b)
             kept = align(
@@ -70,7 +71,7 @@ class Same:
 
 
 class _Structure:
-    """What `same_structure` looks at."""
+    """The attributes of a system that `same_structure` reads."""
 
     def __init__(self, energy: float, pos: NDArray[Any], landscape: AtomsLandscape) -> None:
         systems = landscape.systems
@@ -87,12 +88,12 @@ def _numbers(x: torch.Tensor) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Connection:
-    """Both ends of the way down from each saddle.
+    """The ends of both ways down from each saddle.
 
-    x (2, n_rows, d): where the descents along plus and minus the mode ended. energy (n_problems, 2).
-    fmax (n_problems, 2): largest row force there. converged (n_problems, 2) bool: that is below the threshold.
-    negative (n_problems, 2) int64: negative modes there, 0 at a minimum; -1 where it was not looked at.
-    matches (n_problems, 2, 2) bool: ``[p, side, which]``, whether that end is the given minimum ``which``.
+    x (2, n_rows, d): ends of the descents along plus and minus the mode. energy (n_problems, 2).
+    fmax (n_problems, 2): largest row force there. converged (n_problems, 2) bool: ``fmax`` is below the threshold.
+    negative (n_problems, 2) int64: number of negative modes there, 0 at a minimum; -1 if it was not computed.
+    matches (n_problems, 2, 2) bool: ``[p, side, which]`` is true if that end is the given minimum ``which``.
     calls (n_problems,) int64: force calls used.
     """
 
@@ -106,7 +107,7 @@ class Connection:
 
     @property
     def joins(self) -> torch.Tensor:
-        """(n_problems,) bool: whether one end is the first of the given minima and the other the second."""
+        """True (n_problems,) if one end is the first of the given minima and the other end is the second."""
         m = self.matches
         return (m[:, 0, 0] & m[:, 1, 1]) | (m[:, 0, 1] & m[:, 1, 0])
 
@@ -127,14 +128,15 @@ def connect(
     """Go down from the saddles ``x (n_rows, d)`` to both sides, all problems at once.
 
     mode: (n_rows, d) the negative mode of each problem, of any length.
-    minima: (2, n_rows, d) two points for each problem that the ends are compared with.
-    displacement: how far the row moves that moves farthest in the step off the saddle, in the length of x.
+    minima: (2, n_rows, d) two points of each problem, with which the ends are compared.
+    displacement: length of the largest row in the step off the saddle, in the length of x.
     optimizer: a local one; by default L-BFGS with steps of at most ``displacement``, which do not leap to the next
-        valley. fmax, force_calls: as of `mlopt.core.driver.driver.minimize`, for each descent.
-    same: when an end is a given minimum. Where the two given minima are one structure themselves, it must also have
-        every atom at its place.
-    verify: look at the lowest mode at the ends, and push those off that are saddles themselves, as descents in a
-        symmetric structure may end at; costs two calls of `lowest_modes` or more.
+        valley.
+    fmax, force_calls: as in `mlopt.core.driver.driver.minimize`, for each descent.
+    same: decides if an end is a given minimum. If both given minima are one structure, every atom of the end must also
+        be at its place.
+    verify: compute the lowest mode at the ends and push off the ends that are saddles. Descents in a symmetric
+        structure may end at saddles. This costs two calls of `lowest_modes` or more.
 
     Raises:
         InputError: shapes that do not fit, a displacement that is not positive, a mode that is zero.
@@ -202,7 +204,7 @@ def connect(
 
 
 class _Descents:
-    """Minimise, and off again where that ended on a saddle."""
+    """Descents from many points, begun again if they ended on a saddle."""
 
     def __init__(
         self,

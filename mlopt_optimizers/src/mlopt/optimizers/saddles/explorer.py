@@ -1,9 +1,11 @@
-"""The network of minima and transition states of one landscape: search from minima, connect, until nothing new comes.
+"""The network of minima and transition states of one landscape, explored in rounds until nothing new is found.
 
-A round begins beside known minima, half-way between pairs of them, and below saddles of higher order; follows minimum
-modes from there, all searches in one batch; keeps the saddles of first order that are new, goes down from each to both
-sides, and adds the minima that are new. `Explorer` does it for any landscape; the experiment `network` (see
-`mlopt.optimizers.experiments.network.experiment`) wraps it for atoms.
+A round starts searches beside known minima, half-way between pairs of them, and below saddles of higher order. All
+searches follow minimum modes in one batch. The round keeps the new saddles of first order, goes down from each to both
+sides, and adds the new minima.
+
+`Explorer` works on any landscape. The experiment ``network`` wraps it for atoms, see
+`mlopt.optimizers.experiments.network.experiment`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _MODES = 6
 
 @dataclass(frozen=True)
 class Point:
-    """A minimum or a saddle: energy, x (n, d), largest row force, and its lowest eigenvalues."""
+    """A minimum or a saddle: its energy, x (n, d), largest row force, and lowest eigenvalues."""
 
     energy: float
     x: torch.Tensor
@@ -43,11 +45,11 @@ class Point:
 
 @dataclass
 class StationaryPoints:
-    """What is known: minima, saddles of first order and higher ones, in order of discovery.
+    """The known stationary points: minima, saddles of first order and higher ones, in order of discovery.
 
-    ends[i]: indices of the minima that saddle i joins, -1 where a way down did not arrive. calls: force calls so far.
-    rounds made, and how many of the last brought nothing new. searches: begun, and how many of them ended at a saddle
-    of first order.
+    ends[i]: indices of the minima that saddle i joins, -1 if a way down did not arrive. calls: force calls so far.
+    rounds: number of rounds made. idle: number of rounds since the last new point. searches: number of searches begun.
+    hits: number of searches that ended at a saddle of first order.
     """
 
     minima: list[Point] = field(default_factory=list)
@@ -61,7 +63,7 @@ class StationaryPoints:
     hits: int = 0
 
     def to(self, device: torch.device) -> StationaryPoints:
-        """The same on another device."""
+        """Return the same points on another device."""
 
         def moved(points: list[Point]) -> list[Point]:
             return [replace(point, x=point.x.to(device)) for point in points]
@@ -71,7 +73,7 @@ class StationaryPoints:
         )
 
     def copy(self) -> StationaryPoints:
-        """With lists of its own."""
+        """Return a copy with lists of its own."""
         return replace(
             self,
             minima=list(self.minima),
@@ -81,11 +83,11 @@ class StationaryPoints:
         )
 
     def take(self, other: StationaryPoints) -> None:
-        """Become ``other``."""
+        """Take over all points and counts of ``other``."""
         self.__dict__.update(other.__dict__)
 
     def barriers(self, saddle: int) -> tuple[float, float]:
-        """Energy of a saddle above the first and the second minimum that it joins; NaN where that is not known."""
+        """Return the energy of a saddle above the first and the second minimum that it joins; NaN if unknown."""
         energy = self.saddles[saddle].energy
         first, second = (
             energy - self.minima[i].energy if i >= 0 else float("nan") for i in self.ends[saddle]
@@ -93,7 +95,7 @@ class StationaryPoints:
         return first, second
 
     def to_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and plain data that `from_checkpoint` takes back."""
+        """Return tensors and plain data that `from_checkpoint` reads."""
         tensors = {}
         meta: dict[str, Any] = {name: getattr(self, name) for name in _COUNTS}
         meta["ends"] = [list(pair) for pair in self.ends]
@@ -106,7 +108,7 @@ class StationaryPoints:
 
     @classmethod
     def from_checkpoint(cls, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> StationaryPoints:
-        """What was saved.
+        """Return the points that `to_checkpoint` saved.
 
         Raises:
             CheckpointError: the checkpoint belongs to something else.
@@ -136,12 +138,14 @@ _COUNTS = ("calls", "rounds", "idle", "searches", "hits")
 
 @dataclass(frozen=True)
 class Explorer:
-    """Finds the saddles around known minima of ``landscape``, which is of one problem.
+    """A search for saddles around known minima of ``landscape``, which is of one problem.
 
-    searches: begun in each round. kick: how far from a known point, see `mlopt.optimizers.saddles.starts`.
-    dimer: what leads to saddles. descent: what relaxes the first points. force_calls: of each search. fmax: largest row
-    force at a stationary point. step_off: of the ways down, see `mlopt.optimizers.saddles.connect.connect`.
-    same: when two points are one. told: at every step, the force calls made before and the progress of the searches.
+    searches: number of searches begun in each round. kick: their distance from a known point, in the length of x, see
+    `mlopt.optimizers.saddles.starts`.
+    dimer: optimizer that leads to saddles. descent: optimizer that relaxes the first points. force_calls: limit of each
+    search. fmax: largest row force at a stationary point.
+    step_off: ``displacement`` of `mlopt.optimizers.saddles.connect.connect`. same: decides if two points are one.
+    told: called at every step with the force calls made before and the progress of the searches.
     """
 
     landscape: Landscape
@@ -170,9 +174,9 @@ class Explorer:
     def settle(
         self, found: StationaryPoints, x: torch.Tensor, pause: Callable[[], bool] | None = None
     ) -> int:
-        """Relax the points ``x (k * n, d)`` and add what they arrive at; returns how many points were new.
+        """Relax the points ``x (k * n, d)``, add the stationary points found, and return the number of new ones.
 
-        What is symmetric by construction, such as a planar cluster, may arrive at saddles; they are as welcome.
+        Points that are symmetric by construction, such as a planar cluster, may arrive at saddles. These are added too.
 
         Raises:
             Preempted: ``pause`` was true between two steps.
@@ -185,7 +189,7 @@ class Explorer:
         return count
 
     def round(self, found: StationaryPoints, pause: Callable[[], bool] | None = None) -> int:
-        """One round; returns how many points were new. ``found`` is changed only when the round is complete.
+        """Make one round and return the number of new points; ``found`` changes only when the round is complete.
 
         Raises:
             InputError: there is no minimum to begin at.
@@ -213,7 +217,7 @@ class Explorer:
         return self.landscape.select(torch.zeros(k, dtype=torch.int64, device=device))
 
     def _starts(self, found: StationaryPoints, stream: int) -> torch.Tensor:
-        """(searches * n, d): a half from the middle between minima, the rest beside them and below higher saddles."""
+        """Return starts (searches * n, d): half of them between minima, the rest near minima and higher saddles."""
         points = [point.x for point in found.minima]
         keys = self._keys(stream, self.searches)
         kinds = [(halfway, points), (kicked, points)]
@@ -239,7 +243,7 @@ class Explorer:
         stream: int,
         pause: Callable[[], bool] | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Energy (k,), x (k * n, d) and largest force (k,) where the searches ended."""
+        """Return energy (k,), x (k * n, d) and largest force (k,) of the points where the searches ended."""
         driver = Driver(many, optimizer, Stop(self.force_calls, self.fmax))
         keys = self._keys(stream, many.segments.n_problems)
         progress = driver.begin(x, keys)
@@ -259,9 +263,9 @@ class Explorer:
     def _add(
         self, found: StationaryPoints, energy: torch.Tensor, x: torch.Tensor, fmax: torch.Tensor
     ) -> tuple[int, int]:
-        """Sort stationary points by their number of negative modes; how many minima and saddles are new, and the hits.
+        """Add stationary points by their number of negative modes, and return the numbers of new points and of hits.
 
-        energy, fmax (k,), x (k * n, d). Higher saddles are kept but do not count: there is no end of them.
+        energy, fmax (k,), x (k * n, d). Higher saddles are kept but do not count, as there are too many of them.
         """
         points = torch.split(x, self.landscape.segments.n_rows)
         fresh: list[int] = []  # of each new point, who met it first
@@ -295,21 +299,21 @@ class Explorer:
         return self.same.points(self.landscape, float(energy[i]), points[i], float(energy[j]), points[j])
 
     def _kind(self, found: StationaryPoints, energy: float, x: torch.Tensor) -> str | None:
-        """Among which of the known points this is."""
+        """Return the name of the list of known points that contains this point; None if it is new."""
         for kind in _KINDS:
             if self._index(getattr(found, kind), energy, x) is not None:
                 return kind
         return None
 
     def _index(self, known: list[Point], energy: float, x: torch.Tensor) -> int | None:
-        """Which of the known points this is."""
+        """Return the index of this point among known ones; None if it is new."""
         for i, point in enumerate(known):
             if self.same.points(self.landscape, point.energy, point.x, energy, x):
                 return i
         return None
 
     def _connect(self, found: StationaryPoints) -> int:
-        """Go down from the saddles that have not been connected; returns how many new minima were there."""
+        """Go down from the saddles that are not connected yet, and return the number of new minima."""
         fresh = found.saddles[len(found.ends) :]
         if not fresh:
             return 0

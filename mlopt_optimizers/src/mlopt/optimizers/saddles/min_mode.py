@@ -1,4 +1,4 @@
-"""Minimum-mode following: from anywhere near to a first-order saddle, without knowing where it leads."""
+"""Minimum-mode following: from a point nearby to a first-order saddle, without knowing the minima behind it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from mlopt.optimizers.saddles.modes import allowed_part
 
 @dataclass(frozen=True)
 class DimerState(State):
-    """inner: of the optimizer that moves the centre. moves (n,) int64: how often it has.
+    """The state of `Dimer`.
 
-    at_centre (n,) bool: whether the next evaluation is at the centre or at the end of the dimer.
+    inner: state of the optimizer that moves the centre. moves (n,) int64: number of its moves.
+    at_centre (n,) bool: the next evaluation is at the centre, not at the end of the dimer.
     x, force (n_rows, d): the centre. mode (n_rows, d): direction of the dimer, or the lowest mode of the last centre.
-    looks (n,) int64: ends of dimers evaluated at this centre; basis, products (m, n_rows, d): their directions,
-    orthonormal, and the Hessian times them, zeros beyond ``looks``.
-    curvature (n,): along the lowest mode of the last centre. stiffness (n,): largest |H v| met.
+    looks (n,) int64: number of ends of dimers evaluated at this centre. basis (m, n_rows, d): their directions,
+    orthonormal. products (m, n_rows, d): the Hessian times ``basis``. Both are zeros beyond ``looks``.
+    curvature (n,): along the lowest mode of the last centre, energy / length^2. stiffness (n,): largest |H v| met.
     """
 
     inner: Any = nested()
@@ -45,20 +46,22 @@ class DimerState(State):
 class Dimer(Optimizer):
     """The dimer method of Henkelman & Jónsson (J. Chem. Phys. 111, 7010 (1999)): up along the lowest mode, else down.
 
-    Every step is one evaluation. At a new centre the force is taken, then at the end of a short dimer along the mode
-    of before (one-sided, as Heyden, Bell & Keil, J. Chem. Phys. 123, 224101 (2005)): the change of the force is the
-    Hessian times that direction. While the residual is too large, the next look is along it; that is Lanczos with full
-    orthogonalisation, begun with the mode of before (Malek & Mousseau, Phys. Rev. E 62, 7723 (2000)), in place of the
-    paper's rotations. Then ``inner`` moves the centre by the force ``F - 2 (F.n) n``. While the curvature along n is
-    positive, its step along n is replaced by one uphill of length ``climb``; the paper goes by ``-(F.n) n`` there and
-    relaxes nothing, with which 35 instead of 45 of 100 searches from shaken minima of LJ7 ended at a saddle.
+    Every step is one evaluation. It takes the force at a new centre, then at the end of a short dimer along the last
+    mode (one-sided, as Heyden, Bell & Keil, J. Chem. Phys. 123, 224101 (2005)). The change of the force is the Hessian
+    times that direction. While the residual is too large, the next end of the dimer lies along it. This is Lanczos with
+    full orthogonalisation, begun with the last mode (Malek & Mousseau, Phys. Rev. E 62, 7723 (2000)); it replaces the
+    rotations of the paper.
+
+    Then ``inner`` moves the centre by the force ``F - 2 (F.n) n``, with n the lowest mode. While the curvature along n
+    is positive, the step along n is replaced by one uphill of length ``climb``. The paper follows ``-(F.n) n`` there
+    and relaxes nothing. From shaken minima of LJ7, 35 of 100 searches then ended at a saddle, instead of 45.
 
     Rigid motions of free atoms and motions of fixed rows are no modes. On a manifold the end of the dimer lies on a
     geodesic and its force is carried back.
 
-    The end is a stationary point; whether it is a saddle of first order is for
-    `mlopt.optimizers.saddles.modes.lowest_modes` to say. At an exact minimum no force shows a way out: begin beside it.
-    A run may end at the end of a dimer, if the force there is below the threshold.
+    A search ends at a stationary point. `mlopt.optimizers.saddles.modes.lowest_modes` tells if it is a saddle of first
+    order. At an exact minimum the force is zero and the search cannot leave it: begin beside it. A search may stop at
+    the end of a dimer, if the force there is below the threshold.
     """
 
     seeks: ClassVar[str] = "saddle"
@@ -82,7 +85,7 @@ class Dimer(Optimizer):
         return local_only(inner)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> DimerState:
-        """At the first centre, with a random direction."""
+        """Return the state at the first centre, with a random direction of the dimer."""
         segments = landscape.segments
         draws = Draws(key, torch.zeros_like(key), segments)
         numbers = x.new_zeros(segments.n_problems)
@@ -104,7 +107,7 @@ class Dimer(Optimizer):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: DimerState
     ) -> tuple[torch.Tensor, DimerState]:
-        """From the centre to the end of the dimer; from there on with the centre, or back for another look."""
+        """Return the next point: the end of the dimer after the centre; after an end, a new centre or another end."""
         segments, manifold, begin = landscape.segments, landscape.manifold, state.at_centre
         begin_rows = segments.rows_of(begin)[:, None]
         centre = torch.where(begin_rows, x, state.x)
@@ -159,7 +162,7 @@ class Dimer(Optimizer):
         end: torch.Tensor,
         state: DimerState,
     ) -> tuple[torch.Tensor, DimerState]:
-        """Move the centres of ``movers (k,)``, which own ``rows``: up along the mode and down across it."""
+        """Return ``end`` with new centres of ``movers (k,)`` at their ``rows``: up along the mode, down across it."""
         segments, steered = part.segments, _Steered(part)
         centre, force, mode = state.x[rows], state.force[rows], state.mode[rows]
         curvature, before = curvature[movers], state.curvature[movers]
@@ -189,7 +192,7 @@ class Dimer(Optimizer):
 
 
 class _Steered(Landscape):
-    """The same points under the force that leads to a saddle, which has no energy: what ``inner`` is told."""
+    """The same points under the force that leads to a saddle, as ``inner`` sees them; it has no energy."""
 
     conservative = False
 
@@ -205,14 +208,14 @@ class _Steered(Landscape):
 
 
 def _unit(segments: Segments, vector: torch.Tensor) -> torch.Tensor:
-    """``vector (n_rows, d)`` with unit norm over each problem; zero where it is."""
+    """Return ``vector (n_rows, d)`` with unit norm over each problem; zero vectors stay zero."""
     square = segments.dot(vector, vector)
     tiny = torch.finfo(vector.dtype).tiny
     return segments.scale(torch.where(square > tiny, square.clamp(min=tiny).rsqrt(), 0.0), vector)
 
 
 def _put(segments: Segments, stack: torch.Tensor, place: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """``stack (m, n_rows, d)`` with ``vector (n_rows, d)`` at ``place (n,)`` of each problem."""
+    """Return ``stack (m, n_rows, d)`` with ``vector (n_rows, d)`` at ``place (n,)`` of each problem."""
     here = torch.arange(len(stack), device=stack.device)[:, None] == segments.rows_of(place)
     return torch.where(here[:, :, None], vector, stack)
 
@@ -220,7 +223,7 @@ def _put(segments: Segments, stack: torch.Tensor, place: torch.Tensor, vector: t
 def _lowest(
     segments: Segments, basis: torch.Tensor, products: torch.Tensor, looks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Lowest Ritz value (n,) of the first ``looks (n,)`` vectors, its vector and the Hessian times that."""
+    """Return the lowest Ritz value (n,) of the first ``looks (n,)`` vectors, its vector, and H times that."""
     gram = torch.stack([segments.sum_stack(products * one) for one in basis], -1)
     gram = torch.nan_to_num(0.5 * (gram + gram.mT))
     empty = torch.arange(len(basis), device=looks.device) >= looks[:, None]

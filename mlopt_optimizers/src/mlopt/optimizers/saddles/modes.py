@@ -1,12 +1,14 @@
 """The lowest eigenpairs of the Hessian at points of a landscape, many problems of any size at once.
 
-Small problems take the whole Hessian, one product a coordinate, and diagonalise it. Large ones take a block Krylov
-space: the lowest Ritz vectors' residuals are made orthogonal to everything before them (twice, so that no ghost comes
-back) and added, a block at a time, which finds degenerate modes as single vectors would not; when the space is full
-it is cut down to its lowest vectors (thick restart: Wu & Simon, SIAM J. Matrix Anal. Appl. 22, 602 (2000)).
+Small problems compute the whole Hessian, one product for each coordinate, and diagonalise it.
 
-Directions that are no question are left out: off the tangent space, of fixed rows, and rigid motions of free atoms
-(`Landscape.free_motions`).
+Large problems grow a block Krylov space. The residuals of the lowest Ritz vectors are made orthogonal to all vectors
+before them and added, a block at a time. A block finds degenerate modes, which single vectors would miss. Residuals
+are made orthogonal twice, so that no ghost mode appears. A full space is cut down to its lowest vectors (thick
+restart: Wu & Simon, SIAM J. Matrix Anal. Appl. 22, 602 (2000)).
+
+Three kinds of directions are left out: those off the tangent space, motions of fixed rows, and rigid motions of free
+atoms (`Landscape.free_motions`).
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ NEAR_ZERO = 1e-4
 class Modes:
     """The lowest ``k`` modes of each problem, lowest first.
 
-    values (n_problems, k): eigenvalues, energy / length^2; infinite where a problem has fewer than k modes.
-    vectors (k, n_rows, d): tangent vectors of unit norm over each problem; zeros where there is no mode.
-    residual (n_problems, k): |H v - value v|, so some eigenvalue lies within that of ``value``.
+    values (n_problems, k): eigenvalues, energy / length^2; infinite if a problem has fewer than k modes.
+    vectors (k, n_rows, d): tangent vectors with unit norm over each problem; zeros if there is no such mode.
+    residual (n_problems, k): |H v - value v|; an exact eigenvalue lies within this distance of ``value``.
     converged (n_problems, k) bool. scale (n_problems,): largest known |eigenvalue|.
     calls (n_problems,) int64: force calls used.
     """
@@ -48,18 +50,21 @@ class Modes:
     calls: torch.Tensor
 
     def near_zero(self, relative: float = NEAR_ZERO, absolute: float | None = None) -> torch.Tensor:
-        """(n_problems, k) bool: ``|value| <= absolute``, or ``relative`` times the scale where that is None.
+        """Return True (n_problems, k) for modes near zero: ``|value| <= absolute``.
 
-        Such a mode is told apart, for its sign says nothing: a skyrmion on a lattice has two at -1e-5 meV although it
-        is stable. Spirit calls |value| <= 1e-4, in meV, zero; here it is 1e-4 of the stiffest mode.
+        If ``absolute`` is None, the limit is ``relative`` times the scale.
+
+        The sign of such a mode says nothing: a stable skyrmion on a lattice has two at -1e-5 meV. Spirit counts
+        |value| <= 1e-4 meV as zero; here the default is 1e-4 of the stiffest mode.
         """
         limit = self.scale[:, None] * relative if absolute is None else absolute
         return self.values.abs() <= limit
 
     def count_negative(self, relative: float = NEAR_ZERO, absolute: float | None = None) -> torch.Tensor:
-        """(n_problems,) int64: negative modes that are not near zero. If all k are, there may be more of them.
+        """Return the number (n_problems,) int64 of negative modes that are not near zero.
 
-        0: a minimum. 1: a first-order saddle. 2 and more: a higher saddle, as symmetric paths lead to.
+        If all k modes are negative, there may be more of them. 0: a minimum. 1: a first-order saddle. 2 and more: a
+        higher saddle, to which symmetric paths may lead.
         """
         return ((self.values < 0) & ~self.near_zero(relative, absolute)).sum(-1)
 
@@ -76,14 +81,15 @@ def lowest_modes(
     seed: int = 0,
     ids: torch.Tensor | None = None,
 ) -> Modes:
-    """The ``k`` lowest modes at ``x (n_rows, d)``, by exact products where the landscape has them.
+    """Return the ``k`` lowest modes at ``x (n_rows, d)``, by exact products if the landscape has them.
 
-    method: ``dense`` takes one product for each coordinate; ``krylov`` a block at a time until residuals are below
-        ``tolerance`` times the largest |eigenvalue| (errors of eigenvalues are of the order of its square over the
-        gap), or each problem has made ``max_products``; ``auto`` dense where the largest problem has at most 800
-        coordinates, or 60 where products are differences of forces.
-    guess: (m, n_rows, d) vectors to begin with, such as the tangent of a path; of ``krylov`` only.
-    seed, ids: as in `mlopt.core.driver.driver.minimize`, of the random vectors to begin with.
+    method: ``dense`` takes one product for each coordinate. ``krylov`` takes a block at a time, until residuals are
+        below ``tolerance`` or each problem has made ``max_products``. ``auto`` is dense if the largest problem has at
+        most 800 coordinates, or 60 if products are differences of forces.
+    guess: (m, n_rows, d) first vectors, such as the tangent of a path; for ``krylov`` only.
+    tolerance: limit of the residual relative to the largest |eigenvalue|. The error of an eigenvalue is of the order of
+        the squared residual over the gap.
+    seed, ids: as in `mlopt.core.driver.driver.minimize`, for the first random vectors.
 
     Raises:
         InputError: ``k`` is not positive, shapes do not fit, or a force is not finite.
@@ -112,10 +118,11 @@ def lowest_modes(
 
 
 def hessians(landscape: Landscape, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """The whole Hessian, for each size of problem: ``(problems (b,), matrix (b, D, D), allowed (b, D, D))``.
+    """Return the whole Hessian, for each size: ``(problems (b,), matrix (b, D, D), allowed (b, D, D))``.
 
-    D = rows * d coordinates of the surrounding space. ``allowed`` projects on the tangent space of what may move,
-    rigid motions left out; the matrix is symmetric and lives in there. Costs D products of each problem.
+    D = rows * d coordinates of the surrounding space. ``allowed`` projects on the tangent space of the movable rows,
+    without rigid motions. The matrix (energy / length^2) is symmetric and lives in that space. Each problem makes D
+    products.
 
     Raises:
         InputError: a force is not finite.
@@ -151,7 +158,7 @@ def hessians(landscape: Landscape, x: torch.Tensor) -> list[tuple[torch.Tensor, 
 
 
 def spectra(landscape: Landscape, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """All eigenpairs of each problem: ``(values (m,) ascending, vectors (m, rows, d))`` of its m free directions."""
+    """Return all m eigenpairs of each problem: ``(values (m,) ascending, vectors (m, rows, d))``."""
     out: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * landscape.segments.n_problems
     for problems, matrix, allowed in hessians(landscape, x):
         values, vectors, counts = _eigen(matrix, allowed)
@@ -162,7 +169,7 @@ def spectra(landscape: Landscape, x: torch.Tensor) -> list[tuple[torch.Tensor, t
 
 
 def _eigen(matrix: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Eigenpairs of ``matrix (b, D, D)``, those that are allowed first, and how many these are (b,)."""
+    """Return eigenpairs of ``matrix (b, D, D)``, the allowed ones first, and the number (b,) of these."""
     size = torch.linalg.matrix_norm(matrix)
     shift = torch.where(size > 0, 2.0 * size, 1.0)  # above every eigenvalue
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
@@ -172,7 +179,7 @@ def _eigen(matrix: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def _dense(landscape: Landscape, x: torch.Tensor, k: int) -> Modes:
-    """By diagonalising the whole Hessian."""
+    """Return the ``k`` lowest modes by diagonalising the whole Hessian."""
     segments, n, d = landscape.segments, landscape.segments.n_problems, x.shape[1]
     values, residual = x.new_full((n, k), torch.inf), x.new_zeros(n, k)
     vectors, scale = x.new_zeros(k, *x.shape), x.new_zeros(n)
@@ -195,7 +202,7 @@ def _dense(landscape: Landscape, x: torch.Tensor, k: int) -> Modes:
 class _Krylov:
     """The growing space of every problem: ``basis`` and ``products (m, n_rows, d)``, orthonormal or zero.
 
-    All problems take part until the last has converged: what is added to one that has does it no harm.
+    All problems take part until the last has converged: more vectors do no harm to a converged problem.
     """
 
     def __init__(
@@ -211,7 +218,7 @@ class _Krylov:
         self.made = 0
 
     def run(self, guess: torch.Tensor | None, key: torch.Tensor) -> Modes:
-        """Grow until the residuals are small."""
+        """Grow the space until the residuals are small, and return the lowest modes."""
         segments, x = self.landscape.segments, self.x
         draws = Draws(key, torch.zeros_like(key), segments)
         fresh = [draws.normal_rows(x.shape[1]).to(x) for _ in range(self.block)]
@@ -249,7 +256,7 @@ class _Krylov:
             )
 
     def _times(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The Hessian times each of ``vectors (m, n_rows, d)``, all in one batch as far as memory allows."""
+        """Return the Hessian times ``vectors (m, n_rows, d)``, in as few batches as memory allows."""
         landscape, segments = self.landscape, self.landscape.segments
         n, each = segments.n_problems, max(1, _ROWS // max(1, segments.n_rows))
         found = []
@@ -268,7 +275,7 @@ class _Krylov:
         return allowed_part(landscape, self.x, made, self.free)
 
     def _orthonormal(self, basis: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """``vectors (m, n_rows, d)`` made orthonormal to ``basis`` and to each other; zeros where nothing is left."""
+        """Return ``vectors (m, n_rows, d)``, orthonormal to ``basis`` and each other; zeros if nothing is left."""
         segments = self.landscape.segments
         tiny = 1e2 * torch.finfo(self.x.dtype).eps
         new: list[torch.Tensor] = []
@@ -291,7 +298,7 @@ class _Krylov:
     def _ritz(
         self, basis: torch.Tensor, products: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ritz values (n, m), vectors and their products (m, n_rows, d), lowest first, and the largest |value| (n,)."""
+        """Return Ritz values (n, m), vectors and products (m, n_rows, d), lowest first, and largest |value| (n,)."""
         segments = self.landscape.segments
         gram = torch.stack([segments.sum_stack(products * one) for one in basis], -1)
         gram = 0.5 * (gram + gram.mT)
@@ -311,7 +318,7 @@ class _Krylov:
 def allowed_part(
     landscape: Landscape, x: torch.Tensor, vectors: torch.Tensor, free: torch.Tensor | None
 ) -> torch.Tensor:
-    """``vectors (m, n_rows, d)`` without what leaves the manifold, moves fixed rows or is in ``free``."""
+    """Return ``vectors (m, n_rows, d)`` without parts off the manifold, on fixed rows or along ``free``."""
     segments: Segments = landscape.segments
     kept = torch.stack([landscape.manifold.project(x, one) for one in vectors]) if len(vectors) else vectors
     if landscape.fixed is not None:
@@ -324,7 +331,7 @@ def allowed_part(
 
 
 def _refuse_non_finite(numbers: torch.Tensor, problems: torch.Tensor) -> None:
-    """`InputError` if a row of ``numbers (b, ...)`` is not finite; ``problems (b,)`` says whose row it is."""
+    """Raise `InputError` if a row of ``numbers (b, ...)`` is not finite; ``problems (b,)`` owns the rows."""
     bad = ~torch.isfinite(numbers).all(-1)
     if bool(bad.any()):
         worst = int(problems[int(bad.to(torch.int64).argmax())])

@@ -1,8 +1,8 @@
 """Rates over saddles in the harmonic approximation: Vineyard for atoms, HTST and Langer for spins.
 
-All of them multiply ``exp(-barrier / kT)`` by a prefactor that does not depend on temperature, as long as minimum and
-saddle have no modes without restoring force. Such a zero mode puts the volume that it sweeps in the place of the
-Gaussian integral ``sqrt(2 pi kT / lambda)`` on its side (Bessarab, Uzdin & Jónsson, Phys. Rev. B 85, 184409 (2012)).
+All of them multiply ``exp(-barrier / kT)`` by a prefactor. It does not depend on temperature, unless the minimum or the
+saddle has zero modes, which have no restoring force. For a zero mode, the volume that it sweeps replaces the Gaussian
+integral ``sqrt(2 pi kT / lambda)`` (Bessarab, Uzdin & Jónsson, Phys. Rev. B 85, 184409 (2012)).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ _EV = Units()
 
 @dataclass(frozen=True)
 class Rate:
-    """Escape from a minimum over a saddle: ``prefactor exp(-barrier / kT)``, with zero modes accounted for.
+    """The rate of escape from a minimum over a saddle: ``prefactor exp(-barrier / kT)``, times zero-mode factors.
 
-    barrier: in the energy of ``units``. prefactor: 1/s (in reduced units one over the unit of time),
-    without what zero modes bring.
-    zero_modes: of the minimum and of the saddle; volumes: swept by them, in the length of x to that power.
-    saddles: number of equivalent saddles, already in ``prefactor``. method: who says so.
+    barrier: in the energy of ``units``. prefactor: 1/s (in reduced units one over the unit of time), without the
+    factors of zero modes.
+    zero_modes: their numbers at the minimum and at the saddle. volumes: the volumes swept by them, in the length of x
+    to that power.
+    saddles: number of equivalent saddles, already in ``prefactor``. method: name of the theory.
     """
 
     barrier: float
@@ -42,7 +43,7 @@ class Rate:
     method: str = "vineyard"
 
     def at(self, temperature: float) -> float:
-        """Rate, 1/s, at ``temperature`` in kelvin (reduced: in units of energy).
+        """Return the rate, 1/s, at ``temperature`` in kelvin (reduced: in units of energy).
 
         Raises:
             InputError: a temperature that is not positive.
@@ -56,14 +57,14 @@ class Rate:
         return self.prefactor * zero * math.exp(-self.barrier / thermal)
 
     def lifetime(self, temperature: float) -> float:
-        """Mean time to escape, s: one over the rate; infinite where that underflows."""
+        """Return the mean time to escape, s: one over the rate; infinite if the rate underflows."""
         rate = self.at(temperature)
         return 1.0 / rate if rate > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class _Ends:
-    """Spectra at both ends, zero modes told apart: values (m,) and vectors (m, rows, d) of what is left."""
+    """The spectra at minimum and saddle without zero modes: values (m,) and vectors (m, rows, d)."""
 
     barrier: float
     minimum: torch.Tensor
@@ -84,20 +85,22 @@ def vineyard(
     saddles: int = 1,
     near_zero: float = NEAR_ZERO,
 ) -> Rate:
-    """Harmonic transition state theory of atoms (Vineyard, J. Phys. Chem. Solids 3, 121 (1957), eq. 10).
+    """Return the rate of harmonic transition state theory (Vineyard, J. Phys. Chem. Solids 3, 121 (1957), eq. 10).
 
     ``nu = product of the frequencies at the minimum / product of the real ones at the saddle``.
 
     landscape: one problem. minimum, saddle: (n_rows, d). masses: (n_rows,) or one number, atomic mass units.
-    units: of energy and length; "reduced" takes masses, lengths and energies in units of their own and gives one over
-        the time length sqrt(mass / energy). near_zero: modes softer than this times the stiffest are zero modes.
+    units: units of energy and length. "reduced" takes masses, lengths and energies in units of their own, and the rate
+        is in one over the time length sqrt(mass / energy).
+    saddles: number of equivalent saddles.
+    near_zero: modes softer than this times the stiffest are zero modes.
 
-    Rigid motions of free atoms are left out at both ends: their inertia hardly differs, and for clusters in vacuum
-    the ratio of rotational partition functions and of symmetry numbers is not included.
+    Rigid motions of free atoms are left out at both ends, as their inertia hardly differs. For clusters in vacuum the
+    ratios of rotational partition functions and of symmetry numbers are not included.
 
     Raises:
-        InputError: the minimum has negative modes, the saddle not exactly one, or their zero modes differ in number;
-            shapes or masses that do not fit; units that are not known, or no lengths.
+        InputError: the minimum has negative modes, the saddle has not exactly one, or the numbers of zero modes differ;
+            shapes or masses do not fit; units are unknown, or have no length.
     """
     units = Units.of(units)
     # energy / (length^2 u) in 1/s^2
@@ -135,25 +138,29 @@ def spin_rate(
     saddles: int = 1,
     near_zero: float = NEAR_ZERO,
 ) -> Rate:
-    """Rate of a spin system over a saddle.
+    """Return the rate of a spin system over a saddle.
 
-    Without ``damping``, harmonic transition state theory (Bessarab, Uzdin & Jónsson 2012, as in Spirit):
-    ``k = s Omega / (2 pi) exp(-barrier / kT)`` with ``Omega = sqrt(prod lambda_min / prod' lambda_saddle)`` and
-    ``s = sqrt(sum'_i a_i^2 / lambda_i)``, where a_i is the velocity along the unstable mode that precession gives to
-    mode i of the saddle. With ``damping`` (Gilbert's alpha >= 0) Langer's theory, which also counts those that turn
-    back: s |lambda_unstable|^(1/2) is replaced by the growth rate of the linearised Landau-Lifshitz-Gilbert equation
-    (Langer, Ann. Phys. 54, 258 (1969); Coffey, Garanin & McCarthy, Adv. Chem. Phys. 117, 528 (2001)).
-    For one spin Langer at alpha = 0 is HTST; for more it is less.
+    Without ``damping`` the rate is that of harmonic transition state theory (HTST; Bessarab, Uzdin & Jónsson 2012, as
+    in Spirit): ``k = s Omega / (2 pi) exp(-barrier / kT)``. Here
+    ``Omega = sqrt(prod lambda_min / prod' lambda_saddle)`` and ``s = sqrt(sum'_i a_i^2 / lambda_i)``. In it a_i is the
+    velocity along the unstable mode that precession gives to mode i of the saddle.
+
+    With ``damping`` (Gilbert's alpha >= 0) the rate is that of Langer's theory, which also counts spins that turn back.
+    The growth rate of the linearised Landau-Lifshitz-Gilbert equation replaces s |lambda_unstable|^(1/2) (Langer, Ann.
+    Phys. 54, 258 (1969); Coffey, Garanin & McCarthy, Adv. Chem. Phys. 117, 528 (2001)). At alpha = 0 it equals the rate
+    of HTST for one spin, and is lower for more spins.
 
     landscape: one problem of unit vectors. minimum, saddle: (n_spins, 3). moments: (n_spins,) or one number, in Bohr
         magnetons; with units "reduced", moment over gyromagnetic ratio.
-    units: of energy; unless they are reduced, rates come in 1/s, by ``g mu_B / (hbar mu)``.
-    volumes: swept by the zero modes of minimum and saddle, needed where there are any; 2 pi sqrt(n) for n spins that
-        turn together about an axis while they lie across it.
+    damping: Gilbert's alpha, a number.
+    units: units of energy. Rates are in 1/s, by ``g mu_B / (hbar mu)``, unless units are reduced.
+    volumes: volumes swept by the zero modes of minimum and saddle, needed if there are any. It is 2 pi sqrt(n) for n
+        spins that turn together about an axis and lie across it.
+    saddles: number of equivalent saddles. near_zero: as in `vineyard`.
 
     Raises:
-        InputError: wrong number of negative modes, zero modes without volumes, shapes that do not fit; and a saddle
-            that precession does not cross, as in axial symmetry: HTST then gives 0, and damping alone carries across.
+        InputError: wrong number of negative modes, zero modes without volumes, or shapes that do not fit; or a saddle
+            that precession does not cross, as in axial symmetry. HTST then gives 0, and only damping leads across.
     """
     units = Units.of(units)
     moments = torch.as_tensor(moments, dtype=minimum.dtype, device=minimum.device)
@@ -211,7 +218,7 @@ def spin_rate(
 
 
 def _growth(saddle: torch.Tensor, ends: _Ends, gyration: torch.Tensor, damping: float) -> float:
-    """Growth rate of the unstable motion: largest real eigenvalue of ``g/(1 + a^2) (s x H - a H)``."""
+    """Return the growth rate of the unstable motion: largest real eigenvalue of ``g/(1 + a^2) (s x H - a H)``."""
     # zero modes exert no torque, so the motion can be looked at without them
     values = torch.cat([ends.saddle.new_tensor([ends.unstable]), ends.saddle])
     vectors = torch.cat([ends.unstable_vector[None], ends.saddle_vectors])
@@ -226,10 +233,10 @@ def _growth(saddle: torch.Tensor, ends: _Ends, gyration: torch.Tensor, damping: 
 def _ends(
     where: str, landscape: Landscape, minimum: torch.Tensor, saddle: torch.Tensor, near_zero: float
 ) -> _Ends:
-    """Energies and spectra, checked.
+    """Return energies and spectra at both ends, checked.
 
     Raises:
-        InputError: as said by the callers.
+        InputError: as in `vineyard` and `spin_rate`.
     """
     segments = landscape.segments
     if segments.n_problems != 1:
@@ -272,7 +279,7 @@ def _ends(
 
 
 class _MassWeighted(Landscape):
-    """A flat landscape in coordinates ``q = sqrt(m) x``, whose curvatures are squared frequencies."""
+    """A flat landscape in coordinates ``q = sqrt(m) x``, with squared frequencies as curvatures."""
 
     def __init__(self, landscape: Landscape, weight: torch.Tensor) -> None:
         self.landscape, self.weight = landscape, weight  # (n_rows,) one over the root of the mass
@@ -283,18 +290,18 @@ class _MassWeighted(Landscape):
         return self.landscape.hessian_calls
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """Energy, and force along the scaled coordinates."""
+        """Return the energy, and the force along the scaled coordinates."""
         weight = self.weight[:, None]
         found = self.landscape.evaluate(x * weight)
         return Evaluation(found.energy, found.force * weight)
 
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """The scaled Hessian."""
+        """Return the Hessian in scaled coordinates times ``v``, both (n_rows, d)."""
         weight = self.weight[:, None]
         return weight * self.landscape.hessian_product(x * weight, v * weight)
 
     def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Rigid motions, orthonormal in the scaled coordinates."""
+        """Return the rigid motions, orthonormal in the scaled coordinates."""
         weight = self.weight[:, None]
         found = self.landscape.free_motions(x * weight)
         if found is None:
@@ -310,6 +317,6 @@ class _MassWeighted(Landscape):
         return torch.stack(kept)
 
     def select(self, problems: torch.Tensor) -> _MassWeighted:
-        """The same for a part."""
+        """Return the same landscape of some problems."""
         _, rows = self.segments.select(problems)
         return _MassWeighted(self.landscape.select(problems), self.weight[rows])

@@ -1,6 +1,6 @@
-"""Where searches for saddles begin: beside a minimum, half-way between two, or below a higher saddle.
+"""Starts of searches for saddles: beside a minimum, half-way between two, or below a higher saddle.
 
-Each function makes one start for each key; a start depends on its key alone.
+Each function returns one start (n, d) for each key; a start depends on its key alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from mlopt.optimizers.saddles.modes import lowest_modes
 def kicked(
     landscape: Landscape, points: Sequence[torch.Tensor], kick: float, keys: torch.Tensor
 ) -> list[torch.Tensor]:
-    """One of ``points (n, d)``, with normal noise; its width is drawn evenly between 0 and ``kick``.
+    """Return one of ``points (n, d)``, with normal noise, for each key.
+
+    The width of the noise is drawn evenly between 0 and ``kick``, in the length of x.
 
     landscape: of one problem. keys: (k,) int64.
     """
@@ -34,10 +36,10 @@ def kicked(
 def halfway(
     landscape: Landscape, points: Sequence[torch.Tensor], kick: float, keys: torch.Tensor
 ) -> list[torch.Tensor]:
-    """The middle between two of ``points``, with noise of a tenth of ``kick``.
+    """Return the middle between two of ``points (n, d)``, with noise of a tenth of ``kick``, for each key.
 
-    A free cluster is turned, and mirrored, at random against the other, and its atoms take the nearest places: so it
-    may be paired with itself, and meets those saddles that only exchange atoms.
+    A free cluster is turned, and mirrored, at random against the other, and its atoms take the nearest places. So it
+    may be paired with itself, and leads to saddles that only exchange atoms.
     """
     starts, keys = [], derive(keys, Stream.PAIR)
     for key in keys[:, None]:
@@ -56,10 +58,10 @@ def halfway(
 def downhill(
     landscape: Landscape, points: Sequence[torch.Tensor], kick: float, keys: torch.Tensor
 ) -> list[torch.Tensor]:
-    """A saddle of higher order, displaced along one of its negative modes: saddles of lower order lie there.
+    """Return one of ``points (n, d)``, higher saddles, displaced along one of its negative modes, for each key.
 
-    The step has a root mean square of at most half of ``kick``, drawn evenly. This is how saddles of lower order are
-    reached from above (Yin, Wang, Chen, Zhang & Zhang, Phys. Rev. Lett. 124, 090601 (2020)).
+    The step has a root mean square of at most half of ``kick``, drawn evenly. Saddles of lower order are reached from
+    above in this way (Yin, Wang, Chen, Zhang & Zhang, Phys. Rev. Lett. 124, 090601 (2020)).
     """
     found = []
     for x in points:
@@ -83,12 +85,12 @@ def _pushed(landscape: Landscape, x: torch.Tensor, push: torch.Tensor) -> torch.
 
 
 def _free(landscape: AtomsLandscape) -> bool:
-    """Whether the atoms may be turned and exchanged."""
+    """Return True if the atoms may be turned and exchanged."""
     return landscape.fixed is None and not landscape.systems.periodic
 
 
 def _turned(a: torch.Tensor, b: torch.Tensor, turn: np.ndarray, z: torch.Tensor) -> torch.Tensor:
-    """``b``, turned about the centre, with its atoms in the order of the nearest like atoms of ``a``."""
+    """Return ``b (n, 3)`` turned about the centre, with its atoms in the order of the nearest ones of ``a (n, 3)``."""
     from scipy.optimize import linear_sum_assignment
 
     centre = a.mean(0)
