@@ -116,6 +116,18 @@ def test_an_mtp_file_gives_the_same_energies(case: str, tmp_path: Path) -> None:
     torch.testing.assert_close(one.force, other.force, rtol=0, atol=1e-12)
 
 
+def test_what_came_of_a_file_of_mlip_is_kept_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "pot.mtp"
+    fitted(elements=["Si"], level=6).write_mtp(str(path))
+    read = Mtp(file=str(path), elements=["Si"])
+    with pytest.raises(InputError, match=r"which a card cannot name; keep it as an \.mtp, by `write_mtp`"):
+        read.save(str(tmp_path / "si.safetensors"), {})
+    other = read.with_theta(2.0 * read.parameters)
+    other.write_mtp(str(tmp_path / "other.mtp"))
+    again = Mtp(file=str(tmp_path / "other.mtp"), elements=["Si"])
+    torch.testing.assert_close(again.parameters, other.parameters, rtol=0, atol=0)
+
+
 def test_two_cutoffs_do_not_fit_into_an_mtp_file(tmp_path: Path) -> None:
     potential = fitted(elements=["Si"], level=8, pair_cutoff=5.0)
     with pytest.raises(InputError, match=r"an \.mtp file has one cutoff, and this potential has 4, 5"):

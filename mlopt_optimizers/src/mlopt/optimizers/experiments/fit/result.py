@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -237,13 +237,17 @@ class FitResult:
 
     def write(self, folder: Path) -> None:
         """Write the potential with its card, its ``.mtp`` where that can hold it, errors, and the worst structures."""
-        self.potential.save(str(folder / "potential.safetensors"), self.training())
+        forms: dict[str, Callable[[str], None]] = {
+            "safetensors": lambda path: self.potential.save(path, self.training())
+        }
         write_mtp = getattr(self.potential, "write_mtp", None)
         if write_mtp is not None:
+            forms["mtp"] = write_mtp
+        for ending, form in forms.items():
             try:
-                write_mtp(str(folder / "potential.mtp"))
-            except InputError as error:
-                atomic.write_text(folder / "no-mtp.txt", f"{error}\n")
+                form(str(folder / f"potential.{ending}"))
+            except InputError as error:  # a form that cannot hold this potential
+                atomic.write_text(folder / f"no-{ending}.txt", f"{error}\n")
         atomic.write_json(folder / "errors.json", self.rows)
         for name in ("train", "test"):
             if name in self.errors:

@@ -274,7 +274,12 @@ class Mtp(FittablePotential):
         write_mtp(path, self.basis, self.parameters.detach().cpu().numpy())
 
     def save(self, path: str, training: dict[str, Any]) -> None:
-        """See `FittablePotential.save`."""
+        """See `FittablePotential.save`; what came of a file of MLIP is kept by `write_mtp`."""
+        if self.file is not None:
+            raise InputError(
+                f"{path}: the functions of this potential are those of {self.file}, which a card cannot name; keep "
+                f"it as an .mtp, by `write_mtp`"
+            )
         settings = {name: one for name, one in self.config().items() if name not in ("weights", "theta")}
         save_weights(path, self.parameters, "mtp", settings, training)
 
