@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import all_changes
 
 from mlopt.core import AtomsLandscape, Driver, Stop, Systems, problem_keys
 from mlopt.optimizers import GradientDescent
@@ -102,8 +103,7 @@ def of_mlopt(path: Path, atoms: Atoms) -> tuple[list[float], float, np.ndarray]:
 
     def through_ase() -> None:
         copy.calc.reset()
-        copy.get_potential_energy()
-        copy.get_stress()
+        copy.calc.calculate(copy, ["energy", "forces", "stress"], all_changes)
 
     by_ase = best(through_ase)
     steps = 20
