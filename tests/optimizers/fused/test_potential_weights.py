@@ -92,7 +92,9 @@ W = torch.tensor([1.0, 0.1, 0.3, 0.0, 0.05], dtype=torch.float64)
 
 @pytest.mark.parametrize("own", [False, True], ids=["one for all", "one each"])
 @pytest.mark.parametrize(
-    "optimizer", [Adam(step_size=0.01), BasinHopping(quench_calls=10)], ids=lambda o: type(o).__name__
+    "optimizer",
+    [Adam(step_size=0.01), pytest.param(BasinHopping(quench_calls=10), marks=pytest.mark.slow)],
+    ids=lambda o: type(o).__name__,
 )
 def test_fused_equals_eager(own: bool, optimizer: Any) -> None:
     w = torch.stack([W, 2.0 * W, 0.5 * W]) if own else W
