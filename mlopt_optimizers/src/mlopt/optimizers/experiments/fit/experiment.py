@@ -170,7 +170,13 @@ class Fit(Experiment):
             ]
             best = potential, self._solve(potential, parts), parts
         result = FitResult.of(
-            *best, train=train, test=test, candidates=done, experiment=self, seconds=session.seconds
+            *best,
+            train=train,
+            test=test,
+            candidates=done,
+            experiment=self,
+            seconds=session.seconds,
+            smooth=self.prior.smooth,
         )
         session.context.warn(result.warnings)
         folder = session.context.results()

@@ -89,8 +89,9 @@ class FitResult:
         candidates: list[Candidate],
         experiment: Experiment,
         seconds: float,
+        smooth: float = 1.0,
     ) -> FitResult:
-        """Evaluate the fitted potential on all structures."""
+        """Evaluate the fitted potential on all structures; smooth: the power of the prior, as in the fit."""
         fitted = potential.with_theta(solution.theta)
         errors = {"train": Errors.of(fitted, train)}
         judged = "train"
@@ -103,7 +104,12 @@ class FitResult:
         curve = []
         for share in _SHARES[:-1]:
             taken = max(1, round(share * len(parts)))
-            part = solve(Triangle.merged(parts[:taken]), potential.roughness(), strength=solution.strength)
+            part = solve(
+                Triangle.merged(parts[:taken]),
+                potential.roughness(),
+                strength=solution.strength,
+                smooth=smooth,
+            )
             structures = round(taken / len(parts) * len(train))
             curve.append((structures, Errors.of(potential.with_theta(part.theta), errors[judged].data)))
         curve.append((len(train), errors[judged]))
