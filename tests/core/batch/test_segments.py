@@ -116,3 +116,14 @@ def test_no_problems_at_all():
         )
         assert nothing.mean_rows(values).shape == (0, 3)
         assert nothing.rows_of(torch.zeros(0, 2)).shape == (0, 2)
+
+
+@given(SIZES, st.integers(0, 12))
+def test_blocks_are_whole_problems_in_order_and_as_large_as_allowed(sizes: list[int], most: int) -> None:
+    found = made(sizes)[0].blocks(most)
+    assert [one for first, stop in found for one in range(first, stop)] == list(range(len(sizes)))
+    for first, stop in found:
+        assert sum(sizes[first:stop]) <= most or stop == first + 1
+        if stop < len(sizes):
+            assert sum(sizes[first : stop + 1]) > most
+    assert Segments(torch.tensor([0])).blocks(most) == []

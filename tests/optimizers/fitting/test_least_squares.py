@@ -101,21 +101,6 @@ def _forces(data: Dataset) -> np.ndarray:
     return np.array(found)
 
 
-def test_the_factor_is_the_root_of_the_covariance() -> None:
-    data, weights = copper(), Weights(energy=10.0)
-    rows, side = dense(data, Weights(energy=10.0, stress=0.0))
-    found = solve(triangle(POTENTIAL, data, weights), None, strength=1e-8)
-    covariance = found.deviation**2 * found.factor @ found.factor.T
-    scale = np.sqrt((rows[_forces(data)] ** 2).mean(0))
-    scale = np.where(scale > 1e-12 * np.median(scale[scale > 0]), scale, np.median(scale[scale > 0]))
-    top = np.linalg.svd(rows / scale, compute_uv=False)[0] ** 2
-    precision = rows.T @ rows + 1e-8 * top * np.diag(scale**2)
-    predicted = rows @ covariance @ rows.T
-    wanted = found.deviation**2 * rows @ np.linalg.solve(precision, rows.T)
-    np.testing.assert_allclose(predicted, wanted, atol=1e-6 * np.abs(wanted).max())
-    assert side.shape == (len(rows),)
-
-
 def test_the_evidence_is_that_of_the_marginal_likelihood() -> None:
     """Against the determinant of the covariance of all labels, for a potential without free columns."""
     rng = np.random.default_rng(0)
@@ -156,6 +141,25 @@ def test_the_strength_is_nearly_the_best_there_is(how: str) -> None:
         off = [float(np.linalg.norm(columns @ one.theta.numpy() - truth)) for one in found]
         ratios.append(off[-1] / min(off[:-1]))
     assert float(np.mean(ratios)) < 1.15 and max(ratios) < 1.6
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_cross_validation_leaves_out_each_fold_in_turn(count: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = rng.normal(size=(60, 8)) @ np.diag(np.logspace(0, -3, 8))
+    side = rows @ rng.normal(size=8) + 0.3 * rng.normal(size=60)
+    folds = [
+        Triangle(np.linalg.qr(one, mode="r"), (one[:, :-1] ** 2).sum(0), len(one), len(one))
+        for one in np.array_split(np.concatenate([rows, side[:, None]], 1), count)
+    ]
+    chosen = solve(Triangle.merged(folds), None, folds=folds).strength
+    tried = [chosen * 10.0**power for power in range(-6, 7) if chosen * 10.0**power <= 1.0]
+    off = []
+    for strength in tried:
+        left = [Triangle.merged([*folds[:k], *folds[k + 1 :]]) for k in range(count)]
+        found = [solve(one, None, strength=strength).theta.numpy() for one in left]
+        off.append(sum(fold.residual(theta) for fold, theta in zip(folds, found, strict=True)))
+    assert off[tried.index(chosen)] == min(off)
 
 
 def test_there_must_be_something_to_fit_to() -> None:

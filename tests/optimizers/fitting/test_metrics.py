@@ -75,11 +75,10 @@ def test_the_worst_structure_comes_first() -> None:
     assert Errors.of(StillingerWeber(), energies).worst(1) == [5]
 
 
-def fitted(data: Dataset) -> tuple[Mtp, Errors]:
+def fitted(data: Dataset) -> Errors:
     potential = Mtp(degrees=[8, 7], cutoff=3.8, pair_functions=8).prepared(data)
     solution = solve(triangle(potential, data, Weights()), potential.roughness())
-    made = potential.with_theta(solution.theta)
-    return made, Errors.of(made, data)
+    return Errors.of(potential.with_theta(solution.theta), data)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +94,7 @@ def fitted(data: Dataset) -> tuple[Mtp, Errors]:
 )
 def test_units_and_signs_of_stresses_are_seen_by_the_fit(factor: float, words: str | None) -> None:
     data = silicon(30)
-    made, errors = fitted(Dataset(data.systems, data.energy, data.force, factor * data.stress))
-    told = stress_slope(made, errors)
+    told = stress_slope(fitted(Dataset(data.systems, data.energy, data.force, factor * data.stress)))
     assert (told is None) if words is None else (told is not None and words in told)
 
 
@@ -107,7 +105,7 @@ def test_repeats_and_few_rows_are_said() -> None:
     rows = triangle(potential, repeated, Weights(force=0.0))
     solution = solve(rows, potential.roughness())
     made = potential.with_theta(solution.theta)
-    told = " ".join(doubts(made, Errors.of(made, repeated), solution, rows.rows))
+    told = " ".join(doubts(Errors.of(made, repeated), solution, rows.rows))
     assert "1 of 5 structures to fit to are repeats of others" in told
     assert f"there are 5 rows of labels for {len(solution.theta)} parameters" in told
     assert np.isfinite(solution.theta.numpy()).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -54,28 +55,17 @@ def find_neighbours(systems: Systems, cutoff: float) -> Neighbours:
     the others are not affected.
     """
     import numpy as np
-    from vesin import NeighborList
 
-    # one thread: the order of the pairs, and so the rounding of sums over them, must not depend on the machine
-    search = NeighborList(cutoff=float(cutoff), full_list=False, sorted=True, n_threads=1)
-    points = systems.pos.detach().to("cpu", torch.float64).numpy()
-    cells = systems.cell.detach().to("cpu", torch.float64).numpy()
-    periodic = systems.pbc.cpu().numpy()
-    ptr = systems.ptr.tolist()
-    pairs = [np.empty((0, 2), dtype=np.int64)]
-    shifts = [np.empty((0, 3), dtype=np.int32)]
-    lost = np.zeros(len(systems), dtype=bool)
-    for index, (start, stop) in enumerate(pairwise(ptr)):
-        found = _pairs_of(search, points[start:stop], cells[index], periodic[index])
-        if found is None:
-            lost[index] = True
-        else:
-            pairs.append(found[0].astype(np.int64) + start)
-            shifts.append(found[1])
+    pairs, shifts = [np.empty((0, 2), dtype=np.int64)], [np.empty((0, 3), dtype=np.int32)]
+    lost = np.ones(len(systems), dtype=bool)
+    for index, start, pair, shift in _searched(systems, cutoff, full=False):
+        lost[index] = False
+        pairs.append(pair + start)
+        shifts.append(shift)
     device, dtype = systems.pos.device, systems.pos.dtype
-    pair = torch.from_numpy(np.concatenate(pairs).T.copy()).to(device)
-    shift = torch.from_numpy(np.concatenate(shifts)).to(device, dtype)
-    return Neighbours(pair[0], pair[1], shift, torch.from_numpy(lost).to(device))
+    both = torch.from_numpy(np.concatenate(pairs).T.copy()).to(device)
+    moved = torch.from_numpy(np.concatenate(shifts)).to(device, dtype)
+    return Neighbours(both[0], both[1], moved, torch.from_numpy(lost).to(device))
 
 
 def find_all_neighbours(
@@ -87,22 +77,15 @@ def find_all_neighbours(
     lost (n_systems,): as in `Neighbours`.
     """
     import numpy as np
-    from vesin import NeighborList
 
-    search = NeighborList(cutoff=float(cutoff), full_list=True, sorted=True, n_threads=1)
     points = systems.pos.detach().to("cpu", torch.float64).numpy()
     cells = systems.cell.detach().to("cpu", torch.float64).numpy()
     periodic = systems.pbc.cpu().numpy()
     pairs, vectors = [np.empty((0, 2), dtype=np.int64)], [np.empty((0, 3))]
-    lost = np.zeros(len(systems), dtype=bool)
-    for index, (start, stop) in enumerate(pairwise(systems.ptr.tolist())):
-        own = points[start:stop]
-        found = _pairs_of(search, own, cells[index], periodic[index])
-        if found is None:
-            lost[index] = True
-            continue
-        pair, shift = found[0].astype(np.int64), found[1]
-        vector = own[pair[:, 1]] - own[pair[:, 0]]
+    lost = np.ones(len(systems), dtype=bool)
+    for index, start, pair, shift in _searched(systems, cutoff, full=True):
+        lost[index] = False
+        vector = points[start + pair[:, 1]] - points[start + pair[:, 0]]
         if periodic[index].any():
             cell = cells[index]
             # without a matrix product, which rounds differently in batches of other sizes
@@ -112,6 +95,24 @@ def find_all_neighbours(
     both = np.concatenate(pairs)
     first, second = np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
     return first, second, np.concatenate(vectors), torch.from_numpy(lost).to(systems.pos.device)
+
+
+def _searched(
+    systems: Systems, cutoff: float, full: bool
+) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int32]]]:
+    """Of each system that makes sense: its place, its first atom, pairs (n, 2) of its own atoms, and shifts (n, 3)."""
+    import numpy as np
+    from vesin import NeighborList
+
+    # one thread: the order of the pairs, and so the rounding of sums over them, must not depend on the machine
+    search = NeighborList(cutoff=float(cutoff), full_list=full, sorted=True, n_threads=1)
+    points = systems.pos.detach().to("cpu", torch.float64).numpy()
+    cells = systems.cell.detach().to("cpu", torch.float64).numpy()
+    periodic = systems.pbc.cpu().numpy()
+    for index, (start, stop) in enumerate(pairwise(systems.ptr.tolist())):
+        found = _pairs_of(search, points[start:stop], cells[index], periodic[index])
+        if found is not None:
+            yield index, start, found[0].astype(np.int64), found[1]
 
 
 def _pairs_of(

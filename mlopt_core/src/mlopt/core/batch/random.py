@@ -39,6 +39,9 @@ class Stream:
     EPOCH = 212  # the problems of an epoch
     HELD_OUT = 213  # problems that no epoch has
     REFERENCE = 214  # the runs that losses are measured by
+    # counters of the key of a structure, beyond those that draw it
+    LEFT_OUT = 1 << 40  # whether a fit is tested on it
+    FOLD = 1 << 41  # the fold of a fit that it belongs to
 
 
 def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:

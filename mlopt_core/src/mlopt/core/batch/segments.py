@@ -171,6 +171,18 @@ class Segments:
             return expanded.reshape(self.n_rows, *shape)
         return per_problem[self.batch]
 
+    def blocks(self, most: int) -> list[tuple[int, int]]:
+        """Return ranges of problems, first and stop, that have at most ``most`` rows together, or are one problem."""
+        found, first, rows = [], 0, 0
+        for problem, count in enumerate(self.counts.tolist()):
+            if problem > first and rows + count > most:
+                found.append((first, problem))
+                first, rows = problem, 0
+            rows += count
+        if self.n_problems:
+            found.append((first, self.n_problems))
+        return found
+
     def select(self, problems: torch.Tensor) -> tuple[Segments, torch.Tensor]:
         """Keep ``problems (k,)`` (int64, in that order): their segments and the rows (int64) that they own."""
         if self.size is not None:

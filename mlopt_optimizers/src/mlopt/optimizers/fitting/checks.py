@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mlopt.core.lazy import torch
-from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.optimizers.fitting.least_squares import Solution
 from mlopt.optimizers.fitting.metrics import GPA, Errors
 
@@ -14,7 +13,7 @@ _STRESSES = {-1.0: "of the other sign", GPA: "in GPa", -GPA: "in GPa and of the 
 _NEAR = 0.3
 
 
-def doubts(fitted: FittablePotential, train: Errors, solution: Solution, rows: int) -> list[str]:
+def doubts(train: Errors, solution: Solution, rows: int) -> list[str]:
     """Return what a user should know before trusting a fit, one sentence or two each."""
     found = []
     repeated = len(train.data) - len(set(train.data.keys()))
@@ -28,7 +27,7 @@ def doubts(fitted: FittablePotential, train: Errors, solution: Solution, rows: i
             f"there are {rows:,} rows of labels for {free:,} parameters: the prior decides the rest. Take a lower "
             f"level or degree, or more structures"
         )
-    wrong = stress_slope(fitted, train)
+    wrong = stress_slope(train)
     if wrong is not None:
         found.append(wrong)
     force = train.force[torch.isfinite(train.force)]
@@ -41,7 +40,7 @@ def doubts(fitted: FittablePotential, train: Errors, solution: Solution, rows: i
     return found
 
 
-def stress_slope(fitted: FittablePotential, train: Errors) -> str | None:
+def stress_slope(train: Errors) -> str | None:
     """Say so if labelled stresses are, by the fit's own stresses, of another unit or sign.
 
     Energies and forces alone determine the stress of a fit; where stresses had a weight nothing is said.

@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.batch.random import problem_keys, uniform
+from mlopt.core.batch.random import Stream, problem_keys, uniform
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
@@ -19,8 +19,6 @@ from mlopt.core.structures.labels import LabelledFile
 
 #: energies that differ by less, eV, make structures of one composition twins
 _TWIN = 1e-6
-#: where in their streams the random numbers stand that leave structures out: beyond those that draw them
-_LEFT_OUT = 1 << 40
 
 
 class DrawnStructures(Plugin):
@@ -130,7 +128,7 @@ class FitData(Plugin):
             return data, self.test.read()
         left = round(self.leave_out * len(data))
         key = problem_keys(seed, torch.arange(len(data)))
-        order = uniform(key, torch.full_like(key, _LEFT_OUT), 1)[:, 0].argsort()
+        order = uniform(key, torch.full_like(key, Stream.LEFT_OUT), 1)[:, 0].argsort()
         if len(data) - left < 1:
             raise InputError(
                 f"there are {len(data)} structures, too few to leave {left} out; set `data.leave_out: 0`"

@@ -76,15 +76,13 @@ class Solution:
     """Coefficients of a fit.
 
     theta (p,). strength: of the prior, relative to the square of the largest singular value. evidence: its logarithm.
-    deviation: the root mean square of a weighted row. factor (p, p): ``deviation * factor @ factor.T`` times
-    ``deviation`` is the covariance of theta.
+    deviation: the root mean square of a weighted row.
     """
 
     theta: torch.Tensor
     strength: float
     evidence: float
     deviation: float
-    factor: NDArray[np.float64]
 
 
 def triangle(potential: FittablePotential, data: Dataset, weights: Weights, memory: float = 1.0) -> Triangle:
@@ -113,15 +111,8 @@ def _blocks(
     most = max(
         1, int(memory * 1e9 / (8.0 * 4.0 * p * 3.0))
     )  # atoms: rows, their copy in order, the triangle's work
-    counts = data.systems.segments.counts.tolist()
-    first = 0
-    while first < len(data):
-        stop, atoms = first, 0
-        while stop < len(data) and (stop == first or atoms + counts[stop] <= most):
-            atoms += counts[stop]
-            stop += 1
+    for first, stop in data.systems.segments.blocks(most):
         yield _rows(potential, data.select(list(range(first, stop))), weights)
-        first = stop
 
 
 def _rows(potential: FittablePotential, part: Dataset, weights: Weights) -> tuple[NDArray[np.float64], slice]:
@@ -217,17 +208,6 @@ class _Problem:
         found[self.order[:free]] = np.linalg.lstsq(self.upper[:free, :free], side, rcond=1e-12)[0]
         return found
 
-    def factor(self, strength: float) -> NDArray[np.float64]:
-        free, p = self.free, len(self.order)
-        spread = np.zeros((p, p))
-        spread[free:, free:] = (self.vt.T / np.sqrt(self.s**2 + strength * self.top)) / self.scale[:, None]
-        inverse = np.linalg.pinv(self.upper[:free, :free], rcond=1e-12)
-        spread[:free, :free] = inverse
-        spread[:free, free:] = -inverse @ self.upper[:free, free:p] @ spread[free:, free:]
-        ordered = np.zeros((p, p))
-        ordered[self.order] = spread
-        return ordered
-
 
 def solve(
     rows: Triangle,
@@ -267,7 +247,6 @@ def solve(
         chosen,
         problem.evidence(chosen),
         deviation,
-        problem.factor(chosen),
     )
 
 
@@ -276,9 +255,13 @@ def _cross_validated(
 ) -> NDArray[np.float64]:
     """Residuals of each fold under coefficients of the others, summed, for each strength."""
     total = np.zeros(len(_STRENGTHS))
-    for left in range(len(folds)):
-        problem = _Problem.of(
-            Triangle.merged([one for k, one in enumerate(folds) if k != left]), degrees, smooth
-        )
-        total += [folds[left].residual(problem.theta(float(one))) for one in _STRENGTHS]
+    after = [folds[-1]]  # those after each fold together, the last first
+    for one in folds[-2:0:-1]:
+        after.append(Triangle.merged([one, after[-1]]))
+    before: list[Triangle] = []  # those before it together
+    for left, fold in enumerate(folds):
+        others = before + ([after.pop()] if left < len(folds) - 1 else [])
+        problem = _Problem.of(Triangle.merged(others), degrees, smooth)
+        total += [fold.residual(problem.theta(float(one))) for one in _STRENGTHS]
+        before = [Triangle.merged([*before, fold])]
     return total

@@ -34,18 +34,11 @@ class Errors:
     def of(cls, potential: Potential, data: Dataset) -> Errors:
         """Evaluate ``potential`` on all structures, so many at a time that memory is bounded."""
         with_stress = bool(data.with_stress.any())
-        parts, first = [], 0
-        counts = data.systems.segments.counts.tolist()
-        while first < len(data):
-            stop, atoms = first, 0
-            while stop < len(data) and (stop == first or atoms + counts[stop] <= _ATOMS):
-                atoms += counts[stop]
-                stop += 1
-            with torch.no_grad():
-                parts.append(
-                    potential.evaluate(data.systems.select(list(range(first, stop))), stress=with_stress)
-                )
-            first = stop
+        with torch.no_grad():
+            parts = [
+                potential.evaluate(data.systems.select(list(range(first, stop))), stress=with_stress)
+                for first, stop in data.systems.segments.blocks(_ATOMS)
+            ]
         energy = torch.cat([one.energy for one in parts])
         force = torch.cat([one.force for one in parts])
         stress = torch.cat([one.stress for one in parts if one.stress is not None]) if with_stress else None

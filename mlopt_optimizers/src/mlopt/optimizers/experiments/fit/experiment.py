@@ -11,7 +11,7 @@ from pydantic import ValidationError, field_validator
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.elements import SYMBOLS
-from mlopt.core.batch.random import problem_keys, uniform
+from mlopt.core.batch.random import Stream, problem_keys, uniform
 from mlopt.core.errors import InputError
 from mlopt.core.files.atomic import JSON
 from mlopt.core.lazy import torch
@@ -24,8 +24,6 @@ from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
 from mlopt.optimizers.fitting.data import FitData
 from mlopt.optimizers.fitting.least_squares import Solution, Triangle, Weights, solve, triangle
 
-#: keeps the random numbers of folds apart from those that draw structures
-_FOLD_STREAM = 1 << 41
 #: numbers of checkpoints that each candidate of a scan has to itself
 _STEPS = 1000
 
@@ -139,8 +137,7 @@ class Fit(Experiment):
         for number in range(len(done), len(candidates)):
             choice, potential = candidates[number]
             for fold in range(len(parts), self.folds):
-                members = torch.nonzero(fold_of == fold).flatten()
-                parts.append(triangle(potential, train.select(members), self.weights, self.memory))
+                parts.append(self._part(potential, train, fold_of == fold))
                 told = f"{len(potential.parameters)} functions, part {fold + 1} of {self.folds}"
                 session.context.progress((number + (fold + 1) / self.folds) / len(candidates), told)
                 if session.context.pause() and fold + 1 < self.folds:
@@ -159,15 +156,7 @@ class Fit(Experiment):
             # a resumed run that has forgotten the rows of the best
             number = max(range(len(done)), key=lambda k: done[k].evidence)
             potential = candidates[number][1]
-            parts = [
-                triangle(
-                    potential,
-                    train.select(torch.nonzero(fold_of == fold).flatten()),
-                    self.weights,
-                    self.memory,
-                )
-                for fold in range(self.folds)
-            ]
+            parts = [self._part(potential, train, fold_of == fold) for fold in range(self.folds)]
             best = potential, self._solve(potential, parts), parts
         result = FitResult.of(
             *best,
@@ -185,6 +174,10 @@ class Fit(Experiment):
             pictures.write(result, folder)
         return result
 
+    def _part(self, potential: FittablePotential, train: Dataset, chosen: torch.Tensor) -> Triangle:
+        """The rows of the chosen structures (n,) bool."""
+        return triangle(potential, train.select(torch.nonzero(chosen).flatten()), self.weights, self.memory)
+
     def _solve(self, potential: FittablePotential, parts: list[Triangle]) -> Solution:
         strength = self.prior.strength
         return solve(
@@ -198,7 +191,7 @@ class Fit(Experiment):
     def _folds(self, train: Dataset) -> torch.Tensor:
         """(n,) the fold of each structure: equal numbers of each group in each, as far as they go."""
         key = problem_keys(self.seed, torch.arange(len(train)))
-        order = uniform(key, torch.full_like(key, _FOLD_STREAM), 1)[:, 0].argsort()
+        order = uniform(key, torch.full_like(key, Stream.FOLD), 1)[:, 0].argsort()
         places = {name: index for index, name in enumerate(sorted(set(train.group)))}
         group = torch.tensor([places[name] for name in train.group])
         sorted_by_group = order[group[order].argsort(stable=True)]

@@ -113,7 +113,7 @@ class FitResult:
             structures = round(taken / len(parts) * len(train))
             curve.append((structures, Errors.of(potential.with_theta(part.theta), errors[judged].data)))
         curve.append((len(train), errors[judged]))
-        warnings = doubts(fitted, errors["train"], solution, sum(one.rows for one in parts))
+        warnings = doubts(errors["train"], solution, sum(one.rows for one in parts))
         return cls(experiment, fitted, solution, errors, candidates, curve, warnings, seconds)
 
     @property

@@ -70,6 +70,12 @@ class Basis:
         return shortest, cutoff, radial, self.set_of, self.place_of
 
     @functools.cached_property
+    def _products(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Where the two factors and the product of each are (n, 3), and what it is multiplied with (n,)."""
+        times = self.table.times
+        return np.ascontiguousarray(times[:, [0, 1, 3]]), times[:, 2].astype(np.float64)
+
+    @functools.cached_property
     def _derivatives(self) -> assembly.Derivatives:
         return assembly.Derivatives.of(self.table)
 
@@ -149,8 +155,7 @@ class Basis:
         theta_of = kind + (system * k if own else 0)
         energy, pull = np.zeros(n_atoms), np.zeros((len(near[1]), 3))
         monomial, lower, of_basic = self._monomials
-        factors = self.table.times[:, 2].astype(np.float64)
-        times = np.ascontiguousarray(self.table.times[:, [0, 1, 3]])
+        times, factors = self._products
 
         def work(first: int, last: int) -> None:
             pulls(
@@ -230,18 +235,18 @@ class Basis:
         forces = np.zeros((k + p, 3 * n_atoms if force or stress else 0))
         virial = np.zeros((k + p, n if stress else 0, 9))
         compiled, sparse = assembly.compiled(), self._derivatives
-        factors = self.table.times[:, 2].astype(np.float64)
         np.add.at(energy, (kind, system), 1.0)
 
         def work(first: int, last: int) -> None:
             compiled(
                 first, last, *near[:2], system, kind, near[2], *self._arrays, self.table.basic, self.table.times,
-                factors, self.table.scalars, sparse.start, sparse.basic, sparse.target, sparse.source, sparse.other,
-                sparse.factor, self.table.n_values, force or stress, energy[k:], rows, forces[k:], virial[k:],
+                self._products[1], self.table.scalars, sparse.start, sparse.basic, sparse.target, sparse.source,
+                sparse.other, sparse.factor, self.table.n_values, force or stress, energy[k:], rows, forces[k:], virial[k:],
             )  # fmt: skip
 
         # a structure is one thread's: what its atoms add to each other stays in one order
-        _in_threads(work, _by_structures(systems.ptr.tolist()))
+        ptr = systems.ptr.tolist()
+        _in_threads(work, [(ptr[first], ptr[stop]) for first, stop in systems.segments.blocks(_CHUNK)])
         volume = systems.volume.to("cpu", torch.float64)
         told = torch.from_numpy(virial).permute(1, 2, 0).reshape(-1, 3, 3, k + p) if stress else None
         if told is not None:
@@ -256,16 +261,6 @@ class Basis:
             told,
             of_rows,
         )
-
-
-def _by_structures(ptr: list[int]) -> list[tuple[int, int]]:
-    """Ranges of whole structures of about `_CHUNK` atoms."""
-    found, first = [], 0
-    for stop in ptr[1:]:
-        if stop - first >= _CHUNK or stop == ptr[-1]:
-            found.append((first, stop))
-            first = stop
-    return found
 
 
 def _in_threads(work: Any, ranges: list[tuple[int, int]]) -> None:
