@@ -37,7 +37,7 @@ def copper(count: int = 12) -> Dataset:
     )
 
 
-POTENTIAL = Mtp(elements=["Cu"], level=4, pair_functions=6, shortest=1.9, cutoff=4.5)
+POTENTIAL = Mtp(elements=["Cu"], level=4, pair_functions=6, shortest=1.5, cutoff=4.5)
 
 
 def dense(data: Dataset, weights: Weights) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ pytest.importorskip("numba")
 
 
 def silicon() -> Systems:
-    """A cell smaller than the cutoff, a skewed one, a slab, and a cluster."""
+    """A cell smaller than the cutoff, a skewed one, a slab, and a cluster with two atoms that nearly overlap."""
     images = [bulk("Si", cubic=True), bulk("Si") * (2, 2, 2), bulk("Si", cubic=True), bulk("Si") * (1, 2, 2)]
     for seed, atoms in enumerate(images):
         atoms.rattle(0.1, seed=seed)
@@ -27,6 +27,7 @@ def silicon() -> Systems:
     images[1].set_cell(images[1].cell.array @ (np.eye(3) + strain), scale_atoms=True)
     images[2].set_pbc([True, True, False])
     images[3].set_pbc(False)
+    images[3].positions[0] += 0.4 * (images[3].positions[1] - images[3].positions[0])
     return Systems.from_atoms(images)
 
 
@@ -60,11 +61,11 @@ def test_fused_equals_eager(own: bool) -> None:
 
 
 @pytest.mark.slow
-def test_species_have_functions_of_their_own() -> None:
+def test_species_have_functions_and_a_repulsion_of_their_own() -> None:
     atoms = bulk("Cu", cubic=True)
     atoms.symbols[1:3] = "Au"
     atoms.rattle(0.1, seed=1)
-    potential = fitted(elements=["Au", "Cu"], degrees=[5, 4], pair_functions=3)
+    potential = fitted(elements=["Au", "Cu"], degrees=[5, 4], pair_functions=3, repulsion="zbl")
     systems = Systems.from_atoms(atoms)
     fused, eager = (run(potential, systems, name, STEPS) for name in ("fused", "eager"))
     torch.testing.assert_close(fused.x, eager.x, rtol=0, atol=1e-12)

@@ -48,9 +48,10 @@ KINDS, SETS, FUNCTIONS, DEGREES, RADIAL, MONOMIALS, SUMS, VALUES, PRODUCTS, SCAL
 )
 #: pairs of an atom that are worked on together, and atoms whose products are
 TILE, SIDE = 32, 16
-# weights: coefficients of each species (constant first); radial functions; shortest distance and cutoff of each set;
-# set and place of each radial function; radial function and monomial of each sum; of each monomial where the one with
-# a power less of x, y or z is, or -1, and its powers; i, j, k and factor of each product; where the scalars are
+# weights: coefficients of each species (constant first); radial functions; shortest distance, cutoff, floor and
+# softness of each set; inner and outer end of the repulsion, and of each pair of species its charges and one over its
+# length; set and place of each radial function; radial function and monomial of each sum; of each monomial where the
+# one with a power less of x, y or z is, or -1, and its powers; i, j, k and factor of each product; where scalars are
 
 
 def weights(parts: Sequence[Sequence[float]]) -> list[float]:
@@ -91,7 +92,7 @@ def moment_tensor(
             if not there:
                 fill(0, n, 0, n * ROOM, n, x, cell, table, reals, integers)
             there = False
-            pairs(stage, n, force, kinds, w, sums, slopes, scratch, reals, integers)
+            pairs(stage, n, force, row_energy, kinds, w, sums, slopes, scratch, reals, integers)
         if stage == 0:
             products(n, row_energy, kinds, w, sums, slopes, scratch)
     energy = 0.0
@@ -104,6 +105,7 @@ def pairs(
     stage: int,
     n: int,
     force: Any,
+    row_energy: Any,
     kinds: Any,
     w: Any,
     sums: Any,
@@ -112,7 +114,7 @@ def pairs(
     reals: Any,
     integers: Any,
 ) -> None:
-    """Add the pairs in the buffer to the sums of their atoms (stage 0), or to the forces (stage 1)."""
+    """Add the pairs in the buffer to the sums of their atoms (stage 0), or to forces and energies (stage 1)."""
     begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
     dx, dy, dz, r2 = field(0, n, reals), field(1, n, reals), field(2, n, reals), field(3, n, reals)
     atoms = neighbours(0, n, integers)
@@ -150,13 +152,17 @@ def pairs(
                     ux, uy, uz = ways[k], ways[TILE + k], ways[2 * TILE + k]
                     gx, gy, gz = across[k], across[TILE + k], across[2 * TILE + k]
                     # across the way only the direction changes, along it only the length
-                    inward = ways[4 * TILE + k] - (gx * ux + gy * uy + gz * uz) * inverse
+                    j = atoms[low + k]
+                    along = ways[4 * TILE + k]
+                    if ways[3 * TILE + k] < w[AT_REPULSION + 1]:
+                        pair = AT_REPULSION + 2 + 2 * (kinds[i] * KINDS + kinds[j])
+                        along += repel(i, ways[3 * TILE + k], w[pair], w[pair + 1], w, row_energy)
+                    inward = along - (gx * ux + gy * uy + gz * uz) * inverse
                     px, py, pz = (
                         inward * ux + gx * inverse,
                         inward * uy + gy * inverse,
                         inward * uz + gz * inverse,
                     )
-                    j = atoms[low + k]
                     force[i] += px
                     force[n + i] += py
                     force[2 * n + i] += pz
@@ -165,22 +171,43 @@ def pairs(
                     force[2 * n + j] -= pz
 
 
+def repel(i: int, r: float, charge: float, rate: float, w: Any, row_energy: Any) -> float:
+    """Add half the repulsion of a pair to the energy of its centre, and return half its slope."""
+    inner, outer = w[AT_REPULSION], w[AT_REPULSION + 1]
+    x = rate * r
+    e0, e1 = 0.18175 * math.exp(-3.19980 * x), 0.50986 * math.exp(-0.94229 * x)
+    e2, e3 = 0.28022 * math.exp(-0.40290 * x), 0.02817 * math.exp(-0.20162 * x)
+    screened = e0 + e1 + e2 + e3
+    falling = rate * (3.19980 * e0 + 0.94229 * e1 + 0.40290 * e2 + 0.20162 * e3)
+    t = max((r - inner) / (outer - inner), 0.0)
+    switch = 1.0 - t * t * t * (10.0 + t * (6.0 * t - 15.0))
+    closing = -30.0 * t * t * (1.0 - t) * (1.0 - t) / (outer - inner)
+    bare = 0.5 * charge / r
+    row_energy[i] += bare * screened * switch
+    slope: float = bare * (screened * closing - (screened / r + falling) * switch)
+    return slope
+
+
 def radial(
     count: int, centre: int, kinds: Any, atoms: Any, ways: Any, w: Any, f: Any, df: Any, poly: Any
 ) -> None:
     """All radial functions at some distances, and their slopes."""
     half = DEGREES * TILE
     for s in range(SETS):
-        shortest, cutoff = w[AT_ENDS + 2 * s], w[AT_ENDS + 2 * s + 1]
+        shortest, cutoff = w[AT_ENDS + 4 * s], w[AT_ENDS + 4 * s + 1]
+        floor, soft = w[AT_ENDS + 4 * s + 2], w[AT_ENDS + 4 * s + 3]
         steep = 2.0 / (cutoff - shortest)
         for k in range(count):
             r = ways[3 * TILE + k]
-            gap = cutoff - r if r < cutoff else 0.0
-            xi = (r - shortest) * steep - 1.0
+            below = max(floor - r, 0.0)
+            bent = soft / (soft + below)
+            rho = r + below - below * bent
+            gap = cutoff - rho if r < cutoff else 0.0
+            xi = (rho - shortest) * steep - 1.0
             t0, t1, d0, d1 = 1.0, xi, 0.0, steep
             for b in range(DEGREES):
                 poly[b * TILE + k] = t0 * gap * gap
-                poly[half + b * TILE + k] = d0 * gap * gap - 2.0 * t0 * gap
+                poly[half + b * TILE + k] = (d0 * gap * gap - 2.0 * t0 * gap) * bent * bent
                 t2, d2 = 2.0 * xi * t1 - t0, 2.0 * steep * t1 + 2.0 * xi * d1 - d0
                 t0, t1, d0, d1 = t1, t2, d1, d2
         for m in range(RADIAL):
@@ -284,7 +311,17 @@ def back(
 
 
 #: where in the weights each part begins, and numbers of scratch space; constants of a kernel
-AT_RADIAL, AT_ENDS, AT_PLACES, AT_SUMS, AT_POWERS, AT_PRODUCTS, AT_SCALARS, SPACE = 0, 0, 0, 0, 0, 0, 0, 0
+AT_RADIAL, AT_ENDS, AT_REPULSION, AT_PLACES, AT_SUMS, AT_POWERS, AT_PRODUCTS, AT_SCALARS, SPACE = (
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+)
 
 
 def mtp_kernel(

@@ -85,6 +85,7 @@ def rows(
     vector: Any,
     shortest: Any,
     cutoff: Any,
+    floor: Any,
     radial: Any,
     set_of: Any,
     place_of: Any,
@@ -110,6 +111,7 @@ def rows(
     begin (n_atoms + 1,): where the pairs of each centre begin. neighbour (n_pairs,), vector (n_pairs, 3): the other
     atom and the way to it. system, kind (n_atoms,): structure and species of each atom.
     shortest, cutoff (n_sets,), radial (n_sets, n_species, n_species, n_functions, n_chebyshev): radial functions.
+    floor (n_sets, 2): below which they are nearly constant, and how far below it rho falls; see `RadialSet`.
     set_of, place_of (n_radial,): in which set, and where in it, each radial function of the table is.
     out_energy (p, n_systems), out_row (p, n_atoms) or (p, 0), out_force (p, 3 n_atoms), out_virial (p, n_systems, 9)
     or (p, 0, 9), where p is the number of scalars times that of species: those of the centre's species are filled.
@@ -147,12 +149,15 @@ def rows(
                     d_poly[s, :] = 0.0
                     continue
                 slope = 2.0 / (cutoff[s] - shortest[s])
-                xi = (r - shortest[s]) * slope - 1.0
-                end = cutoff[s] - r
+                below = max(floor[s, 0] - r, 0.0)
+                bent = floor[s, 1] / (floor[s, 1] + below)
+                rho = r + below - below * bent
+                xi = (rho - shortest[s]) * slope - 1.0
+                end = cutoff[s] - rho
                 t0, t1, d0, d1 = 1.0, xi, 0.0, slope
                 for b in range(n_chebyshev):
                     poly[s, b] = t0 * end * end
-                    d_poly[s, b] = d0 * end * end - 2.0 * t0 * end
+                    d_poly[s, b] = (d0 * end * end - 2.0 * t0 * end) * bent * bent
                     t2, d2 = 2.0 * xi * t1 - t0, 2.0 * slope * t1 + 2.0 * xi * d1 - d0
                     t0, t1, d0, d1 = t1, t2, d1, d2
             other_kind = kind[neighbour[pair]]

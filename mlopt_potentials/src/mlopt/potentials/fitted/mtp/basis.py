@@ -20,6 +20,7 @@ from mlopt.core.protocols.fittable import Design
 from mlopt.potentials.fitted.mtp import assembly, evaluation
 from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods, arrays
 from mlopt.potentials.fitted.mtp.radial import RadialSet
+from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table
 from mlopt.potentials.kernels.mtp import mtp_kernel
 
@@ -33,6 +34,7 @@ class Basis:
 
     species: atomic numbers, in the order in which coefficients are kept.
     sets: radial functions with a cutoff each; set_of, place_of (n_radial,): where each radial function of the table is.
+    repulsion: a part without coefficients.
     """
 
     table: Table
@@ -40,6 +42,7 @@ class Basis:
     sets: tuple[RadialSet, ...]
     set_of: NDArray[np.int64]
     place_of: NDArray[np.int64]
+    repulsion: Repulsion | None = None
 
     @property
     def n_scalars(self) -> int:
@@ -67,7 +70,8 @@ class Basis:
             radial[index, :, :, : one.n_functions, : one.n_chebyshev] = one.coefficients
         shortest = np.array([one.shortest for one in self.sets])
         cutoff = np.array([one.cutoff for one in self.sets])
-        return shortest, cutoff, radial, self.set_of, self.place_of
+        floor = np.array([(one.floor, one.soft) for one in self.sets])
+        return shortest, cutoff, floor, radial, self.set_of, self.place_of
 
     @functools.cached_property
     def _products(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -108,8 +112,8 @@ class Basis:
         place[list(self.species)] = torch.arange(len(self.species), device=systems.z.device)
         return place[systems.z]
 
-    def values(self, systems: Systems) -> torch.Tensor:
-        """Return the basis functions of each atom, (n_atoms, n_scalars), differentiable in positions and cells."""
+    def values(self, systems: Systems) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return basis functions (n_atoms, n_scalars) and repulsion (n_atoms,), differentiable."""
         near = Neighbourhoods.of(systems, self.cutoff)
         kind = self.kinds(systems)
         r = torch.linalg.vector_norm(near.vector, dim=-1)
@@ -127,7 +131,12 @@ class Basis:
             value = value.index_add(0, k, factor.to(like)[:, None] * value[i] * value[j])
         found = value[torch.as_tensor(self.table.scalars, device=like.device)].T
         lost = systems.segments.rows_of(near.lost)
-        return found.masked_fill(lost[:, None], torch.nan) if bool(lost.any()) else found
+        fixed = like.new_zeros(n_atoms)
+        if self.repulsion is not None:
+            close = torch.nonzero(r < self.repulsion.outer).flatten()
+            pairs = self.repulsion.energies(r[close], centre[close], other[close])
+            fixed = fixed.index_add(0, near.centre[close], 0.5 * pairs)
+        return (found.masked_fill(lost[:, None], torch.nan) if bool(lost.any()) else found), fixed
 
     def _powers(self, unit: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor]:
         """All monomials of the components of unit vectors that the table asks for, by exponents."""
@@ -164,6 +173,7 @@ class Basis:
             )  # fmt: skip
 
         _in_threads(work, [(first, min(first + _CHUNK, n_atoms)) for first in range(0, n_atoms, _CHUNK)])
+        self._repel(near, kind, energy, pull)
         force, virial = np.zeros((n_atoms, 3)), np.zeros((len(systems), 3, 3))
         gathered(*near[:2], system, near[2], pull, force, virial)
         like = systems.pos
@@ -177,6 +187,27 @@ class Basis:
             tensor = per_volume(torch.from_numpy(virial).to(like), systems)
         return Evaluation(systems.segments.sum(row_energy), force_there, row_energy, tensor)
 
+    def _repel(
+        self,
+        near: tuple[Any, ...],
+        kind: NDArray[np.int64],
+        energy: NDArray[np.float64],
+        pull: NDArray[np.float64],
+    ) -> bool:
+        """Add the repulsion to the energy of each atom and the pull of each pair; say whether there is any."""
+        if self.repulsion is None:
+            return False
+        begin, other, vector = near[:3]
+        length = np.sqrt((vector * vector).sum(1))
+        close = np.flatnonzero(length < self.repulsion.outer)
+        if not len(close):
+            return False
+        centre, r = np.repeat(np.arange(len(begin) - 1), np.diff(begin))[close], length[close]
+        value, slope = self.repulsion.of_pairs(r, kind[centre], kind[other[close]])
+        np.add.at(energy, centre, 0.5 * value)
+        pull[close] += (0.5 * slope / r)[:, None] * vector[close]
+        return True
+
     def _prepared(self, systems: Systems) -> tuple[tuple[Any, ...], NDArray[np.int64], NDArray[np.int64]]:
         """Pairs (begin, other, vector, lost), species and system of each atom, as arrays."""
         pairs = arrays(systems, self.cutoff)
@@ -184,9 +215,11 @@ class Basis:
 
     def kernel(self, theta: torch.Tensor) -> PotentialKernel:
         """Return the same for the fused engine, with coefficients (p,) or (n_systems, p)."""
-        shortest, cutoff, radial, set_of, place_of = self._arrays
-        exponents, lower, of_basic = self._monomials
         table, k = self.table, len(self.species)
+        shortest, cutoff, floor, radial, set_of, place_of = self._arrays
+        charge, rate = self.repulsion.pairs() if self.repulsion else np.zeros((2, k, k))
+        ends = [self.repulsion.inner, self.repulsion.outer] if self.repulsion else [0.0, 0.0]
+        exponents, lower, of_basic = self._monomials
         sizes = {
             "KINDS": k,
             "SETS": len(self.sets),
@@ -201,7 +234,8 @@ class Basis:
         }
         parts = {
             "AT_RADIAL": radial.ravel(),
-            "AT_ENDS": np.stack([shortest, cutoff], 1).ravel(),
+            "AT_ENDS": np.column_stack([shortest, cutoff, floor]).ravel(),
+            "AT_REPULSION": np.concatenate([ends, np.stack([charge, rate], -1).ravel()]),
             "AT_PLACES": np.stack([set_of, place_of], 1).ravel(),
             "AT_SUMS": np.stack([table.basic[:, 0], of_basic], 1).ravel(),
             "AT_POWERS": np.concatenate([lower, exponents], 1).ravel(),
@@ -241,7 +275,8 @@ class Basis:
             compiled(
                 first, last, *near[:2], system, kind, near[2], *self._arrays, self.table.basic, self.table.times,
                 self._products[1], self.table.scalars, sparse.start, sparse.basic, sparse.target, sparse.source,
-                sparse.other, sparse.factor, self.table.n_values, force or stress, energy[k:], rows, forces[k:], virial[k:],
+                sparse.other, sparse.factor, self.table.n_values, force or stress, energy[k:], rows, forces[k:],
+                virial[k:],
             )  # fmt: skip
 
         # a structure is one thread's: what its atoms add to each other stays in one order
@@ -260,7 +295,21 @@ class Basis:
             torch.from_numpy(forces).T.reshape(n_atoms, 3, k + p) if force else None,
             told,
             of_rows,
+            *self._fixed(systems, near, kind, system),
         )
+
+    def _fixed(
+        self, systems: Systems, near: tuple[Any, ...], kind: NDArray[np.int64], system: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | tuple[()]:
+        """Energies, forces and stresses of the repulsion; nothing where no atoms are so close."""
+        energy, pull = np.zeros(len(systems.pos)), np.zeros((len(near[1]), 3))
+        if not self._repel(near, kind, energy, pull):
+            return ()
+        force, virial = np.zeros((len(energy), 3)), np.zeros((len(systems), 3, 3))
+        evaluation.compiled()[1](*near[:2], system, near[2], pull, force, virial)
+        whole = systems.segments.sum(torch.from_numpy(energy)[:, None])
+        told = per_volume(torch.from_numpy(virial), systems)
+        return whole, torch.from_numpy(force), told
 
 
 def _in_threads(work: Any, ranges: list[tuple[int, int]]) -> None:

@@ -38,6 +38,7 @@ def pulls(
     vector: Any,
     shortest: Any,
     cutoff: Any,
+    floor: Any,
     radial: Any,
     set_of: Any,
     place_of: Any,
@@ -98,12 +99,15 @@ def pulls(
                 for j in range(nn):
                     r = length[lane, j]
                     inside = 1.0 if r < cutoff[s] else 0.0
-                    end = inside * (cutoff[s] - r)
-                    xi = (r - shortest[s]) * steep - 1.0
+                    below = max(floor[s, 0] - r, 0.0)
+                    bent = floor[s, 1] / (floor[s, 1] + below)
+                    rho = r + below - below * bent
+                    end = inside * (cutoff[s] - rho)
+                    xi = (rho - shortest[s]) * steep - 1.0
                     t0, t1, d0, d1 = 1.0, xi, 0.0, steep
                     for b in range(n_chebyshev):
                         poly[b, j] = t0 * end * end
-                        d_poly[b, j] = d0 * end * end - 2.0 * t0 * end
+                        d_poly[b, j] = (d0 * end * end - 2.0 * t0 * end) * bent * bent
                         t2, d2 = 2.0 * xi * t1 - t0, 2.0 * steep * t1 + 2.0 * xi * d1 - d0
                         t0, t1, d0, d1 = t1, t2, d1, d2
                 for m in range(n_radial):

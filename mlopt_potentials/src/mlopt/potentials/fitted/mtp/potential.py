@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import field_validator, model_validator
@@ -25,10 +25,13 @@ from mlopt.potentials.fitted.mtp.basis import Basis
 from mlopt.potentials.fitted.mtp.files import MtpFile, read_mtp, write_mtp
 from mlopt.potentials.fitted.mtp.graphs import Graph, by_degree, by_level, canonical, degree_of
 from mlopt.potentials.fitted.mtp.radial import orthonormal
+from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table, table_of
 
 #: the shortest distance of the data, times this, is where radial functions begin
 _BELOW = 0.95
+#: without `repulsion`, nuclei repel each other fully below this part of the shortest distance
+_FULL = 0.8
 #: of MLIP's tables
 _LEVELS = tuple(range(2, 30, 2))
 
@@ -55,6 +58,10 @@ class Mtp(FittablePotential):
     pair_cutoff: float | None = setting(None, "where these end; none: at the cutoff", unit="angstrom", gt=0)
     shortest: float | None = setting(
         None, "where radial functions begin; none: a little below the shortest distance of the data", gt=0
+    )
+    repulsion: Literal["zbl"] | None = setting(
+        None,
+        "of nuclei, at all distances up to `cutoff`: Ziegler, Biersack and Littmark; none: below `shortest` alone",
     )
     elements: list[str] | None = setting(None, "the species; none: those of the data")
     weights: Weights | None = setting(None, "a fitted potential: a file, whose card brings the settings")
@@ -107,9 +114,14 @@ class Mtp(FittablePotential):
         if self.level is not None and self.degrees is not None:
             raise ValueError("give `level` or `degrees`, not both")
         if self.file is not None and (
-            self.weights is not None or self.level is not None or self.degrees is not None
+            self.weights is not None
+            or self.level is not None
+            or self.degrees is not None
+            or self.repulsion is not None
         ):
-            raise ValueError("a `file` brings its own functions: leave out `weights`, `level` and `degrees`")
+            raise ValueError(
+                "a `file` brings its own functions: leave out `weights`, `level`, `degrees` and `repulsion`"
+            )
         return self
 
     @functools.cached_property
@@ -170,7 +182,8 @@ class Mtp(FittablePotential):
             [np.zeros(n_mu, dtype=np.int64), np.full(n_pair, len(sets) - 1, dtype=np.int64)]
         )
         place_of = np.concatenate([np.arange(n_mu), np.arange(n_pair)]).astype(np.int64)
-        return Basis(table, species, tuple(sets), set_of, place_of)
+        wide = (self.shortest, self.cutoff) if self.repulsion else (_FULL * self.shortest, self.shortest)
+        return Basis(table, species, tuple(sets), set_of, place_of, Repulsion(*wide, species))
 
     def _species(self) -> tuple[int, ...]:
         if not self.elements:
@@ -208,7 +221,7 @@ class Mtp(FittablePotential):
         """The energy of each atom, differentiable."""
         basis, theta = self.basis, self.parameters.to(systems.pos)
         k, kind = len(basis.species), basis.kinds(systems)
-        rows = basis.values(systems)
+        rows, fixed = basis.values(systems)
         if theta.ndim == 1:
             coefficients = theta[k:].reshape(k, -1)[kind]
             constants = theta[:k][kind]
@@ -216,7 +229,7 @@ class Mtp(FittablePotential):
             batch = systems.batch
             coefficients = theta[:, k:].reshape(len(theta), k, -1)[batch, kind]
             constants = theta[:, :k][batch, kind]
-        return (rows * coefficients).sum(-1) + constants
+        return (rows * coefficients).sum(-1) + constants + fixed
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """See `Potential.evaluate`; compiled where nothing asks for gradients."""
@@ -271,6 +284,10 @@ class Mtp(FittablePotential):
         Raises:
             InputError: the format cannot hold it; says why.
         """
+        if self.repulsion is not None:
+            raise InputError(
+                f"{path}: an .mtp file holds no repulsion of nuclei; fit without `repulsion`, or use the weights"
+            )
         write_mtp(path, self.basis, self.parameters.detach().cpu().numpy())
 
     def save(self, path: str, training: dict[str, Any]) -> None:

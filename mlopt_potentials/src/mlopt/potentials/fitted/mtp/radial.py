@@ -1,7 +1,9 @@
 """Radial functions: Chebyshev polynomials with a smooth end, each the same for all ranks of a moment.
 
 ``Q_b(r) = T_b(xi) (rc - r)^2`` with xi linear in r, -1 at the shortest distance and 1 at the cutoff, as ``RBChebyshev``
-of MLIP. Below the shortest distance they grow like powers: what is seen there needs a repulsion of its own.
+of MLIP. Below the shortest distance polynomials grow like powers. Functions that were fitted by mlopt are therefore
+nearly constant below it: there r stands for ``rho(r)``, which never falls below the shortest distance by more than a
+hundredth of the cutoff.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 
+#: how far rho goes on falling below the floor, in units of the cutoff
+_SOFT = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class RadialSet:
@@ -22,11 +27,13 @@ class RadialSet:
     shortest, cutoff: where xi is -1 and 1, in the length of the positions.
     coefficients: (n_species, n_species, n_functions, n_chebyshev) float64: of the function, for a centre of the first
         species and a neighbour of the second.
+    floor: below it functions are nearly constant; 0 for functions of MLIP, which are polynomials everywhere.
     """
 
     shortest: float
     cutoff: float
     coefficients: NDArray[np.float64]
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.shortest < self.cutoff:
@@ -44,9 +51,16 @@ class RadialSet:
         """Number of Chebyshev functions of which each is made."""
         return int(self.coefficients.shape[3])
 
+    @property
+    def soft(self) -> float:
+        """How far rho goes on falling below the floor."""
+        return _SOFT * self.cutoff
+
     def values(self, r: torch.Tensor, centre: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
         """Return (n_pairs, n_functions), differentiable in ``r (n_pairs,)``; species (n_pairs,) int64 from 0."""
-        raw = chebyshev(r, self.shortest, self.cutoff, self.n_chebyshev)
+        below = (self.floor - r).clamp(min=0.0)
+        rho = r + below - below * self.soft / (self.soft + below)
+        raw = chebyshev(rho, self.shortest, self.cutoff, self.n_chebyshev)
         rows = torch.as_tensor(self.coefficients, dtype=r.dtype, device=r.device)[centre, neighbour]
         return (rows @ raw[..., None])[..., 0]
 
@@ -77,4 +91,4 @@ def orthonormal(
     found = np.zeros((species, species, functions * species, functions))
     for s in range(species):
         found[:, s, s::species] = own
-    return RadialSet(shortest, cutoff, found)
+    return RadialSet(shortest, cutoff, found, shortest)
