@@ -67,6 +67,11 @@ def small(folder: Path) -> Path:
             "species_count = 2",
             "radial_coeffs has 3 lines, where 2 species and 2 functions make 12",
         ),
+        (
+            "scaling = 1.0",
+            "magnetic_basis_type = BChebyshev",
+            r"depends on magnetic moments \(magnetic_basis_type\)",
+        ),
         ("min_dist = 1.8", "min_dist = 9.8", "the shortest distance 9.8 must be below the cutoff 4"),
         ("species_coeffs = {", "species_coeffs = {1.0, ", "species_coeffs must have 1 numbers, got 2"),
         ("alpha_index_times_count = ", "alpha_index_times_count = 9", "alpha_index_times has"),
@@ -111,3 +116,32 @@ def test_a_damaged_file_is_an_error_or_a_potential(tmp_path: Path) -> None:
 def test_species_are_named_in_the_order_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has 1 species, numbered from 0; name them by `elements`"):
         _ = Mtp(file=str(small(tmp_path)), elements=["Si", "Ge"]).parameters
+
+
+def test_the_active_set_of_an_almtp_is_skipped(tmp_path: Path) -> None:
+    """Text and then numbers as bytes, as MLIP-3 appends them; what is before them is the potential."""
+    path = small(tmp_path)
+    weights = "energy_weight 1\nforce_weight 0\nstress_weight 0\nsite_en_weight 0\nweight_scaling 2\n#"
+    active = tmp_path / "small.almtp"
+    active.write_bytes(
+        path.read_bytes() + b"#MVS_v1.1\n" + weights.encode() + bytes(range(256)) * 8 + b"\n#\n"
+    )
+    one, other = (Mtp(file=str(each), elements=["Si"]) for each in (path, active))
+    assert torch.equal(one.parameters, other.parameters)
+
+
+def test_an_active_set_is_not_written(tmp_path: Path) -> None:
+    potential = Mtp(file=str(small(tmp_path)), elements=["Si"])
+    with pytest.raises(InputError, match=r"an \.almtp holds the active set of MLIP-3 .* write an \.mtp"):
+        potential.write_mtp(str(tmp_path / "other.almtp"))
+
+
+def test_keys_as_motep_writes_them_are_read(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    one, text = read_mtp(path), path.read_text()
+    for ours, theirs in (("min_dist", "min"), ("max_dist", "max"), ("radial_basis_size", "size")):
+        text = text.replace(ours, theirs)
+    path.write_text(text)
+    other = read_mtp(path)
+    assert (other.radial.shortest, other.radial.cutoff) == (one.radial.shortest, one.radial.cutoff)
+    assert (other.radial.coefficients == one.radial.coefficients).all()

@@ -5,6 +5,7 @@ What is allocated is bounded by the size of the file, and nothing of it is execu
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from mlopt.potentials.fitted.mtp.table import Table
 #: bytes beyond which a file is refused, and where the text of an .almtp ends
 _MOST_BYTES, _END = 64 * 2**20, b"#MVS"
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+#: keys of the radial functions, and what motep 0.2 calls them
+_NAMES = {"min_dist": "min", "max_dist": "max", "radial_basis_size": "size"}
 _PAIR = re.compile(r"(\d+)-(\d+)")
 
 
@@ -77,6 +80,13 @@ def read_mtp(path: str | Path) -> MtpFile:
             f"{file}: radial functions of the type {quoted(kind)} are not known; mlopt reads RBChebyshev. Convert the "
             f"potential with MLIP, or fit it anew"
         )
+    if "magnetic_basis_type" in fields:
+        raise InputError(
+            f"{file}: depends on magnetic moments (magnetic_basis_type), which mlopt's moment tensor potentials do not"
+        )
+    for ours, theirs in _NAMES.items():  # as motep writes them
+        if ours not in fields and theirs in fields:
+            fields[ours] = fields[theirs]
     n_species = _integer(file, fields, "species_count", 1, 100)
     size = _integer(file, fields, "radial_basis_size", 1, 200)
     n_functions = _integer(file, fields, "radial_funcs_count", 1, 10_000)
@@ -157,8 +167,8 @@ def _rows(file: Path, fields: Mapping[str, str], name: str) -> NDArray[np.int64]
 
 def _radial(file: Path, text: str, n_species: int, n_functions: int, size: int) -> NDArray[np.float64]:
     """(n_species, n_species, n_functions, size) coefficients of the radial functions."""
-    block = text.split("radial_coeffs", 1)[1].split("alpha_moments_count", 1)[0]
-    lines = [line.strip() for line in block.split("\n") if line.strip()]
+    block = itertools.takewhile(lambda line: "=" not in line, text.split("radial_coeffs", 1)[1].split("\n"))
+    lines = [line.strip() for line in block if line.strip()]
     if len(lines) != n_species * n_species * (1 + n_functions):
         raise InputError(
             f"{file}: radial_coeffs has {len(lines)} lines, where {n_species} species and {n_functions} functions make "
@@ -189,8 +199,13 @@ def write_mtp(path: str | Path, basis: Basis, theta: NDArray[np.float64], name: 
     with radial functions that are zero around the other species.
 
     Raises:
-        InputError: radial functions end at two cutoffs, which the format cannot hold.
+        InputError: radial functions end at two cutoffs, which the format cannot hold; or ``path`` is an ``.almtp``.
     """
+    if Path(path).suffix == ".almtp":
+        raise InputError(
+            f"{path}: an .almtp holds the active set of MLIP-3 beside the potential, with rows for the radial "
+            f"coefficients, which mlopt does not have; write an .mtp, and let MLIP-3 select"
+        )
     cutoffs = {(one.shortest, one.cutoff) for one in basis.sets}
     if len(cutoffs) > 1:
         told = ", ".join(f"{one.cutoff:g}" for one in basis.sets)
