@@ -9,6 +9,8 @@ import pytest
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.testing import check_optimizer
 from mlopt.optimizers.local.adam import Adam
+from mlopt.optimizers.local.bfgs import BFGS
+from mlopt.optimizers.local.conjugate_gradients import ConjugateGradients
 from mlopt.optimizers.local.fire import Fire
 from mlopt.optimizers.local.gradient_descent import GradientDescent
 from mlopt.optimizers.local.lbfgs import LBFGS
@@ -39,6 +41,15 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     ),
     "lbfgs": (LBFGS(), {"converges_within": 100}),
     "lbfgs, short memory": (LBFGS(memory=1, max_step=0.1, rise=0.0), {"converges_within": 600}),
+    "lbfgs, no limit": (LBFGS(max_step=None), {"surfaces": ("quadratic", "spins"), "converges_within": 100}),
+    "bfgs": (BFGS(), {"converges_within": 100}),
+    "bfgs, no limit": (
+        BFGS(max_step=None, scale=0.1, rise=0.0),
+        {"surfaces": ("quadratic", "spins"), "converges_within": 100},
+    ),
+    "conjugate-gradients": (ConjugateGradients(), {"converges_within": 100}),
+    "conjugate-gradients, no limit": (ConjugateGradients(max_step=None), {"converges_within": 200}),
+    "basin-hopping, bfgs": (BasinHopping(quench=BFGS(), quench_calls=12), {"calls": 60}),
     "basin-hopping": (BasinHopping(), {}),
     "basin-hopping, adaptive": (
         BasinHopping(

@@ -62,6 +62,11 @@ def numbered(offset: int) -> Outer:
     )
 
 
+@dataclass(frozen=True)
+class Padded(State):
+    square: torch.Tensor = per_problem(padded=True)
+
+
 def owners(state: Outer) -> dict[str, torch.Tensor]:
     """Which problem each row or entry says it belongs to, and whether it has the offset of 500."""
     return {
@@ -244,3 +249,24 @@ def test_replace_names_what_it_does_not_know() -> None:
         ConfigError, match=r"unknown key 'stepsize' in GradientDescent\. Did you mean 'step_size'\?"
     ):
         GradientDescent().replace(stepsize=0.1)
+
+
+def test_padded_fields_of_unlike_batches_go_together() -> None:
+    wide = Padded(torch.arange(5 * 9.0).reshape(5, 3, 3))
+    narrow = Padded(-torch.ones(2, 2, 2))
+    problems = torch.tensor([3, 1])
+    for whole, part in ((wide, narrow), (Padded(wide.square[:, :1, :2]), narrow)):
+        put = whole.put(problems, torch.empty(0, dtype=torch.int64), part).square
+        most = [max(a, b) for a, b in zip(whole.square.shape[1:], (2, 2), strict=True)]
+        assert put.shape == (5, *most)
+        assert torch.equal(put[problems][:, :2, :2], narrow.square)
+        assert int((put[problems] != 0).sum()) == 8
+        rows, columns = whole.square.shape[1:]
+        assert torch.equal(put[[0, 2, 4]][:, :rows, :columns], whole.square[[0, 2, 4]])
+    mask = torch.tensor([True, False, True, False, False])
+    other = Padded(-torch.ones(5, 2, 2))
+    for mixed in (wide.where(mask, other, SEGMENTS).square, other.where(~mask, wide, SEGMENTS).square):
+        assert torch.equal(mixed[mask], wide.square[mask])
+        assert (
+            torch.equal(mixed[~mask][:, :2, :2], other.square[~mask]) and int((mixed[~mask] != 0).sum()) == 12
+        )

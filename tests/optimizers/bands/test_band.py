@@ -26,6 +26,8 @@ from mlopt.optimizers.bands.tangents import (
     Tangent,
 )
 from mlopt.optimizers.local.adam import Adam
+from mlopt.optimizers.local.bfgs import BFGS
+from mlopt.optimizers.local.conjugate_gradients import ConjugateGradients
 from mlopt.optimizers.local.fire import Fire
 from mlopt.optimizers.local.gradient_descent import GradientDescent
 from mlopt.optimizers.local.lbfgs import LBFGS
@@ -48,8 +50,16 @@ def test_batch_equals_loop(place: str, settings: str) -> None:
 
 @pytest.mark.parametrize(
     "optimizer",
-    [LBFGS(max_step=0.1), Fire(), VelocityProjection(), GradientDescent(max_step=0.1), Adam()],
-    ids=["lbfgs", "fire", "velocity-projection", "gradient-descent", "adam"],
+    [
+        LBFGS(max_step=0.1),
+        BFGS(max_step=0.1),
+        ConjugateGradients(max_step=0.1),
+        Fire(),
+        VelocityProjection(),
+        GradientDescent(max_step=0.1),
+        Adam(),
+    ],
+    ids=["lbfgs", "bfgs", "conjugate-gradients", "fire", "velocity-projection", "gradient-descent", "adam"],
 )
 @pytest.mark.parametrize("kind", [Band, String])
 @pytest.mark.parametrize("place", ["spins", "clusters"])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
     from mlopt.optimizers.learned.step.optimizer import Learned
     from mlopt.optimizers.local.adam import Adam
+    from mlopt.optimizers.local.bfgs import BFGS
+    from mlopt.optimizers.local.conjugate_gradients import ConjugateGradients
     from mlopt.optimizers.local.fire import Fire
     from mlopt.optimizers.local.gradient_descent import GradientDescent
     from mlopt.optimizers.local.lbfgs import LBFGS
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mlopt.optimizers.starts.starts import BoxStart, GivenStart, HarmonicStart, SphereStart
 
 __all__ = [
+    "BFGS",
     "LBFGS",
     "Adam",
     "Angular",
@@ -42,6 +45,7 @@ __all__ = [
     "BasinHopping",
     "BoxStart",
     "Budget",
+    "ConjugateGradients",
     "Contest",
     "Dimer",
     "Displacement",
@@ -89,6 +93,8 @@ __getattr__ = names_of(
         "learned.hop.optimizer": ("LearnedHopping",),
         "learned.step.optimizer": ("Learned",),
         "local.adam": ("Adam",),
+        "local.bfgs": ("BFGS",),
+        "local.conjugate_gradients": ("ConjugateGradients",),
         "local.fire": ("Fire",),
         "local.gradient_descent": ("GradientDescent",),
         "local.lbfgs": ("LBFGS",),

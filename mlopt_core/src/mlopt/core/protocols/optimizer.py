@@ -8,7 +8,7 @@ calls are counted honestly. Searches that hop between minima are optimizers too;
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 from mlopt.core.batch.segments import Segments
@@ -24,9 +24,13 @@ def per_row(axis: int = 0) -> Any:
     return field(metadata={"kind": "row", "axis": axis})
 
 
-def per_problem() -> Any:
-    """Declare a state tensor whose first dimension runs over problems."""
-    return field(metadata={"kind": "problem", "axis": 0})
+def per_problem(padded: bool = False) -> Any:
+    """Declare a state tensor whose first dimension runs over problems.
+
+    padded: the other dimensions are as long as the largest problem of a batch needs, with zeros beyond what a smaller
+        one needs. States of unlike batches then fit together.
+    """
+    return field(metadata={"kind": "problem", "axis": 0, "padded": padded})
 
 
 def nested() -> Any:
@@ -51,6 +55,7 @@ class State:
             if one.metadata["kind"] == "state":
                 mixed[one.name] = mine.where(mask, theirs, segments)
             else:
+                mine, theirs = _alike(one, mine, theirs)
                 chosen = rows if one.metadata["kind"] == "row" else mask
                 trailing = mine.ndim - one.metadata["axis"] - 1
                 mixed[one.name] = torch.where(chosen.reshape(-1, *[1] * trailing), mine, theirs)
@@ -64,6 +69,7 @@ class State:
             if one.metadata["kind"] == "state":
                 mixed[one.name] = mine.put(problems, rows, new)
             else:
+                mine, new = _alike(one, mine, new)
                 index = rows if one.metadata["kind"] == "row" else problems
                 mixed[one.name] = mine.index_copy(one.metadata["axis"], index, new)
         return replace(self, **mixed)
@@ -101,6 +107,18 @@ class State:
             else:
                 loaded[one.name] = flat[prefix + one.name].to(value.device)
         return replace(self, **loaded)
+
+
+def _alike(declared: Field[Any], a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both tensors of a field, with zeros to the longer of each padded dimension."""
+    if not declared.metadata.get("padded") or a.shape[1:] == b.shape[1:]:
+        return a, b
+    most = [max(pair) for pair in zip(a.shape[1:], b.shape[1:], strict=True)]
+    padded = []
+    for one in (a, b):
+        missing = [more - length for length, more in zip(one.shape[1:], most, strict=True)]
+        padded.append(torch.nn.functional.pad(one, [n for more in reversed(missing) for n in (0, more)]))
+    return padded[0], padded[1]
 
 
 def _cut_settings(plugin: Any, problems: torch.Tensor) -> Any:
