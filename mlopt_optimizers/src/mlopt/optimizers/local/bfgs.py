@@ -14,8 +14,8 @@ from mlopt.optimizers.local.quasi_newton import Change, QuasiNewton, QuasiNewton
 #: along negative curvature, the part of the curvature expected there that is taken for it (Powell's damping)
 _DAMPED = 0.2
 #: where the curvature along a step is less than that expected by more than this factor, all others are lowered too:
-#: what was learned at a steep place is too steep elsewhere. From 20 random starts LJ38 takes 410 calls so, 2,050 without;
-#: with a factor of 1, Rosenbrock's valley in 100 dimensions takes 830 instead of 590
+#: what was learned at a steep place is too steep elsewhere. From 20 random starts LJ38 takes 410 calls so and 2,050
+#: without; with a factor of 1, Rosenbrock's valley in 100 dimensions takes 830 instead of 590
 _FLATTER = 2.0
 
 
@@ -120,9 +120,10 @@ class BFGS(QuasiNewton):
             by_row = turn[rows].reshape(n, size, d, d)
             for _ in range(2):  # from the left, and, transposed, from the right
                 split = block.reshape(n, size, 1, d, -1)
-                block = (
-                    sum(by_row[..., k, None] * split[:, :, :, k] for k in range(d)).reshape(block.shape).mT
-                )
+                turned = by_row[..., 0, None] * split[:, :, :, 0]
+                for k in range(1, d):
+                    turned = turned + by_row[..., k, None] * split[:, :, :, k]
+                block = turned.reshape(block.shape).mT
             parts.append((problems, block))
         return _together(inverse, parts)
 
