@@ -80,6 +80,11 @@ def test_labels_may_be_missing_in_some(tmp_path: Path) -> None:
         (("energy", "force"), {}, "has no column `forces`, but force. Say `forces: force` if that is meant"),
         (("dft_energy", "forces"), {}, "has no `energy`, but dft_energy. Say `energy: dft_energy`"),
         (("energy", "forces"), {"energy": "E0"}, "no structure has 'E0', which `energy` names"),
+        (
+            ("energy", "force"),
+            {"forces": "dft_force"},
+            "the file has: .* Name the key, such as `forces: force`",
+        ),
         (("energy", "forces"), {"forces": "config_type"}, "`config_type` is no number: 'bulk'"),
         (("energy", "forces"), {"energy": "forces"}, r"has the shape \(4, 3\) instead of \(\)"),
     ],

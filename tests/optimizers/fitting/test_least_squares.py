@@ -180,3 +180,25 @@ class _NotLinear(LennardJones):
 
     def design(self, systems: Systems, **asked: bool) -> None:
         return None
+
+
+def test_energies_may_be_counted_from_anything() -> None:
+    """A constant for each element changes the constants alone: forces and errors stay, no references are needed."""
+    images = []
+    for seed in range(12):
+        atoms = bulk("Cu", cubic=True)
+        atoms.symbols[: 1 + seed % 3] = "Au"
+        atoms.rattle(0.1, seed=seed)
+        images.append(atoms)
+    data = PotentialLabeller(potential=LennardJones(epsilon=0.2, r0=2.6, cutoff=4.5)).label(
+        Systems.from_atoms(images)
+    )
+    gold = data.systems.segments.sum((data.systems.z == 79).double()[:, None])
+    copper_atoms = data.systems.segments.counts - gold
+    moved = Dataset(data.systems, data.energy - 3000.0 * gold + 700.0 * copper_atoms, data.force, data.stress)
+    potential = Mtp(level=4, pair_functions=4, shortest=1.5, cutoff=4.5).prepared(data)
+    found = [solve(triangle(potential, one, Weights()), potential.roughness()).theta for one in (data, moved)]
+    assert potential.elements == ["Cu", "Au"]
+    np.testing.assert_allclose((found[1] - found[0])[:2].numpy(), [700.0, -3000.0], rtol=1e-9)
+    force = [potential.with_theta(one).evaluate(data.systems).force for one in found]
+    torch.testing.assert_close(force[0], force[1], rtol=0, atol=1e-8)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlopt.core import Dataset, Evaluation, Systems
-from mlopt.optimizers.fitting.checks import doubts, stress_slope
+from mlopt.core import Dataset, Evaluation, InputError, Systems
+from mlopt.optimizers.fitting.checks import check_stresses, doubts, stress_slope
 from mlopt.optimizers.fitting.data import DrawnStructures
 from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
 from mlopt.optimizers.fitting.metrics import GPA, Errors
@@ -109,3 +109,33 @@ def test_repeats_and_few_rows_are_said() -> None:
     assert "1 of 5 structures to fit to are repeats of others" in told
     assert f"there are 5 rows of labels for {len(solution.theta)} parameters" in told
     assert np.isfinite(solution.theta.numpy()).all()
+
+
+@pytest.mark.parametrize(("factor", "words"), [(10 * GPA, "in kbar"), (-1.0, "of the other sign")])
+def test_stresses_that_would_be_fitted_to_are_looked_at_before(factor: float, words: str) -> None:
+    data = silicon(30)
+    wrong = Dataset(data.systems, data.energy, data.force, factor * data.stress)
+    potential = Mtp(degrees=[8, 7], cutoff=3.8, pair_functions=8).prepared(data)
+    weights = Weights(stress=1.0)
+    with pytest.raises(
+        InputError, match=rf"stresses seem to be {words}: .* Convert them, or set `weights.stress: 0`"
+    ):
+        check_stresses(potential, wrong, weights)
+    check_stresses(potential, data, weights)
+    check_stresses(potential, wrong, Weights())
+    check_stresses(potential, Dataset(data.systems, stress=wrong.stress), weights)  # nothing to compare with
+
+
+def test_repeats_with_other_labels_are_named() -> None:
+    data = silicon(4)
+    other = data.select([2])
+    other.energy[0] += 0.25
+    both = Dataset.concatenate([data, other])
+    both = Dataset(both.systems, both.energy, both.force, source=tuple(f"frame {k}" for k in range(5)))
+    potential = Mtp(degrees=[6, 5], cutoff=3.8, pair_functions=8).prepared(data)
+    rows = triangle(potential, both, Weights())
+    solution = solve(rows, potential.roughness())
+    told = " ".join(doubts(Errors.of(potential.with_theta(solution.theta), both), solution, rows.rows))
+    assert (
+        "the energy of frame 4 is off by 0.25 eV from that of frame 2, which has the same positions" in told
+    )

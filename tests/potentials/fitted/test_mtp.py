@@ -13,6 +13,7 @@ from ase.build import bulk
 from pydantic import ValidationError
 
 from mlopt.core import Dataset, InputError, Systems
+from mlopt.core.files.weights import save_weights
 from mlopt.core.testing import check_fittable
 from mlopt.potentials import Mtp
 
@@ -180,3 +181,49 @@ def test_a_potential_that_was_never_fitted_says_what_is_missing() -> None:
         Mtp(shortest=2.0).evaluate(silicon())
     with pytest.raises(InputError, match="Mtp has no parameters for Cu, Au; it knows Si"):
         Mtp(shortest=2.0, elements=["Si"]).check(alloy())
+
+
+def test_a_card_of_another_basis_is_refused(tmp_path: Path) -> None:
+    training = dict.fromkeys(
+        ("task_family", "horizon", "estimator", "seeds", "cost", "results", "command"), "test"
+    )
+    path, potential = tmp_path / "si.safetensors", fitted(elements=["Si"], degrees=[7, 6])
+    settings = {name: one for name, one in potential.config().items() if name not in ("weights", "theta")}
+    save_weights(str(path), torch.zeros(9).double(), "mtp", settings, training)
+    with pytest.raises(InputError, match=r"9 coefficients, and this basis has \d+: .* fit anew"):
+        _ = Mtp(weights=str(path)).parameters
+    save_weights(str(path), torch.zeros(9).double(), "learn2hop", {}, training)
+    with pytest.raises(ValidationError, match="learn2hop"):
+        Mtp(weights=str(path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"elements": ["Au"]}, "mtp: the data have Cu, which `elements` does not name: Au"),
+        ({"elements": ["Ag", "Au", "Cu"]}, "`elements` names Ag, of which no structure has any"),
+        ({"shortest": 2.5}, r"two atoms of the data are 2\.\d+ apart, nearer than `shortest`, 2.5"),
+    ],
+)
+def test_data_that_do_not_fit_the_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Mtp(level=6, cutoff=4.0, **settings).prepared(Dataset(alloy()))
+
+
+@pytest.mark.parametrize("rule", [{"degrees": [40, 40, 40]}, {"level": 28}], ids=["degrees", "level"])
+def test_a_basis_that_is_too_large_is_not_even_searched_for(rule: dict[str, Any]) -> None:
+    elements = ["Cu", "Ag", "Au", "Ni"]
+    with pytest.raises(
+        InputError, match=r"with 4 species make about \d\S* functions of each, and 20,000 are"
+    ):
+        _ = Mtp(shortest=1.8, elements=elements, **rule).basis
+
+
+def test_a_cutoff_beyond_the_data_is_doubted() -> None:
+    pair = Systems.cluster([29, 79]).with_pos(torch.tensor([[0.0, 0, 0], [0, 0, 2.5]]).double())
+    data = Dataset(Systems.concatenate([pair, pair.with_pos(1.1 * pair.pos)]))
+    told = Mtp(level=6, cutoff=6.0).prepared(data).doubts(data)
+    assert len(told) == 1 and "between 2.75 and 6 angstrom apart" in told[0]
+    assert "Lower `cutoff` to about 2.8" in told[0] and Mtp(level=6, cutoff=3.0).doubts(data) == []
+    crystal = Dataset(alloy())  # periodic images count
+    assert Mtp(level=6, cutoff=6.0).prepared(crystal).doubts(crystal) == []

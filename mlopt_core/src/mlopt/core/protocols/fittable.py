@@ -89,6 +89,10 @@ class FittablePotential(Potential):
         """
         return self
 
+    def doubts(self, data: Dataset) -> list[str]:
+        """Return what a user should know about these data for this potential, one sentence or two each."""
+        return []
+
     def start(self, seed: int = 0) -> torch.Tensor:
         """Return where a fit of a potential that is not linear begins: (p,) float64."""
         return self.parameters

@@ -189,7 +189,7 @@ def _keys(images: list[Atoms]) -> list[str]:
 def _offered(images: list[Atoms], kind: str) -> str:
     keys = _keys(images)
     listed = ", ".join(one_line(key, 40) for key in keys[:12]) or "nothing"
-    example = one_line(keys[0], 40) if keys else kind
+    example = one_line(next((key for key in keys if _PROBABLE[kind] in key.lower()), "KEY"), 40)
     return f"Besides the positions the file has: {listed}. Name the key, such as `{kind}: {example}`"
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
-from mlopt.optimizers.fitting.least_squares import Solution
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.optimizers.fitting.least_squares import Solution, Weights, solve, triangle
 from mlopt.optimizers.fitting.metrics import GPA, Errors
 
 #: a slope of predicted against labelled stresses near one of these tells what the labels are
 _STRESSES = {-1.0: "of the other sign", GPA: "in GPa", -GPA: "in GPa and of the other sign", 10.0 * GPA: "in kbar",
              -10.0 * GPA: "in kbar and of the other sign, as VASP prints them"}  # fmt: skip
+#: energies of one structure that differ by less are one, eV
+_SAME = 1e-6
 #: how far a slope may be from that
 _NEAR = 0.3
 
@@ -16,11 +21,9 @@ _NEAR = 0.3
 def doubts(train: Errors, solution: Solution, rows: int) -> list[str]:
     """Return what a user should know before trusting a fit, one sentence or two each."""
     found = []
-    repeated = len(train.data) - len(set(train.data.keys()))
-    if repeated:
-        found.append(
-            f"{repeated} of {len(train.data)} structures to fit to are repeats of others; they count as often"
-        )
+    repeated = _repeats(train.data)
+    if repeated is not None:
+        found.append(repeated)
     free = len(solution.theta)
     if rows < free:
         found.append(
@@ -38,6 +41,48 @@ def doubts(train: Errors, solution: Solution, rows: int) -> list[str]:
             f"look at {train.data.source[place] or f'structure {place}'}"
         )
     return found
+
+
+def _repeats(data: Dataset) -> str | None:
+    """Say how many structures are repeats of others, and whether their labels are."""
+    seen: dict[str, int] = {}
+    apart, place, repeated = 0.0, 0, 0
+    for index, key in enumerate(data.keys()):
+        first = seen.setdefault(key, index)
+        if first == index:
+            continue
+        repeated += 1
+        off = abs(float(data.energy[index] - data.energy[first]))
+        if off > apart:  # never where one has no energy
+            apart, place = off, index
+    if not repeated:
+        return None
+    if apart > _SAME:
+        other = data.source[seen[data.keys()[place]]] or "another"
+        return (
+            f"{repeated} of {len(data)} structures to fit to are repeats of others with other labels: the energy of "
+            f"{data.source[place] or f'structure {place}'} is off by {apart:.3g} eV from that of {other}, which has "
+            f"the same positions. Keep one of them"
+        )
+    return f"{repeated} of {len(data)} structures to fit to are repeats of others; they count as often"
+
+
+def check_stresses(potential: FittablePotential, data: Dataset, weights: Weights, most: int = 40) -> None:
+    """Refuse stresses that are, by a fit to energies and forces alone, of another unit or sign.
+
+    most: structures that are looked at.
+
+    Raises:
+        InputError: says which unit or sign they seem to have.
+    """
+    some = data.select(torch.nonzero(data.with_stress).flatten()[:most])
+    alone = weights.replace(stress=0.0)
+    if not weights.stress or not bool((some.with_force if weights.force else some.with_energy).any()):
+        return
+    found = solve(triangle(potential, some, alone), potential.roughness())
+    wrong = stress_slope(Errors.of(potential.with_theta(found.theta), some))
+    if wrong is not None:
+        raise InputError(f"fit: {wrong}. Convert them, or set `weights.stress: 0`")
 
 
 def stress_slope(train: Errors) -> str | None:

@@ -103,14 +103,17 @@ def triangle(potential: FittablePotential, data: Dataset, weights: Weights, memo
     return Triangle(_square(upper), squares, n_forces, n_rows)
 
 
+def atom_bytes(parameters: int) -> float:
+    """Return how much memory the rows of an atom take: themselves, in two orders, and in a decomposition."""
+    return 8.0 * 4.0 * 3.0 * parameters
+
+
 def _blocks(
     potential: FittablePotential, data: Dataset, weights: Weights, memory: float
 ) -> Iterator[tuple[NDArray[np.float64], slice]]:
     """Weighted rows with their right-hand side (n, p + 1), and which of them are of forces."""
     p = potential.parameters.shape[-1]
-    most = max(
-        1, int(memory * 1e9 / (8.0 * 4.0 * p * 3.0))
-    )  # atoms: rows, their copy in order, the triangle's work
+    most = max(1, int(memory * 1e9 / atom_bytes(p)))
     for first, stop in data.systems.segments.blocks(most):
         yield _rows(potential, data.select(list(range(first, stop))), weights)
 

@@ -21,8 +21,16 @@ from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.fit import pictures
 from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
+from mlopt.optimizers.fitting.checks import check_stresses
 from mlopt.optimizers.fitting.data import FitData
-from mlopt.optimizers.fitting.least_squares import Solution, Triangle, Weights, solve, triangle
+from mlopt.optimizers.fitting.least_squares import (
+    Solution,
+    Triangle,
+    Weights,
+    atom_bytes,
+    solve,
+    triangle,
+)
 
 #: numbers of checkpoints that each candidate of a scan has to itself
 _STEPS = 1000
@@ -76,7 +84,10 @@ class Fit(Experiment):
         """
         train, test = self._loaded()
         candidates = self._candidates(train)
-        _check_memory(max(len(one.parameters) for _, one in candidates), self.folds)
+        smallest, largest = (which(len(one.parameters) for _, one in candidates) for which in (min, max))
+        counts, of_atom = train.systems.segments.counts.tolist(), atom_bytes(largest)
+        block = max(of_atom * max(counts, default=0), min(self.memory * 1e9, of_atom * sum(counts)))
+        _check_memory(largest, self.folds, block)
         known = set(train.systems.z.tolist())
         strange = sorted(set(test.systems.z.tolist()) - known)
         if strange:
@@ -84,6 +95,9 @@ class Fit(Experiment):
                 f"`data.test` has {', '.join(SYMBOLS[z] for z in strange)}, of which no structure to fit to has any: "
                 f"nothing can be learned about it"
             )
+        check_stresses(
+            next(one for _, one in candidates if len(one.parameters) == smallest), train, self.weights
+        )
 
     def _loaded(self) -> tuple[Dataset, Dataset]:
         """What is fitted to, with weights of groups in it, and what is tested on."""
@@ -222,14 +236,15 @@ def _from_tensors(tensors: dict[str, torch.Tensor], index: int) -> Triangle:
     return Triangle(tensors[f"{index}.upper"].numpy(), tensors[f"{index}.squares"].numpy(), *counts)
 
 
-def _check_memory(parameters: int, folds: int) -> None:
-    """Refuse what would not fit: triangles of all folds, and the work of a decomposition."""
-    wanted = 8.0 * (parameters + 1) ** 2 * (folds + 8)
+def _check_memory(parameters: int, folds: int, block: float) -> None:
+    """Refuse what would not fit: triangles of all folds, the work of a decomposition, and a block of rows (bytes)."""
+    wanted = 8.0 * (parameters + 1) ** 2 * (2 * folds + 8) + block
     there = _memory()
     if wanted > 0.8 * there:
         raise InputError(
-            f"{parameters:,} parameters need about {wanted / 1e9:.1f} GB for their triangles, and this machine has "
-            f"{there / 1e9:.1f} GB: take a lower level or degree, or fewer `folds`"
+            f"{parameters:,} parameters need about {wanted / 1e9:.1f} GB, and this machine has "
+            f"{there / 1e9:.1f} GB: take a lower level or degree, fewer `folds`, or smaller "
+            f"structures"
         )
 
 

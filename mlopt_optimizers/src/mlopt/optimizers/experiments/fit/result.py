@@ -114,6 +114,7 @@ class FitResult:
             curve.append((structures, Errors.of(potential.with_theta(part.theta), errors[judged].data)))
         curve.append((len(train), errors[judged]))
         warnings = doubts(errors["train"], solution, sum(one.rows for one in parts))
+        warnings += potential.doubts(train)
         return cls(experiment, fitted, solution, errors, candidates, curve, warnings, seconds)
 
     @property

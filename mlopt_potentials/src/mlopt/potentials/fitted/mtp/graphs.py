@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,20 @@ def by_degree(degrees: Sequence[float], angular_weight: float, radial: int, spec
     return sorted(
         found, key=lambda one: (len(one.radial), degree_of(one, angular_weight), one.radial, one.edges)
     )
+
+
+def about_by_degree(degrees: Sequence[float], angular_weight: float, species: int = 1) -> float:
+    """Return about how many scalars `by_degree` gives, without finding them: labelled graphs over all their orders."""
+    found = 0.0
+    for nodes, degree in enumerate(degrees, start=2):
+        pairs, most = math.comb(nodes, 2), int(degree)
+        ways = np.ones(most + 1)
+        for _ in range(nodes - 1):
+            ways = np.convolve(ways, np.ones(most + 1))[: most + 1]
+        for total in range(max(0, most - nodes + 1)):
+            edges = int((degree - nodes - total) / (2.0 * angular_weight) + 1e-9)
+            found += ways[total] * species**nodes * math.comb(edges + pairs, pairs) / math.factorial(nodes)
+    return found
 
 
 def canonical(radial: Sequence[int], edges: Sequence[int]) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,7 +12,6 @@ from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
-from mlopt.core.atoms.neighbours import find_neighbours
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, save_weights, with_card
@@ -22,8 +22,16 @@ from mlopt.core.plugins.input_file import InputFile
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.fittable import Design, FittablePotential
 from mlopt.potentials.fitted.mtp.basis import Basis
+from mlopt.potentials.fitted.mtp.checks import check_elements, check_number, lengths
 from mlopt.potentials.fitted.mtp.files import MtpFile, read_mtp, write_mtp
-from mlopt.potentials.fitted.mtp.graphs import Graph, by_degree, by_level, canonical, degree_of
+from mlopt.potentials.fitted.mtp.graphs import (
+    Graph,
+    about_by_degree,
+    by_degree,
+    by_level,
+    canonical,
+    degree_of,
+)
 from mlopt.potentials.fitted.mtp.radial import orthonormal
 from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table, table_of
@@ -32,6 +40,8 @@ from mlopt.potentials.fitted.mtp.table import Table, table_of
 _BELOW = 0.95
 #: without `repulsion`, nuclei repel each other fully below this part of the shortest distance
 _FULL = 0.8
+#: a cutoff is doubted if no two atoms are farther apart than this part of it
+_SUPPORTED = 0.9
 #: of MLIP's tables
 _LEVELS = tuple(range(2, 30, 2))
 
@@ -145,9 +155,15 @@ class Mtp(FittablePotential):
         level = 16 if self.level is None and self.degrees is None else self.level
         known = len(self._species())
         if level is not None:
-            found = _with_species(by_level(level), known)
+            of_one = by_level(level)
+            about = sum(known ** len(one.radial) / math.factorial(len(one.radial)) for one in of_one)
+            check_number(about, f"the level {level}", known)
+            found = _with_species(of_one, known)
         else:
-            found = _by_degree(tuple(self.degrees or ()), self.angular_weight, known)
+            degrees = tuple(self.degrees or ())
+            about = about_by_degree(degrees, self.angular_weight, known)
+            check_number(about, f"the degrees {list(degrees)}", known)
+            found = _by_degree(degrees, self.angular_weight, known)
         return [*(None for _ in range(self.pair_functions * known)), *found]
 
     @functools.cached_property
@@ -246,17 +262,37 @@ class Mtp(FittablePotential):
 
     def prepared(self, data: Dataset) -> Self:
         """See `FittablePotential.prepared`: species, and where radial functions begin."""
-        elements = self.elements or [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
-        found = self.replace(elements=elements)
-        if self.shortest is not None or self.file is not None:
+        there = [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
+        found = self.replace(elements=self.elements or there)
+        check_elements(found.elements or [], there)
+        if self.file is not None:
             return found
         reach = max(self.cutoff, self.pair_cutoff or 0.0)
-        pairs = find_neighbours(data.systems, reach)
-        vectors = pairs.differences(data.systems)
-        if not vectors.numel():
+        seen = lengths(data, self.shortest or reach)
+        if self.shortest is not None:
+            if seen.numel():
+                raise InputError(
+                    f"mtp: two atoms of the data are {float(seen.min()):.4g} apart, nearer than `shortest`, "
+                    f"{self.shortest:g}, below which nothing is fitted; lower it, or leave it out"
+                )
+            return found
+        if not seen.numel():
             raise InputError(f"mtp: no two atoms of the data are nearer than {reach:g}; raise `cutoff`")
-        shortest = float(torch.linalg.vector_norm(vectors, dim=0).min())
-        return found.replace(shortest=round(_BELOW * shortest, 6))
+        return found.replace(shortest=round(_BELOW * float(seen.min()), 6))
+
+    def doubts(self, data: Dataset) -> list[str]:
+        """See `FittablePotential.doubts`: distances below the cutoff that no two atoms of the data have."""
+        if self.file is not None:
+            return []
+        reach = max(self.cutoff, self.pair_cutoff or 0.0)
+        seen = lengths(data, reach)
+        farthest = float(seen.max()) if seen.numel() else 0.0
+        if farthest > _SUPPORTED * reach:
+            return []
+        return [
+            f"no two atoms of the data are between {farthest:.3g} and {reach:g} angstrom apart, where radial functions "
+            f"end: nothing is learned there, and energies are extrapolated. Lower `cutoff` to about {farthest:.2g}"
+        ]
 
     def roughness(self) -> torch.Tensor | None:
         """See `FittablePotential.roughness`: degrees, 0 for the constants, which are free; none for a file."""
