@@ -119,6 +119,19 @@ class Dataset:
             source=tuple(word for one in sets for word in one.source),
         )
 
+    def reference_energies(self, species: Sequence[int]) -> torch.Tensor:
+        """Return the energy of an atom of each of ``species`` (atomic numbers) that fits the energies best: (n,).
+
+        Least squares on compositions; where these leave it open, as for a compound, the smallest solution.
+        """
+        known = self.with_energy
+        counts = torch.stack(
+            [self.systems.segments.sum((self.systems.z == z).double()[:, None]) for z in species], 1
+        )
+        if not bool(known.any()):
+            return counts.new_zeros(len(species))
+        return torch.linalg.lstsq(counts[known], self.energy[known, None], driver="gelsd").solution[:, 0]
+
     def keys(self) -> list[str]:
         """Return a SHA-256 for each structure, without its labels: by it repeats are found."""
         return [structure_digest(self.systems[index]) for index in range(len(self))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -33,6 +34,18 @@ class Design:
     fixed_energy: torch.Tensor | None = None
     fixed_force: torch.Tensor | None = None
     fixed_stress: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a potential says of n systems under k sets of parameters.
+
+    energy (k, n). force (k, n_atoms, 3). stress (k, n, 3, 3), or None where it was not asked for.
+    """
+
+    energy: torch.Tensor
+    force: torch.Tensor
+    stress: torch.Tensor | None = None
 
 
 class FittablePotential(Potential):
@@ -80,6 +93,24 @@ class FittablePotential(Potential):
     ) -> Design | None:
         """Return the rows that are linear in theta, or None where the potential is not linear in it."""
         return None
+
+    def of_theta(self, systems: Systems, *, stress: bool = False) -> Callable[[torch.Tensor], Predictions]:
+        """Return energy, force and stress of ``systems`` as a function of ``theta (k, p)``, differentiable in it.
+
+        A fit calls this once, and what it returns many times: what does not depend on theta, such as descriptors and
+        their derivatives, is computed here. This version computes nothing in advance.
+        """
+
+        def evaluated(theta: torch.Tensor) -> Predictions:
+            found = [self.with_theta(one).evaluate(systems, stress=stress) for one in theta]
+            tensors = [one.stress for one in found if one.stress is not None]
+            return Predictions(
+                torch.stack([one.energy for one in found]),
+                torch.stack([one.force for one in found]),
+                torch.stack(tensors) if stress else None,
+            )
+
+        return evaluated
 
     def prepared(self, data: Dataset) -> Self:
         """Return this potential with what it takes from data before a fit.

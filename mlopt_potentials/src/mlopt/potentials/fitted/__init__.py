@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
+    from mlopt.potentials.fitted.behler_parrinello.potential import BehlerParrinello
     from mlopt.potentials.fitted.mtp.potential import Mtp
 
-__all__ = ["Mtp"]
+__all__ = ["BehlerParrinello", "Mtp"]
 
-__getattr__ = names_of(__name__, {"mtp.potential": ("Mtp",)})
+__getattr__ = names_of(__name__, {"behler_parrinello.potential": ("BehlerParrinello",), "mtp.potential": ("Mtp",)})

@@ -1,0 +1,1 @@
+"""Behler-Parrinello potentials: symmetry functions, and a small network for each element."""

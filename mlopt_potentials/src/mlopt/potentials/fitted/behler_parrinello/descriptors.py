@@ -1,0 +1,181 @@
+"""What a fit keeps of a set of structures: inputs of the networks, and their slopes, from which forces follow linearly.
+
+Autograd through gathers over pairs is slow and takes much memory; here forces are one compiled sum over pairs, and so is
+its transpose, which the gradient of a loss on forces takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.errors import InputError
+from mlopt.core.lazy import torch
+from mlopt.potentials.fitted.behler_parrinello.compiled import compiled
+from mlopt.potentials.fitted.behler_parrinello.functions import SymmetryFunctions
+from mlopt.potentials.fitted.mtp.evaluation import compiled as compiled_sums
+from mlopt.potentials.fitted.mtp.neighbourhoods import arrays
+
+#: atoms that one thread takes at a time
+_CHUNK = 64
+
+
+def in_threads(work: Callable[[int, int], Any], n_atoms: int) -> None:
+    """Call ``work(first, last)`` on ranges of atoms, in as many threads as torch uses."""
+    ranges = [(first, min(first + _CHUNK, n_atoms)) for first in range(0, n_atoms, _CHUNK)]
+    threads = min(torch.get_num_threads(), len(ranges), os.cpu_count() or 1)
+    if threads <= 1:
+        for first, last in ranges:
+            work(first, last)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda one: work(*one), ranges))
+
+
+def compiled_values(functions: SymmetryFunctions, systems: Systems) -> torch.Tensor:
+    """Return the functions of each atom, (n_atoms, count) float64, without their derivatives.
+
+    Raises:
+        InputError: a structure makes no sense.
+    """
+    return _computed(functions, systems, False)[0]
+
+
+def _computed(
+    functions: SymmetryFunctions, systems: Systems, slopes: bool
+) -> tuple[torch.Tensor, NDArray[np.float32], tuple[Any, Any, Any]]:
+    """Functions, their slopes in single precision, and the pairs: begin, other, vector."""
+    begin, other, vector, lost = arrays(systems, functions.cutoff)
+    if bool(lost.any()):
+        raise InputError(
+            f"structure {int(torch.nonzero(lost)[0])} of the data has a position or a cell that is no number"
+        )
+    n_atoms, count = len(systems.pos), functions.count
+    value = np.zeros((n_atoms, count))
+    slope = np.zeros((len(other) if slopes else 0, 3, count), dtype=np.float32)
+    kind = functions.kinds(systems).cpu().numpy()
+    run = compiled()["functions"]
+    in_threads(
+        lambda first, last: run(
+            first, last, begin, other, kind, vector, *functions.arguments, value, slope
+        ),
+        n_atoms,
+    )
+    return torch.from_numpy(value), slope, (begin, other, vector)
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptors:
+    """The inputs of networks at given positions, and what forces are made of.
+
+    inputs (n_atoms, count): shifted and scaled. atoms: those of each species. kind (n_atoms,): the species of each.
+    slope (n_pairs, 3, count) float32: derivative of the inputs of the centre by the way to the other atom. A rounded
+    slope changes forces by 1e-7 of themselves; the loss that is minimised is exact in it.
+    """
+
+    inputs: torch.Tensor
+    atoms: list[torch.Tensor]
+    kind: torch.Tensor
+    slope: NDArray[np.float32]
+    begin: NDArray[np.int64]
+    other: NDArray[np.int64]
+    vector: NDArray[np.float64]
+    system: NDArray[np.int64]
+    n_systems: int
+
+    @classmethod
+    def of(cls, functions: SymmetryFunctions, systems: Systems, scale: torch.Tensor) -> Descriptors:
+        """Compute all of it.
+
+        scale (n_species, 2, count): mean and deviation of each function.
+
+        Raises:
+            InputError: a structure makes no sense.
+        """
+        value, slope, pairs = _computed(functions, systems, True)
+        kind = functions.kinds(systems)
+        own = scale[kind]
+        centre = np.repeat(kind.numpy(), np.diff(pairs[0]))
+        slope /= scale[:, 1].numpy().astype(np.float32)[centre][:, None]
+        atoms = [torch.nonzero(kind == index).flatten() for index in range(len(functions.species))]
+        batch = systems.batch.cpu().numpy()
+        return cls((value - own[:, 0]) / own[:, 1], atoms, kind, slope, *pairs, batch, len(systems))
+
+    def forces(self, steep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return forces (k, n_atoms, 3) and virials dE/dstrain (k, n_systems, 3, 3).
+
+        steep (k, n_atoms, count): derivative of each atom's energy by its inputs. Differentiable any number of times.
+        """
+        found: tuple[torch.Tensor, torch.Tensor] = _linear().apply(steep, self)
+        return found
+
+    def pulled(self, steep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`forces`, without a graph."""
+        table = steep.detach().contiguous().numpy()
+        k, n_atoms = len(table), len(self.inputs)
+        pull = np.zeros((k, len(self.other), 3))
+        run, (_, gathered) = compiled()["pulled"], compiled_sums()
+        in_threads(lambda first, last: run(first, last, self.begin, self.slope, table, pull), n_atoms)
+        force, virial = np.zeros((k, n_atoms, 3)), np.zeros((k, self.n_systems, 3, 3))
+        for index in range(k):
+            gathered(
+                self.begin, self.other, self.system, self.vector, pull[index], force[index], virial[index]
+            )
+        return torch.from_numpy(force), torch.from_numpy(virial)
+
+    def pushed(self, force: torch.Tensor, virial: torch.Tensor) -> torch.Tensor:
+        """The transpose of `pulled`, without a graph: (k, n_atoms, count)."""
+        out = np.zeros((len(force), *self.inputs.shape))
+        both = (one.detach().contiguous().numpy() for one in (force, virial))
+        change, strain = both
+        run = compiled()["pushed"]
+        in_threads(
+            lambda first, last: run(
+                first, last, self.begin, self.other, self.system, self.vector, self.slope, change, strain, out
+            ),
+            len(self.inputs),
+        )
+        return torch.from_numpy(out)
+
+
+@functools.cache
+def _linear() -> Any:
+    """`Descriptors.pulled` for autograd; it is linear, and so its derivative is its transpose, and that one's it again.
+
+    Made at its first use, for the classes need torch.
+    """
+
+    class Forces(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any, steep: torch.Tensor, descriptors: Descriptors
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            ctx.descriptors = descriptors
+            return descriptors.pulled(steep)
+
+        @staticmethod
+        def backward(ctx: Any, *change: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return Back.apply(*change, ctx.descriptors), None
+
+    class Back(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any, force: torch.Tensor, virial: torch.Tensor, descriptors: Descriptors
+        ) -> torch.Tensor:
+            ctx.descriptors = descriptors
+            return descriptors.pushed(force, virial)
+
+        @staticmethod
+        def backward(ctx: Any, *change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+            force, virial = Forces.apply(change[0], ctx.descriptors)
+            return force, virial, None
+
+    return Forces
