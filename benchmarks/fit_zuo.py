@@ -83,8 +83,8 @@ def main() -> None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             chosen = max(found.candidates, key=lambda one: one.evidence).settings
             print(
-                f"  {size}: {settings} with {scan}: evidence takes {chosen}; {len(found.solution.theta)} parameters, "
-                f"lambda {found.solution.strength:.1e}, {seconds:.0f} s for {len(found.candidates)} fits, {peak:.1f} GB"
+                f"  {size}: {settings} with {scan}: evidence takes {chosen}; {len(found.how.theta)} parameters, "
+                f"lambda {found.how.strength:.1e}, {seconds:.0f} s for {len(found.candidates)} fits, {peak:.1f} GB"
             )
             for row in found.rows:
                 energy = f"energy {1e3 * row['energy_mae']:.3f} +- {1e3 * row['energy_error']:.3f}"

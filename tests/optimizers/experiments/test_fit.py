@@ -49,7 +49,7 @@ def test_a_fit_reproduces_what_it_learns_from(tmp_path: Path) -> None:
     assert rows["test"]["energy_mae"] < 0.01 and rows["test"]["force_mae"] < 0.15
     summary = found.summary()
     assert summary["headline"].startswith("test errors (MAE): ") and summary["parameters"] == len(
-        found.solution.theta
+        found.how.theta
     )
     assert [count for count, _ in found.curve] == sorted(count for count, _ in found.curve)
     written = {path.name for path in tmp_path.iterdir()}
@@ -95,11 +95,11 @@ def test_a_scan_takes_what_the_evidence_says(tmp_path: Path) -> None:
     assert (tmp_path / "scan.svg").exists()
     assert [row["evidence"] for _, row in recorder.metrics] == evidence
     alone = fit(potential={**SMALL["potential"], **chosen}).run()
-    assert torch.equal(alone.solution.theta, found.solution.theta)
+    assert torch.equal(alone.how.theta, found.how.theta)
 
 
 def outcome(found: FitResult) -> tuple[list[float], list[dict[str, Any]]]:
-    return found.solution.theta.tolist(), found.rows
+    return found.how.theta.tolist(), found.rows
 
 
 @pytest.mark.parametrize("scan", [{}, {"cutoff": [3.8, 3.0]}], ids=["alone", "scan"])

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from mlopt.potentials.classical.soft_sphere import SoftSphere
     from mlopt.potentials.classical.stillinger_weber import StillingerWeber
     from mlopt.potentials.classical.sum import SumPotential
+    from mlopt.potentials.fitted.behler_parrinello.potential import BehlerParrinello
     from mlopt.potentials.fitted.mtp.potential import Mtp
     from mlopt.potentials.sums.pair import CutPairPotential, PairPotential
 
 __all__ = [
     "AsePotential",
+    "BehlerParrinello",
     "CutPairPotential",
     "Gupta",
     "GuptaPair",
@@ -44,6 +46,7 @@ __getattr__ = names_of(
         "classical.soft_sphere": ("SoftSphere",),
         "classical.stillinger_weber": ("StillingerWeber",),
         "classical.sum": ("SumPotential",),
+        "fitted.behler_parrinello.potential": ("BehlerParrinello",),
         "fitted.mtp.potential": ("Mtp",),
         "sums.pair": ("CutPairPotential", "PairPotential"),
     },

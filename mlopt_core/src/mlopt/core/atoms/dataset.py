@@ -130,7 +130,8 @@ class Dataset:
         )
         if not bool(known.any()):
             return counts.new_zeros(len(species))
-        return torch.linalg.lstsq(counts[known], self.energy[known, None], driver="gelsd").solution[:, 0]
+        found = torch.linalg.lstsq(counts[known], self.energy[known, None], driver="gelsd").solution
+        return found.flatten() + 0.0
 
     def keys(self) -> list[str]:
         """Return a SHA-256 for each structure, without its labels: by it repeats are found."""

@@ -42,6 +42,7 @@ class Stream:
     # counters of the key of a structure, beyond those that draw it
     LEFT_OUT = 1 << 40  # whether a fit is tested on it
     FOLD = 1 << 41  # the fold of a fit that it belongs to
+    HELD_BACK = 1 << 42  # whether a training looks at it instead of learning from it
 
 
 def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:

@@ -67,6 +67,11 @@ class FittablePotential(Potential):
         """
         raise NotImplementedError(f"{type(self).__name__} must define `parameters`")
 
+    @property
+    def linear(self) -> bool:
+        """Whether energies are linear in the parameters: whether the class has a `design` of its own."""
+        return type(self).design is not FittablePotential.design
+
     def with_theta(self, theta: torch.Tensor) -> Self:
         """Return this potential with other parameters: (p,), or (n_systems, p), one row for each system of a batch.
 

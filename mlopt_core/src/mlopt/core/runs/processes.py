@@ -19,7 +19,7 @@ from typing import Any
 
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.lazy import torch
-from mlopt.core.runs.experiment import Preempted
+from mlopt.core.runs.experiment import Context, Preempted
 
 #: how the share of a rank went, if it is not there
 _FAILED, _LEFT = 1.0, 2.0
@@ -95,6 +95,22 @@ class Ranks:
             f"{names} of {self.size} did not come to the exchange of losses: ended, or hung for more than "
             f"{self.timeout_s:g} s (`rank_timeout`). {again}"
         )
+
+
+class Worker(Context):
+    """The context of a process that computes along and writes nothing, but can be told to stop."""
+
+    def __init__(self, context: Context | None = None) -> None:
+        super().__init__()
+        self._context = context or Context()
+
+    @property
+    def stopping(self) -> bool:
+        return self._context.stopping
+
+    @property
+    def interrupted(self) -> bool:
+        return self._context.interrupted
 
 
 _here = Ranks()

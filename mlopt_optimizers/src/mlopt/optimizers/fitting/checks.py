@@ -6,7 +6,7 @@ from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential
-from mlopt.optimizers.fitting.least_squares import Solution, Weights, solve, triangle
+from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
 from mlopt.optimizers.fitting.metrics import GPA, Errors
 
 #: a slope of predicted against labelled stresses near one of these tells what the labels are
@@ -18,13 +18,12 @@ _SAME = 1e-6
 _NEAR = 0.3
 
 
-def doubts(train: Errors, solution: Solution, rows: int) -> list[str]:
+def doubts(train: Errors, free: int, rows: int) -> list[str]:
     """Return what a user should know before trusting a fit, one sentence or two each."""
     found = []
     repeated = _repeats(train.data)
     if repeated is not None:
         found.append(repeated)
-    free = len(solution.theta)
     if rows < free:
         found.append(
             f"there are {rows:,} rows of labels for {free:,} parameters: the prior decides the rest. Take a lower "

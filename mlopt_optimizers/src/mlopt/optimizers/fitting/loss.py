@@ -29,7 +29,7 @@ class Loss(Plugin):
     """
 
     kind: Literal["weighted", "amp"] = setting("weighted", "which of the two")
-    weights: Weights = setting(Weights(energy=2.0), "what residuals count, of the weighted loss")
+    weights: Weights = setting(Weights(energy=6.0), "what residuals count, of the weighted loss")
     force_coefficient: float = setting(0.04, "of Amp's loss; 0: energies alone", ge=0)
     decay: float = setting(0.0, "factor on the sum of squares of all parameters, which is added", ge=0)
 
@@ -138,9 +138,7 @@ class LossLandscape(Landscape):
         """The loss and minus its gradient at ``x (n_rows, 1)``, n_rows = k p."""
         k, p = self.segments.n_problems, self.segments.size or 0
         theta = x.detach().reshape(k, p)
-        told = share_out(
-            len(self._data), functools.partial(self._table, theta), batch=1, columns=k * (1 + p)
-        )
+        told = share_out(len(self._data), functools.partial(self._table, theta), batch=1, columns=k * (1 + p))
         total = told.sum(0) / self._size
         energy = total[:k] + self._loss.decay * (theta * theta).sum(1)
         gradient = total[k:].reshape(k, p) + 2.0 * self._loss.decay * theta

@@ -12,4 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BehlerParrinello", "Mtp"]
 
-__getattr__ = names_of(__name__, {"behler_parrinello.potential": ("BehlerParrinello",), "mtp.potential": ("Mtp",)})
+__getattr__ = names_of(
+    __name__, {"behler_parrinello.potential": ("BehlerParrinello",), "mtp.potential": ("Mtp",)}
+)

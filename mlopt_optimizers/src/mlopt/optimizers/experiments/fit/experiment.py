@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ValidationError, field_validator
 
@@ -17,10 +18,12 @@ from mlopt.core.files.atomic import JSON
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
 from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.core.runs import processes
 from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.fit import pictures
 from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
+from mlopt.optimizers.experiments.fit.trained import train_all
 from mlopt.optimizers.fitting.checks import check_stresses
 from mlopt.optimizers.fitting.data import FitData
 from mlopt.optimizers.fitting.least_squares import (
@@ -31,6 +34,7 @@ from mlopt.optimizers.fitting.least_squares import (
     solve,
     triangle,
 )
+from mlopt.optimizers.fitting.training import Trainer, Training
 
 #: numbers of checkpoints that each candidate of a scan has to itself
 _STEPS = 1000
@@ -53,13 +57,19 @@ class Fit(Experiment):
     structures that are fitted to decides between them, and those to test on are looked at once, in the end::
 
         Fit(data=FitData(train="train.xyz", test="test.xyz"), potential=Mtp(), scan={"level": [8, 12, 16]}).run()
+
+    Any other potential is trained, see `Training`; `weights`, `prior`, `folds` and `memory` then play no part. Under
+    ``torchrun`` all processes train together, and the result does not depend on how many there are.
     """
+
+    ranked: ClassVar[bool] = True
 
     data: FitData = setting(..., "the structures")
     potential: Annotated[FittablePotential, FromRegistry("potential")] = setting(..., "what is fitted")
     weights: Weights = setting(Weights(), "what residuals count")
     group_weights: dict[str, float] = setting({}, "further factors on the weights of groups of structures")
     prior: Prior = setting(Prior(), "what keeps coefficients small")
+    training: Training = setting(Training(), "how a potential that is not linear in its parameters is fitted")
     scan: dict[str, list[Any]] = setting(
         {}, "settings of the potential to try, such as {level: [8, 12], cutoff: [5, 6]}"
     )
@@ -79,15 +89,19 @@ class Fit(Experiment):
         """Read the data, make every candidate, and see whether the largest fits into memory.
 
         Raises:
-            InputError: as `FitData.load`; a candidate makes no sense, is not linear, or would not fit into memory; a
+            InputError: as `FitData.load`; a candidate makes no sense, or would not fit into memory; a
                 group has a weight and is not there; a structure to test on has a species that no other has.
         """
-        train, test = self._loaded()
+        processes.check(None)
+        train, test = self._loaded
         candidates = self._candidates(train)
-        smallest, largest = (which(len(one.parameters) for _, one in candidates) for which in (min, max))
-        counts, of_atom = train.systems.segments.counts.tolist(), atom_bytes(largest)
-        block = max(of_atom * max(counts, default=0), min(self.memory * 1e9, of_atom * sum(counts)))
-        _check_memory(largest, self.folds, block)
+        if candidates[0][1].linear:
+            self._check_memory([len(one.parameters) for _, one in candidates], train)
+            smallest = min((one for _, one in candidates), key=lambda one: len(one.parameters))
+            check_stresses(smallest, train, self.weights)
+        else:
+            for _, one in candidates:
+                Trainer(self.training, one, train, self.seed)
         known = set(train.systems.z.tolist())
         strange = sorted(set(test.systems.z.tolist()) - known)
         if strange:
@@ -95,10 +109,15 @@ class Fit(Experiment):
                 f"`data.test` has {', '.join(SYMBOLS[z] for z in strange)}, of which no structure to fit to has any: "
                 f"nothing can be learned about it"
             )
-        check_stresses(
-            next(one for _, one in candidates if len(one.parameters) == smallest), train, self.weights
-        )
 
+    def _check_memory(self, parameters: list[int], train: Dataset) -> None:
+        """Refuse a basis whose rows would not fit."""
+        largest = max(parameters)
+        counts, of_atom = train.systems.segments.counts.tolist(), atom_bytes(largest)
+        block = max(of_atom * max(counts, default=0), min(self.memory * 1e9, of_atom * sum(counts)))
+        _check_memory(largest, self.folds, block)
+
+    @functools.cached_property
     def _loaded(self) -> tuple[Dataset, Dataset]:
         """What is fitted to, with weights of groups in it, and what is tested on."""
         train, test = self.data.load(self.seed)
@@ -123,10 +142,6 @@ class Fit(Experiment):
             except ValidationError as error:
                 told = "; ".join(str(one["msg"]) for one in error.errors())
                 raise InputError(f"`scan`: {choice} makes no potential: {told}") from None
-            if made.design(train.systems.select([]), force=False) is None:
-                raise InputError(
-                    f"{type(made).__name__} is not linear in its parameters; this experiment fits linear potentials"
-                )
             found.append((choice, made))
         return found
 
@@ -135,11 +150,38 @@ class Fit(Experiment):
 
         Raises:
             InputError: as `check`.
-            Preempted: ``context`` asked to stop; a checkpoint has been saved, of the last whole fold.
+            Preempted: ``context`` asked to stop; a checkpoint has been saved, of the last whole fold or evaluation.
         """
-        train, test = self._loaded()
+        with processes.joined() as here:
+            # results and checkpoints are the first process's alone
+            return self._run(context if here.rank == 0 else processes.Worker(context), here)
+
+    def _run(self, context: Context | None, here: processes.Ranks) -> FitResult:
+        train, test = self._loaded
         session = Session(context, train.digest())
         candidates = self._candidates(train)
+        about: dict[str, Any] = {"train": train, "test": test, "experiment": self}
+        if candidates[0][1].linear:
+            solved = self._solved(session, train, candidates)
+            about |= {"candidates": solved[-1], "seconds": session.seconds, "smooth": self.prior.smooth}
+            result = FitResult.of(*solved[:-1], **about)
+        else:
+            potential, trained, done = train_all(
+                session, here, candidates, training=self.training, data=train, seed=self.seed
+            )
+            about |= {"candidates": done, "seconds": session.seconds}
+            result = FitResult.of_training(potential, trained, **about)
+        session.context.warn(result.warnings)
+        folder = session.context.results()
+        if folder is not None:
+            result.write(folder)
+            pictures.write(result, folder)
+        return result
+
+    def _solved(
+        self, session: Session, train: Dataset, candidates: list[tuple[dict[str, Any], FittablePotential]]
+    ) -> tuple[FittablePotential, Solution, list[Triangle], list[Candidate]]:
+        """The linear candidate of the largest evidence, its coefficients, its rows, and what decided."""
         fold_of = self._folds(train)
         done: list[Candidate] = []
         parts: list[Triangle] = []
@@ -161,32 +203,18 @@ class Fit(Experiment):
             done.append(Candidate(choice, len(potential.parameters), solution.evidence, solution.strength))
             step = _STEPS * (number + 1)
             session.context.metric(step, evidence=solution.evidence, parameters=len(potential.parameters))
-            if best is None or solution.evidence > max(one.evidence for one in done[:-1]):
+            if best is None or solution.evidence > max(one.merit for one in done[:-1]):
                 best = potential, solution, parts
             parts = []
             _save(session, step, done, parts)
             session.leave_if_asked()
-        if best is None or best[1].evidence < max(one.evidence for one in done):
+        if best is None or best[1].evidence < max(one.merit for one in done):
             # a resumed run that has forgotten the rows of the best
-            number = max(range(len(done)), key=lambda k: done[k].evidence)
+            number = max(range(len(done)), key=lambda k: done[k].merit)
             potential = candidates[number][1]
             parts = [self._part(potential, train, fold_of == fold) for fold in range(self.folds)]
             best = potential, self._solve(potential, parts), parts
-        result = FitResult.of(
-            *best,
-            train=train,
-            test=test,
-            candidates=done,
-            experiment=self,
-            seconds=session.seconds,
-            smooth=self.prior.smooth,
-        )
-        session.context.warn(result.warnings)
-        folder = session.context.results()
-        if folder is not None:
-            result.write(folder)
-            pictures.write(result, folder)
-        return result
+        return (*best, done)
 
     def _part(self, potential: FittablePotential, train: Dataset, chosen: torch.Tensor) -> Triangle:
         """The rows of the chosen structures (n,) bool."""

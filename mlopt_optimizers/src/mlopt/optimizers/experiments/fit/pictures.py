@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlopt.core.lazy import torch
 from mlopt.core.reporting.drawing import pyplot, save
 from mlopt.optimizers.fitting.metrics import GPA, Errors
+from mlopt.optimizers.fitting.training import Trained
 
 if TYPE_CHECKING:
     from mlopt.optimizers.experiments.fit.result import FitResult
@@ -18,10 +20,13 @@ _COLOURS = {"train": "#9db4cc", "test": "#b4442c"}
 
 
 def write(found: FitResult, folder: Path) -> None:
-    """Write ``parity.svg``, ``residuals.svg``, ``learning.svg`` and, of a scan, ``scan.svg``."""
+    """Write ``parity.svg``, ``residuals.svg``, ``learning.svg`` or ``training.svg``, and, of a scan, ``scan.svg``."""
     save(_parity(found), folder / "parity.svg")
     save(_residuals(found), folder / "residuals.svg")
-    save(_learning(found), folder / "learning.svg")
+    if isinstance(found.how, Trained):
+        save(_training(found.how), folder / "training.svg")
+    else:
+        save(_learning(found), folder / "learning.svg")
     if len(found.candidates) > 1:
         save(_scan(found), folder / "scan.svg")
 
@@ -117,23 +122,39 @@ def _learning(found: FitResult) -> Any:
     return figure
 
 
+def _training(trained: Trained) -> Any:
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    counts = [one.evaluations for one in trained.looks]
+    for seed in range(len(trained.theta)):
+        colour = "#b4442c" if seed == trained.best else "#9db4cc"
+        axis.plot(counts, [one.loss[seed] for one in trained.looks], color=colour, linewidth=1.0)
+        axis.plot(counts, [one.held_back[seed] for one in trained.looks], "--", color=colour, linewidth=1.0)
+    for before, after in pairwise(trained.looks):
+        if before.stage != after.stage:
+            axis.axvline(before.evaluations, color="0.7", linewidth=0.8)
+    axis.set_yscale("log")
+    axis.set_xlabel("evaluations of the loss, for each seed")
+    axis.set_ylabel("loss")
+    return figure
+
+
 def _scan(found: FitResult) -> Any:
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-    best = max(found.candidates, key=lambda one: one.evidence)
     for one in found.candidates:
-        chosen = one is best
+        chosen = one is found.chosen
         axis.plot(
             one.parameters,
-            one.evidence,
+            one.merit,
             "o",
             color="#b4442c" if chosen else "#3b6ea5",
             markersize=6 if chosen else 4,
         )
         label = ", ".join(f"{value}" for value in one.settings.values())
         axis.annotate(
-            label, (one.parameters, one.evidence), fontsize=7, xytext=(3, 3), textcoords="offset points"
+            label, (one.parameters, one.merit), fontsize=7, xytext=(3, 3), textcoords="offset points"
         )
     axis.set_xlabel("parameters")
-    axis.set_ylabel("log evidence")
+    axis.set_ylabel("minus the loss, held back" if isinstance(found.how, Trained) else "log evidence")
     return figure

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.errors import InputError
@@ -21,9 +21,7 @@ from mlopt.optimizers.fitting.checks import doubts
 from mlopt.optimizers.fitting.data import twins
 from mlopt.optimizers.fitting.least_squares import Solution, Triangle, solve
 from mlopt.optimizers.fitting.metrics import Errors
-
-if TYPE_CHECKING:
-    pass
+from mlopt.optimizers.fitting.training import Trained
 
 #: structures with the largest errors that a report shows
 _WORST = 5
@@ -46,13 +44,20 @@ _COLUMNS = (
 class Candidate:
     """One choice of a scan.
 
-    settings: the choice. evidence: its logarithm. strength: of the prior.
+    settings: the choice. evidence: its logarithm; strength: of the prior; None where a potential is not linear.
+    held_back: the loss on structures that training did not learn from; None where it is.
     """
 
     settings: dict[str, Any]
     parameters: int
-    evidence: float
-    strength: float
+    evidence: float | None = None
+    strength: float | None = None
+    held_back: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """What decides between candidates: the larger, the better."""
+        return self.evidence if self.evidence is not None else -float(self.held_back or 0.0)
 
     def plain(self) -> JSON:
         """As plain data."""
@@ -63,19 +68,22 @@ class Candidate:
 class FitResult:
     """Outcome of a fit.
 
-    potential: the fitted one. solution: its coefficients. errors: by the name of a set: ``train``, ``test``, and
-    ``test without twins`` where structures to test on have one among those that were fitted to.
-    curve: number of structures, and the errors on what is tested, of fits to parts of the data.
+    potential: the fitted one. how: its coefficients, or the training where it is not linear in these.
+    errors: by the name of a set: ``train``, ``test``, and ``test without twins`` where structures to test on have one
+    among those that were fitted to.
+    curve: number of structures, and the errors on what is tested, of fits to parts of the data; none of a training.
+    seeds: errors on what is tested under the parameters of each seed of a training.
     """
 
     experiment: Experiment
     potential: FittablePotential
-    solution: Solution
+    how: Solution | Trained
     errors: dict[str, Errors]
     candidates: list[Candidate]
     curve: list[tuple[int, Errors]]
     warnings: list[str]
     seconds: float
+    seeds: list[Errors] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -93,14 +101,8 @@ class FitResult:
     ) -> FitResult:
         """Evaluate the fitted potential on all structures; smooth: the power of the prior, as in the fit."""
         fitted = potential.with_theta(solution.theta)
-        errors = {"train": Errors.of(fitted, train)}
-        judged = "train"
-        if len(test):
-            errors["test"] = Errors.of(fitted, test)
-            judged = "test"
-            twin = twins(test, train)
-            if bool(twin.any()) and not bool(twin.all()):
-                errors["test without twins"] = errors["test"].select(torch.nonzero(~twin).flatten())
+        errors = _errors(fitted, train, test)
+        judged = "test" if len(test) else "train"
         curve = []
         for share in _SHARES[:-1]:
             taken = max(1, round(share * len(parts)))
@@ -113,9 +115,43 @@ class FitResult:
             structures = round(taken / len(parts) * len(train))
             curve.append((structures, Errors.of(potential.with_theta(part.theta), errors[judged].data)))
         curve.append((len(train), errors[judged]))
-        warnings = doubts(errors["train"], solution, sum(one.rows for one in parts))
+        warnings = doubts(errors["train"], len(solution.theta), sum(one.rows for one in parts))
         warnings += potential.doubts(train)
         return cls(experiment, fitted, solution, errors, candidates, curve, warnings, seconds)
+
+    @classmethod
+    def of_training(
+        cls,
+        potential: FittablePotential,
+        trained: Trained,
+        *,
+        train: Dataset,
+        test: Dataset,
+        candidates: list[Candidate],
+        experiment: Experiment,
+        seconds: float,
+    ) -> FitResult:
+        """Evaluate the best seed's potential on all structures, and the others on those to test on."""
+        fitted = potential.with_theta(trained.theta[trained.best])
+        errors = _errors(fitted, train, test)
+        judged = errors.get("test", errors["train"])
+        seeds = [
+            judged if one == trained.best else Errors.of(potential.with_theta(theta), judged.data)
+            for one, theta in enumerate(trained.theta)
+        ]
+        # a network has enough parameters, and what limits them is where training stops
+        warnings = doubts(errors["train"], 0, 0) + potential.doubts(train)
+        return cls(experiment, fitted, trained, errors, candidates, [], warnings, seconds, seeds)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the potential."""
+        return int(self.how.theta.shape[-1])
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that was taken."""
+        return max(self.candidates, key=lambda one: one.merit)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -138,16 +174,11 @@ class FitResult:
         energy, force = row["energy_mae"], row["force_mae"]
         told = [f"{1e3 * energy:.3g} meV/atom"] if energy is not None else []
         told += [f"{force:.3g} eV/angstrom"] if force is not None else []
-        headline = f"{name} errors (MAE): {', '.join(told)}; {len(self.solution.theta):,} parameters"
-        chosen = next(
-            one for one in self.candidates if one.evidence == max(c.evidence for c in self.candidates)
-        )
+        headline = f"{name} errors (MAE): {', '.join(told)}; {self.parameters:,} parameters"
         numbers = {
-            "parameters": len(self.solution.theta),
-            "lambda": self.solution.strength,
-            "evidence": self.solution.evidence,
-            "deviation": self.solution.deviation,
-            "chosen": chosen.settings,
+            "parameters": self.parameters,
+            **self._told(),
+            "chosen": self.chosen.settings,
             "rows": rows,
             "scan": [one.plain() for one in self.candidates],
             "wall_s": round(self.seconds, 3),
@@ -160,13 +191,20 @@ class FitResult:
                 "Predicted against labelled energies, components of forces and of stresses.",
             ),
             Figure("Residuals", "residuals.svg", "How errors are distributed; the counts are logarithmic."),
-            Figure(
-                "Learning curve", "learning.svg", f"Errors on the set {name} of fits to parts of the data."
-            ),
         ]
+        if isinstance(self.how, Trained):
+            text = "The loss of each seed, and on structures that are held back (dashed)."
+            figures.append(Figure("Training", "training.svg", text))
+        else:
+            text = f"Errors on the set {name} of fits to parts of the data."
+            figures.append(Figure("Learning curve", "learning.svg", text))
         if len(self.candidates) > 1:
             figures.append(
-                Figure("Scan", "scan.svg", "Evidence against the number of parameters; the highest is taken.")
+                Figure(
+                    "Scan",
+                    "scan.svg",
+                    "What decided, against the number of parameters; the highest is taken.",
+                )
             )
         worst = [
             Structure("worst.extxyz", k, self._worst_label(k)) for k in range(len(self.judged.worst(_WORST)))
@@ -187,13 +225,65 @@ class FitResult:
                     "GPa",
                     "" if row["stress_mae"] is not None else "no stresses",
                 ),
-                Card("parameters", len(self.solution.theta)),
-                Card("prior", f"{self.solution.strength:.1e}", note="its strength, relative"),
+                Card("parameters", self.parameters),
+                self._card(),
             ],
-            tables=[self._table(rows), *([self._scanned()] if len(self.candidates) > 1 else [])],
+            tables=[
+                self._table(rows),
+                *([self._scanned()] if len(self.candidates) > 1 else []),
+                *([self._seeds()] if self.seeds else []),
+            ],
             figures=figures,
             remarks=self.warnings,
         )
+
+    def _told(self) -> dict[str, Any]:
+        """What the summary says of how the parameters came about."""
+        how = self.how
+        if isinstance(how, Solution):
+            return {"lambda": how.strength, "evidence": how.evidence, "deviation": how.deviation}
+        rows = [one.row(str(index)) for index, one in enumerate(self.seeds)]
+        names = ("energy_mae", "force_mae", "force_max", "stress_mae")
+        return {
+            "evaluations": how.evaluations,
+            "seed": how.best,
+            "seeds": [
+                {"loss": loss, "held_back": held, **{name: row[name] for name in names}}
+                for loss, held, row in zip(how.loss.tolist(), how.held_back.tolist(), rows, strict=True)
+            ],
+        }
+
+    def _card(self) -> Card:
+        if isinstance(self.how, Solution):
+            return Card("prior", f"{self.how.strength:.1e}", note="its strength, relative")
+        return Card("evaluations", self.how.evaluations, note=f"of the loss; {len(self.how.theta)} seeds")
+
+    def _seeds(self) -> Table:
+        """Each seed of a training, with its errors where the potential is tested."""
+        name = "test" if "test" in self.errors else "train"
+        rows = [
+            [
+                str(index),
+                one["loss"],
+                one["held_back"],
+                None if one["energy_mae"] is None else 1e3 * one["energy_mae"],
+                one["force_mae"],
+                one["force_max"],
+            ]
+            for index, one in enumerate(self._told()["seeds"])
+        ]
+        columns = [
+            Column("seed"),
+            Column("loss", decimals=6),
+            Column("held back", decimals=6),
+            Column("energy MAE", "meV/atom", 3),
+            Column("force MAE", "eV/angstrom", 4),
+            Column("largest component", "eV/angstrom", 3),
+        ]
+        told = (
+            f"Errors are those on the set {name}. The lowest loss on structures that were held back decides."
+        )
+        return Table("Seeds", columns, rows, told)
 
     def _worst_label(self, place: int) -> str:
         index = self.judged.worst(_WORST)[place]
@@ -221,25 +311,23 @@ class FitResult:
         )
 
     def _scanned(self) -> Table:
-        names = list(self.candidates[0].settings)
+        names, linear = list(self.candidates[0].settings), isinstance(self.how, Solution)
         return Table(
             "Scan",
             [
                 *(Column(name) for name in names),
                 Column("parameters"),
-                Column("log evidence", decimals=1),
-                Column("prior"),
+                Column("log evidence" if linear else "loss, held back", decimals=1 if linear else 6),
             ],
             [
                 [
                     *(str(one.settings[name]) for name in names),
                     one.parameters,
-                    one.evidence,
-                    f"{one.strength:.1e}",
+                    one.evidence if linear else one.held_back,
                 ]
                 for one in self.candidates
             ],
-            "No structure to test on was looked at: the evidence is that of the structures that were fitted to.",
+            "No structure to test on was looked at: all that decided are structures to fit to.",
         )
 
     def write(self, folder: Path) -> None:
@@ -268,16 +356,27 @@ class FitResult:
         return {
             "task_family": config["data"],
             "horizon": len(self.errors["train"].data),
-            "estimator": {
-                "prior": config["prior"],
-                "weights": config["weights"],
-                "strength": self.solution.strength,
-            },
+            "estimator": (
+                {"prior": config["prior"], "weights": config["weights"], "strength": self.how.strength}
+                if isinstance(self.how, Solution)
+                else config["training"]
+            ),
             "seeds": [config["seed"]],
             "cost": {"seconds": round(self.seconds, 1)},
             "results": {one["set"]: {k: v for k, v in one.items() if k != "set"} for one in self.rows},
             "command": "mlopt run, with the `config.resolved.yaml` of this fit",
         }
+
+
+def _errors(fitted: FittablePotential, train: Dataset, test: Dataset) -> dict[str, Errors]:
+    """Errors by the name of a set; see `FitResult`."""
+    found = {"train": Errors.of(fitted, train)}
+    if len(test):
+        found["test"] = Errors.of(fitted, test)
+        twin = twins(test, train)
+        if bool(twin.any()) and not bool(twin.all()):
+            found["test without twins"] = found["test"].select(torch.nonzero(~twin).flatten())
+    return found
 
 
 def _spelled(value: float | None) -> str:

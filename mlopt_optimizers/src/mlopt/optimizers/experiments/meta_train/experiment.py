@@ -79,7 +79,7 @@ class MetaTrain(Experiment):
         context = context or Context()
         with processes.joined(self.ranks, self.rank_timeout) as here:
             # results and checkpoints are the first rank's alone
-            return _Training(self, context if here.rank == 0 else _Worker(context), here).run()
+            return _Training(self, context if here.rank == 0 else processes.Worker(context), here).run()
 
     def made_by(self, epoch: int) -> dict[str, Any]:
         """What a file of parameters of that epoch says of itself."""
@@ -101,22 +101,6 @@ class MetaTrain(Experiment):
             "results": dict(held_out),
             "command": "mlopt run, with the `config.resolved.yaml` of this training",
         }
-
-
-class _Worker(Context):
-    """The context of a rank that writes nothing, but can be told to stop."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__()
-        self._context = context
-
-    @property
-    def stopping(self) -> bool:
-        return self._context.stopping
-
-    @property
-    def interrupted(self) -> bool:
-        return self._context.interrupted
 
 
 class _Training:

@@ -1,7 +1,8 @@
 """Symmetry functions of atoms and what networks make of them, compiled.
 
-All loops run over the atoms of a range, so that threads share them out; what an atom gives does not depend on the range.
-`describe` is inlined into its callers: nothing is bound to a copy that another process would not have.
+All loops run over the atoms of a range, so that threads share them out; what an atom
+gives does not depend on the range. `describe` is inlined into its callers: nothing is bound to a copy that another
+process would not have.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 @functools.cache
 def compiled() -> dict[str, Callable[..., Any]]:
     """Compile `functions`, `pulls`, `pulled` and `pushed`, or load them from Numba's cache; by name."""
-    global describe
     from numba import njit
 
     loose = {"contract", "reassoc", "nsz"}  # sums over functions in vectors
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": loose}
-    describe = njit(forceinline=True, **options)(describe)
+    # the callers find it where they were written
+    globals()["describe"] = njit(forceinline=True, **options)(describe)
     return {one.__name__: njit(cache=True, **options)(one) for one in (functions, pulls, pulled, pushed)}
 
 
@@ -200,9 +201,10 @@ def pulls(
 ) -> None:
     """Write the energy of each atom, and of each pair its derivative by the way to the other atom.
 
-    centre, width (n_kinds, n_functions): inputs of a network are ``(value - centre) / width``. layers: numbers of nodes,
-    from the inputs to the one output. activation: place in `network.ACTIVATIONS`. theta (n_rows, p): parameters of
-    networks, theta_of (n_atoms,): which row. out_energy (n_atoms,), out_pull (n_pairs, 3).
+    centre, width (n_kinds, n_functions): inputs of a network are ``(value - centre) / width``. layers: numbers of
+    nodes, from the inputs to the one output. activation: place in `network.ACTIVATIONS`.
+    theta (n_rows, p): parameters of networks, theta_of (n_atoms,): which row. out_energy (n_atoms,).
+    out_pull (n_pairs, 3).
     """
     most = 1
     for i in range(first_atom, last_atom):
@@ -293,9 +295,10 @@ def pushed(
     virial: Any,
     out: Any,
 ) -> None:
-    """Write what `pulled` and the sums of pulls make of a change of slopes, backwards: ``out (k, n_atoms, n_functions)``.
+    """Write what `pulled` and the sums of pulls make of a change of slopes, backwards, to ``out``.
 
-    force (k, n_atoms, 3), virial (k, n_systems, 3, 3): derivatives of a loss by forces and virials.
+    force (k, n_atoms, 3), virial (k, n_systems, 3, 3): derivatives of a loss by forces and virials. out (k, n_atoms,
+    n_functions).
     """
     k, n = out.shape[0], out.shape[2]
     for i in range(first_atom, last_atom):

@@ -1,7 +1,7 @@
-"""What a fit keeps of a set of structures: inputs of the networks, and their slopes, from which forces follow linearly.
+"""What a fit keeps of a set of structures: inputs of the networks, and their slopes, of which forces are linear sums.
 
-Autograd through gathers over pairs is slow and takes much memory; here forces are one compiled sum over pairs, and so is
-its transpose, which the gradient of a loss on forces takes.
+Autograd through gathers over pairs is slow and takes much memory; here forces are one compiled sum over pairs, and so
+is its transpose, which the gradient of a loss on forces takes.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def _computed(
     kind = functions.kinds(systems).cpu().numpy()
     run = compiled()["functions"]
     in_threads(
-        lambda first, last: run(
-            first, last, begin, other, kind, vector, *functions.arguments, value, slope
-        ),
+        lambda first, last: run(first, last, begin, other, kind, vector, *functions.arguments, value, slope),
         n_atoms,
     )
     return torch.from_numpy(value), slope, (begin, other, vector)
@@ -114,7 +112,7 @@ class Descriptors:
 
         steep (k, n_atoms, count): derivative of each atom's energy by its inputs. Differentiable any number of times.
         """
-        found: tuple[torch.Tensor, torch.Tensor] = _linear().apply(steep, self)
+        found: tuple[torch.Tensor, torch.Tensor] = _linear()(steep, self)
         return found
 
     def pulled(self, steep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +161,7 @@ def _linear() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *change: torch.Tensor) -> tuple[torch.Tensor, None]:
-            return Back.apply(*change, ctx.descriptors), None
+            return Back.apply(*change, ctx.descriptors), None  # type: ignore[no-untyped-call]
 
     class Back(torch.autograd.Function):
         @staticmethod
@@ -175,7 +173,7 @@ def _linear() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-            force, virial = Forces.apply(change[0], ctx.descriptors)
+            force, virial = Forces.apply(change[0], ctx.descriptors)  # type: ignore[no-untyped-call]
             return force, virial, None
 
-    return Forces
+    return Forces.apply

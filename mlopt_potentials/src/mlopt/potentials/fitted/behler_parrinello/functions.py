@@ -15,7 +15,7 @@ from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods
 
 @dataclass(frozen=True, eq=False)
 class SymmetryFunctions:
-    """Radial and angular functions of Behler (J. Chem. Phys. 134, 074106 (2011)), of every choice of neighbours' species.
+    """Radial and angular functions of Behler (J. Chem. Phys. 134, 074106 (2011)), of all choices of neighbours.
 
     species: atomic numbers, in order. power: of the polynomial cutoff function of Amp (its gamma); 0 for the cosine.
     radial (m, 2): eta, 1/angstrom^2, and shift, angstrom, of each G2. angular (m, 3): eta, zeta and lambda.
@@ -93,7 +93,9 @@ class SymmetryFunctions:
 def _pairs_of_pairs(begin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Every two pairs of each centre, once: their places, from ``begin (n_atoms + 1,)``, where its pairs begin."""
     counts = begin.diff()
-    behind = torch.repeat_interleave(begin[1:], counts) - torch.arange(int(begin[-1]), device=begin.device) - 1
+    behind = (
+        torch.repeat_interleave(begin[1:], counts) - torch.arange(int(begin[-1]), device=begin.device) - 1
+    )
     one = torch.repeat_interleave(torch.arange(int(begin[-1]), device=begin.device), behind)
     first = torch.repeat_interleave(behind.cumsum(0) - behind, behind)
     two = one + 1 + torch.arange(len(one), device=begin.device) - first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from mlopt.core.batch.random import problem_keys, uniform
 from mlopt.core.lazy import torch
@@ -17,7 +18,7 @@ def n_parameters(layers: Sequence[int]) -> int:
 
 
 def _steps(layers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(layers[:-1], layers[1:], strict=True)
+    return pairwise(layers)
 
 
 def _layers(theta: torch.Tensor, layers: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -51,7 +51,8 @@ class BehlerParrinello(FittablePotential):
         "cosine", "how functions end; the polynomial is Amp's, with gamma 4"
     )
     functions: Literal["standard", "amp"] = setting(
-        "standard", "those that are taken where `radial` or `angular` say nothing; amp: the default ones of Amp"
+        "standard",
+        "those that are taken where `radial` or `angular` say nothing; amp: the default ones of Amp",
     )
     radial: list[list[float]] | None = setting(None, "[eta, shift in angstrom] of each G2")
     angular: list[list[float]] | None = setting(None, "[eta, zeta, lambda] of each angular function")
@@ -107,9 +108,7 @@ class BehlerParrinello(FittablePotential):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.weights is not None:
-            check_trained(
-                read_card(self.weights, "behler-parrinello"), self.weights, self.config()
-            )
+            check_trained(read_card(self.weights, "behler-parrinello"), self.weights, self.config())
         if not self._rows(self.radial, 2) and not self._rows(self.angular, 3):
             raise ValueError("there are neither radial nor angular functions; give one at least")
         if self.elements is not None:

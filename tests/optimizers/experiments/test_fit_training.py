@@ -1,0 +1,82 @@
+"""The experiment `fit` of potentials that are not linear: stages, seeds, scans, resumes, and what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlopt.core.plugins import build
+from mlopt.core.runs.experiment import Preempted
+from mlopt.core.testing.recorder import Recorder, Resumed
+from mlopt.optimizers.experiments.fit import Fit
+from mlopt.optimizers.experiments.fit.result import FitResult
+from mlopt.potentials import BehlerParrinello
+
+pytest.importorskip("numba")
+
+SMALL: dict[str, Any] = {
+    "data": {
+        "drawn": {
+            "crystal": "Si",
+            "repeat": [1, 1, 1],
+            "count": 24,
+            "labeller": {"name": "potential", "potential": "stillinger-weber"},
+        },
+        "leave_out": 0.25,
+    },
+    "potential": {"name": "behler-parrinello", "cutoff": 3.8, "hidden": [6], "functions": "amp"},
+    "training": {
+        "seeds": 2,
+        "every": 10,
+        "validation": 0.2,
+        "stages": [
+            {"optimizer": {"name": "annealing", "steps": 50, "calibration": 10}, "evaluations": 20},
+            {"optimizer": "lbfgs", "evaluations": 60},
+        ],
+    },
+}
+
+
+def fit(**settings: Any) -> Fit:
+    made = build(Fit, {**SMALL, **settings})
+    assert isinstance(made, Fit)
+    return made
+
+
+def test_a_training_leaves_a_potential_and_a_report(tmp_path: Path) -> None:
+    found = fit().run(Recorder(tmp_path))
+    summary = found.summary()
+    assert summary["evaluations"] == 80 and len(summary["seeds"]) == 2
+    assert summary["seed"] == min((0, 1), key=lambda one: summary["seeds"][one]["held_back"])
+    assert "lambda" not in summary and summary["parameters"] == found.how.theta.shape[1]
+    assert {"parity.svg", "residuals.svg", "training.svg", "potential.safetensors"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    again = BehlerParrinello(weights=str(tmp_path / "potential.safetensors"))
+    test = found.errors["test"]
+    assert torch.equal(again.evaluate(test.data.systems).force, test.predicted.force)
+    rows = {row["set"]: row for row in found.rows}
+    assert rows["train"]["energy_mae"] < 0.2 and rows["test"]["structures"] == 6
+
+
+def told(found: FitResult) -> tuple[list[Any], list[Any]]:
+    return found.how.theta.tolist(), [one.plain() for one in found.candidates]
+
+
+def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> None:
+    made = fit(scan={"hidden": [[3], [6], []]})
+    whole = made.run(Recorder(tmp_path / "whole"))
+    assert whole.chosen.held_back == min(one.held_back or 0.0 for one in whole.candidates)
+    assert whole.summary()["chosen"] == whole.chosen.settings
+    recorder, sittings = Recorder(tmp_path / "parts", pauses=37), 0
+    while True:
+        sittings += 1
+        try:
+            found = made.run(recorder)
+            break
+        except Preempted:
+            recorder = Resumed(recorder, pauses=37)
+    assert sittings > 3 and told(found) == told(whole)
