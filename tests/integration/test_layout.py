@@ -27,8 +27,8 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "potentials": [{"kernels"}, {"sums", "ase", "spins", "models", "fitted"}, {"classical"}],
     "optimizers": [
-        {"local", "moves", "starts", "labelling", "fitting"},
-        {"searches", "bands", "saddles", "fused"},
+        {"local", "moves", "starts", "labelling"},
+        {"searches", "bands", "saddles", "fused", "fitting"},
         {"learned"},
         {"training"},
         {"experiments"},

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlopt.optimizers.experiments.path.experiment import Path
     from mlopt.optimizers.experiments.search.experiment import Search
     from mlopt.optimizers.experiments.search.polish import Polish
+    from mlopt.optimizers.fitting.in_one_call import fit
+    from mlopt.optimizers.fitting.training import Stage, Training
     from mlopt.optimizers.learned.hop.optimizer import LearnedHopping
     from mlopt.optimizers.learned.step.optimizer import Learned
     from mlopt.optimizers.local.adam import Adam
@@ -71,11 +73,14 @@ __all__ = [
     "Search",
     "SimulatedAnnealing",
     "SphereStart",
+    "Stage",
     "Surface",
     "Symmetrise",
     "Target",
+    "Training",
     "Twist",
     "VelocityProjection",
+    "fit",
 ]
 
 __getattr__ = names_of(
@@ -90,6 +95,8 @@ __getattr__ = names_of(
         "experiments.search.experiment": ("Search",),
         "experiments.search.polish": ("Polish",),
         "searches.settings": ("Budget", "MinimaSettings", "Target"),
+        "fitting.in_one_call": ("fit",),
+        "fitting.training": ("Stage", "Training"),
         "learned.hop.optimizer": ("LearnedHopping",),
         "learned.step.optimizer": ("Learned",),
         "local.adam": ("Adam",),

@@ -130,8 +130,9 @@ class Dataset:
         )
         if not bool(known.any()):
             return counts.new_zeros(len(species))
-        found = torch.linalg.lstsq(counts[known], self.energy[known, None], driver="gelsd").solution
-        return found.flatten() + 0.0
+        solved = torch.linalg.lstsq(counts[known], self.energy[known, None], driver="gelsd")
+        found: torch.Tensor = solved.solution[:, 0]
+        return found
 
     def keys(self) -> list[str]:
         """Return a SHA-256 for each structure, without its labels: by it repeats are found."""

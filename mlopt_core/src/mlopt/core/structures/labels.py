@@ -107,6 +107,39 @@ def read_dataset(
     """
     name = Path(path).name
     images = read_cfg(path, elements or ()) if name.lower().endswith(".cfg") else read_atoms(path)
+    return labelled(
+        images,
+        energy=energy,
+        forces=forces,
+        stress=stress,
+        virial=virial,
+        group=group,
+        weight=weight,
+        least_distance=least_distance,
+        name=name,
+    )
+
+
+def labelled(
+    images: Sequence[Atoms],
+    *,
+    energy: str | None = None,
+    forces: str | None = None,
+    stress: str | None = None,
+    virial: str | None = None,
+    group: str | None = None,
+    weight: str | None = None,
+    least_distance: float = COINCIDENT,
+    name: str = "atoms",
+) -> Dataset:
+    """Return the labels that ASE ``Atoms`` carry, in results, ``info`` or arrays; see `LabelledFile` for the keys.
+
+    name: what messages call the whole.
+
+    Raises:
+        InputError: as `LabelledFile.read`, but for files.
+    """
+    images = list(images)
     given = {"energy": energy, "forces": forces, "stress": stress, "virial": virial}
     keys = {kind: _key(images, kind, key, name) for kind, key in given.items()}
     if all(key is None for key in keys.values()):

@@ -8,7 +8,6 @@ place.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,9 @@ from mlopt.potentials.kernels.cut_pair import cut_pair_kernel
 
 #: species
 K = 1
+#: squared distance of an atom from itself, at which a pair must be zero. It is finite: where a processor has no fast
+#: root, the compiler takes an estimate in single precision that is NaN at infinity
+FAR = 1e24
 
 
 def pair(r2: float, *numbers: float) -> tuple[float, float]:
@@ -34,7 +36,7 @@ def row(
     for j in range(start, stop):
         dx, dy, dz = a - x[j], b - y[j], c - z[j]
         r2 = dx * dx + dy * dy + dz * dz
-        r2 = math.inf if j == i else r2
+        r2 = FAR if j == i else r2
         shared, weight = pair(r2, *numbers)
         energy += shared
         fx += weight * dx

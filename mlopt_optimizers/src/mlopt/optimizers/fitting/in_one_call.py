@@ -1,0 +1,55 @@
+"""A fit in one call: labelled structures and a potential in, the fitted potential out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.core.structures.labels import labelled, read_dataset
+from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
+from mlopt.optimizers.fitting.training import Trainer, Training
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+P = TypeVar("P", bound=FittablePotential)
+
+
+def fit(
+    data: Dataset | Sequence[Atoms] | str | Path,
+    potential: P,
+    *,
+    weights: Weights | None = None,
+    training: Training | None = None,
+    seed: int = 0,
+) -> P:
+    """Return ``potential`` fitted to ``data``.
+
+    A potential that is linear in its parameters is solved for, under the prior of the largest evidence; any other is
+    trained. The experiment `Fit` does the same, chooses between settings, tests, and writes a report.
+
+    data: a dataset, ASE ``Atoms`` that carry energies and forces, or a file of such.
+    weights: of residuals, of a linear potential. training: of any other. seed: of a training.
+
+    Raises:
+        InputError: the data have no labels, or make no sense.
+
+    >>> from mlopt.potentials import Mtp
+    >>> potential = fit("train.xyz", Mtp(level=16))  # doctest: +SKIP
+    """
+    if isinstance(data, str | Path):
+        data = read_dataset(data)
+    elif not isinstance(data, Dataset):
+        data = labelled(data)
+    prepared = potential.prepared(data)
+    if prepared.linear:
+        rows = triangle(prepared, data, weights or Weights())
+        return prepared.with_theta(solve(rows, prepared.roughness()).theta)
+    trainer = Trainer(training or Training(), prepared, data, seed)
+    while not trainer.done:
+        trainer.advance()
+    found = trainer.result()
+    return prepared.with_theta(found.theta[found.best])
