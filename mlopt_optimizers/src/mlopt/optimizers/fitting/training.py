@@ -39,7 +39,8 @@ class Stage(Plugin):
     def _stepwise(cls, optimizer: Optimizer) -> Optimizer:
         if isinstance(optimizer, ExternalOptimizer):
             raise ValueError(
-                f"the optimizer {type(optimizer).__name__} owns its loop and cannot train; take lbfgs, bfgs, adam or annealing"
+                f"the optimizer {type(optimizer).__name__} owns its loop and cannot train; take lbfgs, bfgs, adam or "
+                f"annealing"
             )
         return optimizer
 
