@@ -26,7 +26,8 @@ class Trial:
 class Potential(Plugin):
     """A potential energy surface.
 
-    Write `energy`; forces and stress then come from autograd. Override `evaluate` where a closed form is faster.
+    Write `energy` or `row_energy`; forces and stress then come from autograd. Override `evaluate` where a closed form
+    is faster.
     """
 
     #: units of energy and length; a text such as "kcal/mol, angstrom" is read when the class is made
@@ -44,7 +45,14 @@ class Potential(Plugin):
 
     def energy(self, systems: Systems) -> torch.Tensor:
         """Energy of each system: (n_systems,), differentiable with respect to ``systems.pos`` and ``systems.cell``."""
-        raise NotImplementedError(f"{type(self).__name__} must define `energy`")
+        rows = self.row_energy(systems)
+        if rows is None:
+            raise NotImplementedError(f"{type(self).__name__} must define `energy` or `row_energy`")
+        return systems.segments.sum(rows[:, None])
+
+    def row_energy(self, systems: Systems) -> torch.Tensor | None:
+        """The share of each atom in the energy: (n_atoms,), differentiable as `energy` is; None where it has none."""
+        return None
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """Energy, force (n_atoms, 3), and stress (n_systems, 3, 3) where asked for.
@@ -67,7 +75,8 @@ class Potential(Plugin):
                 deformed = pos + (pos[:, None, :] @ symmetric[systems.batch])[:, 0]
                 cell = systems.cell + systems.cell @ symmetric
                 moved = replace(systems, pos=deformed, cell=cell)
-            energy = self.energy(moved)
+            rows = self.row_energy(moved)
+            energy = self.energy(moved) if rows is None else moved.segments.sum(rows[:, None])
             wanted = [pos, strain] if stress else [pos]
             grads: tuple[torch.Tensor | None, ...]
             total = energy.sum()
@@ -82,8 +91,9 @@ class Potential(Plugin):
             tensor = per_volume(virial, systems)
         if not keep:
             energy, force = energy.detach(), force.detach()
+            rows = None if rows is None else rows.detach()
             tensor = None if tensor is None else tensor.detach()
-        return Evaluation(energy, force, stress=tensor)
+        return Evaluation(energy, force, rows, tensor)
 
     def select(self, problems: torch.Tensor) -> Self:
         """Return this potential for some systems of a batch (int64 indices).

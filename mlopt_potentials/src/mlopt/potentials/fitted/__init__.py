@@ -8,10 +8,16 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.potentials.fitted.behler_parrinello.potential import BehlerParrinello
+    from mlopt.potentials.fitted.message_passing.potential import SchNet
     from mlopt.potentials.fitted.mtp.potential import Mtp
 
-__all__ = ["BehlerParrinello", "Mtp"]
+__all__ = ["BehlerParrinello", "Mtp", "SchNet"]
 
 __getattr__ = names_of(
-    __name__, {"behler_parrinello.potential": ("BehlerParrinello",), "mtp.potential": ("Mtp",)}
+    __name__,
+    {
+        "behler_parrinello.potential": ("BehlerParrinello",),
+        "message_passing.potential": ("SchNet",),
+        "mtp.potential": ("Mtp",),
+    },
 )

@@ -1,0 +1,1 @@
+"""Potentials that pass messages between neighbours."""
