@@ -154,4 +154,3 @@ class SchNet(FittablePotential):
         """See `FittablePotential.save`."""
         settings = {name: one for name, one in self.config().items() if name not in ("weights", "theta")}
         save_weights(path, self.parameters, "schnet", settings, training)
-
