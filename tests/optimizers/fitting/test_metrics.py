@@ -135,7 +135,9 @@ def test_repeats_with_other_labels_are_named() -> None:
     potential = Mtp(degrees=[6, 5], cutoff=3.8, pair_functions=8).prepared(data)
     rows = triangle(potential, both, Weights())
     solution = solve(rows, potential.roughness())
-    told = " ".join(doubts(Errors.of(potential.with_theta(solution.theta), both), len(solution.theta), rows.rows))
+    told = " ".join(
+        doubts(Errors.of(potential.with_theta(solution.theta), both), len(solution.theta), rows.rows)
+    )
     assert (
         "the energy of frame 4 is off by 0.25 eV from that of frame 2, which has the same positions" in told
     )
