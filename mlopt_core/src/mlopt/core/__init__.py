@@ -1,4 +1,4 @@
-"""mlopt's core: what potentials, optimizers and experiments have in common, and how they meet."""
+"""mlopt's core: the protocols of potentials, optimizers and experiments, and the driver that joins them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that a user sees: each says what was wrong, where, and what to do."""
+"""Errors for users. Each says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PROBLEMS = 20
 
 
 class MloptError(Exception):
-    """Base of every error that mlopt raises on purpose.
+    """The base of every error that mlopt raises on purpose.
 
-    ``exit_code`` is what the command line returns for it: 1 when a run failed, 2 when the request was wrong.
-    Whatever a message repeats, its lines are printable and of a length that a person reads (`mlopt.core.quoting`).
+    ``exit_code`` is the exit status of the command line: 1 when a run failed, 2 when the request was wrong. Every line
+    of a message is printable and of bounded length, whatever input the message repeats (`mlopt.core.quoting`).
     """
 
     exit_code = 1
@@ -22,7 +22,7 @@ class MloptError(Exception):
 
 
 class InputError(MloptError):
-    """What the user asked for cannot be done as asked (a wrong value, file, device or combination)."""
+    """A request that cannot be met: a wrong value, file, device or combination."""
 
     exit_code = 2
 
@@ -40,11 +40,11 @@ class ConfigError(InputError):
 
 
 class PluginError(InputError):
-    """A plugin that is unknown, ambiguous, broken, or not what its group asks for."""
+    """A plugin that is unknown, ambiguous, broken, or does not fulfil its protocol."""
 
 
 class RunDirectoryError(InputError):
-    """A run directory that is not ours, is held by another process, or does not fit the request."""
+    """A run directory that is not mlopt's, is held by another process, or does not fit the request."""
 
 
 class CheckpointError(MloptError):

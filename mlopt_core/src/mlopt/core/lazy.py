@@ -1,7 +1,8 @@
 """Torch, imported at its first use.
 
-Built-in plugins are loaded to validate a configuration, to list and to describe; none of that needs torch, which
-takes seconds to import. They write ``from mlopt.core.lazy import torch`` and use it as usual inside functions.
+Torch takes seconds to import, and listing, describing or validating built-in plugins does not need it. Modules write
+``from mlopt.core.lazy import torch`` and use it as usual inside functions.
+
 Invariant: importing a module of mlopt never imports torch (tested). A third-party plugin may import it directly.
 """
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 else:
 
     class _LazyModule:
-        """Stands for a module; every attribute is looked up in the real one and kept."""
+        """A proxy of a module; each attribute is looked up in the real module and kept."""
 
         def __init__(self, name: str) -> None:
             self.__name__ = name
@@ -33,10 +34,11 @@ else:
 
 
 def names_of(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package that imports the modules of its public names when these are asked for.
+    """Return a ``__getattr__`` for a package that imports the modules of its public names on first access.
 
-    One plugin of a configuration should not import, and have pydantic build, all the others beside it.
-    modules: names that each module of the package gives.
+    A configuration that uses one plugin then does not import all others, for which pydantic would build validators.
+
+    modules: the public names that each module provides.
     """
     where = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""What messages repeat of what a user gave: on one line, printable, and never longer than a person reads.
+"""Quotations of user input in messages: on one line, printable, and of bounded length.
 
 Invariant: nothing that `quoted` or `one_line` returns has a line end, a control character or half a surrogate pair.
 """
@@ -19,7 +19,7 @@ _brief.maxstring = _brief.maxother = _brief.maxlong = 1_000  # containers: a few
 
 
 def quoted(value: object, most: int = QUOTED) -> str:
-    """``repr`` of a value, at most ``most`` characters of it.
+    """Return at most ``most`` characters of the ``repr`` of a value.
 
     >>> quoted("Cu13")
     "'Cu13'"
@@ -30,7 +30,9 @@ def quoted(value: object, most: int = QUOTED) -> str:
 
 
 def one_line(text: object, most: int = LINE) -> str:
-    r"""Words on one line: white space becomes one blank, what cannot be printed is escaped, the middle may be left out.
+    r"""Return a text on one line of at most ``most`` characters; the middle of a longer text is left out.
+
+    White space becomes one blank, and characters that cannot be printed are escaped.
 
     >>> one_line("two\n lines\x1b[2J")
     'two lines\\x1b[2J'
@@ -43,12 +45,12 @@ def one_line(text: object, most: int = LINE) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """What an exception says, on one line and short; the name of its class if it says nothing."""
+    """Return an exception's message on one short line, or the name of its class if it has none."""
     return one_line(error, 200) or type(error).__name__
 
 
 def several_lines(text: str) -> str:
-    """A message of one line or more, each printable and of bounded length; blanks stay as they are."""
+    """Return a message of one or more lines, each printable and of bounded length; blanks stay as they are."""
     lines = text.split("\n")
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"... and {len(lines) - LINES} more lines"]

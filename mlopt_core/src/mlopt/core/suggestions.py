@@ -1,4 +1,4 @@
-"""What was probably meant by a name that nobody knows: another spelling, the nearest name, or a word of the field."""
+"""Suggestions for an unknown name: another spelling, the nearest known name, or the name of a known synonym."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ _ADVICE = {
 
 
 def fold(word: str) -> str:
-    """Letters and digits alone, in lower case: what ``L-BFGS``, ``l_bfgs`` and ``lbfgs`` have in common."""
+    """Return the letters and digits of a word in lower case, so that ``L-BFGS``, ``l_bfgs`` and ``lbfgs`` are equal."""
     return "".join(character for character in word.casefold() if character.isalnum())
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most like ``word``, whatever its case and hyphens; None if none is near."""
+    """Return the known name with the most similar spelling, ignoring case and hyphens; None if none is near."""
     folded: dict[str, str] = {}
     for name in known:
         folded.setdefault(fold(name), name)
@@ -119,7 +119,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """``Did you mean 'NAME'?`` with a blank before it, or nothing.
+    """Return ``Did you mean 'NAME'?`` with a leading blank, or an empty string.
 
     >>> hint("EMT", ["eam", "emt"])
     " Did you mean 'emt'?"
@@ -129,7 +129,7 @@ def hint(word: str, known: Iterable[str]) -> str:
 
 
 def synonym(kind: str, word: str, known: Collection[str]) -> str:
-    """What to write instead of a word of the field that is no name of a plugin of that kind, or nothing.
+    """Return a suggestion for a common term that is not the name of a plugin of that kind, or an empty string.
 
     >>> synonym("experiment", "NEB", ["path", "search"])
     " Did you mean 'path'?"
@@ -142,5 +142,5 @@ def synonym(kind: str, word: str, known: Collection[str]) -> str:
 
 
 def synonym_of_any(word: str, known: Collection[str]) -> str:
-    """As `synonym`, where the kind is not said."""
+    """Return the suggestion of `synonym` for plugins of any kind."""
     return next((found for kind in _NAMES if (found := synonym(kind, word, known))), "")

@@ -1,4 +1,4 @@
-"""The arrays of a batch of atomic configurations, and batches made of others.
+"""The arrays of a batch of atomic configurations, and functions that make one batch from others.
 
 Configurations are concatenated, never padded (PyG's convention).
 """
@@ -19,7 +19,7 @@ from mlopt.core.lazy import torch
 
 @dataclass(frozen=True, eq=False)
 class AtomBatch:
-    """Atomic configurations, batched: the base of `mlopt.core.atoms.systems.Systems`, which adds other forms.
+    """A batch of atomic configurations: the base of `mlopt.core.atoms.systems.Systems`, which converts from and to ASE.
 
     pos: (n_atoms, 3) angstrom, or the potential's reduced length.
     z: (n_atoms,) int64 atomic numbers; a dimensionless model uses any element as a label.
@@ -27,8 +27,10 @@ class AtomBatch:
     cell: (n_systems, 3, 3) lattice vectors as rows; zero where there is none.
     pbc: (n_systems, 3) bool.
     fixed: (n_atoms,) bool, atoms that must not move.
-    given_masses: (n_atoms,) float64, atomic mass units, as the structures say; NaN for the standard one. None: all so.
-    template: (n_systems,) int64, which of ``templates`` a system wears in other forms, -1 for none. None: all so.
+    given_masses: (n_atoms,) float64, atomic mass units, as the structures give them. NaN stands for the element's
+        standard mass; None stands for standard masses throughout.
+    template: (n_systems,) int64, index into ``templates`` of the columns and info that a system carries, or -1 for
+        none. None stands for no template in the batch.
     """
 
     pos: torch.Tensor
@@ -94,7 +96,7 @@ class AtomBatch:
 
     @cached_property
     def periodic(self) -> bool:
-        """Whether any system has a periodic direction."""
+        """True if any system has a periodic direction."""
         return bool(self.pbc.any())
 
     @cached_property
@@ -105,18 +107,21 @@ class AtomBatch:
 
     @cached_property
     def masses(self) -> torch.Tensor:
-        """(n_atoms,) float64, atomic mass units: what the structures say, else the standard ones."""
+        """(n_atoms,) float64, atomic mass units: those of the structures where given, else the standard ones."""
         standard = torch.tensor(MASSES, dtype=torch.float64, device=self.z.device)[self.z]
         given = self.given_masses
         return standard if given is None else torch.where(given.isnan(), standard, given)
 
     def template_of(self, index: int) -> Template | None:
-        """What system ``index`` carries besides what can be computed with."""
+        """Return the columns and info that system ``index`` carries, or None."""
         number = -1 if self.template is None else int(self.template[index])
         return None if number < 0 else self.templates[number]
 
     def with_pos(self, pos: torch.Tensor) -> Self:
-        """The same systems at other positions; keeps what was derived from the rest."""
+        """Return the same systems at positions ``pos (n_atoms, 3)``.
+
+        Everything that was derived from the other fields is kept.
+        """
         moved = object.__new__(type(self))
         moved.__dict__.update(self.__dict__)
         object.__setattr__(moved, "pos", pos)
@@ -144,17 +149,17 @@ class AtomBatch:
         return part
 
     def __getitem__(self, index: int) -> Self:
-        """One system as a batch of one."""
+        """Return one system as a batch of one."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"system {index} of a batch of {len(self)}")
         return self.select([index % len(self)])
 
     def repeat(self, times: int) -> Self:
-        """The whole batch, ``times`` times over."""
+        """Return the batch repeated ``times`` times, one whole copy after the other."""
         return type(self).concatenate([self] * times)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """On another device, or with floating-point fields in another dtype."""
+        """Return the batch on another device, or with its floating-point fields in another dtype."""
         moved: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -165,7 +170,7 @@ class AtomBatch:
 
     @classmethod
     def concatenate(cls, batches: Sequence[Self]) -> Self:
-        """One batch out of several."""
+        """Return one batch out of several."""
         if not batches:
             raise InputError("Systems.concatenate needs at least one batch")
         counts = torch.cat([batch.segments.counts for batch in batches])
@@ -178,14 +183,14 @@ class AtomBatch:
 
     @classmethod
     def cluster(cls, numbers: Sequence[int], n_systems: int = 1, dtype: torch.dtype | None = None) -> Self:
-        """``n_systems`` free clusters of the given atomic numbers, all atoms at the origin until a start is drawn."""
+        """Return ``n_systems`` free clusters of the given atomic numbers; all atoms are at the origin."""
         z = torch.tensor(numbers, dtype=torch.int64).repeat(n_systems)
         ptr = torch.arange(n_systems + 1) * len(numbers)
         return cls(torch.zeros(len(z), 3, dtype=dtype or torch.float64), z, ptr)
 
 
 def _joined_extras(batches: Sequence[AtomBatch]) -> dict[str, Any]:
-    """Masses and templates of a batch made of several; what is shared stays so."""
+    """Return masses and templates of a concatenated batch; batches that share templates still do."""
     found: dict[str, Any] = {}
     if any(batch.given_masses is not None for batch in batches):
         found["given_masses"] = torch.cat(

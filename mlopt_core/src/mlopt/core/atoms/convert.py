@@ -1,4 +1,4 @@
-"""The fields of a batch of atoms from ASE, PyG or our own file, and a batch as these."""
+"""Conversion of a batch of atoms from and to ASE, PyG and mlopt's own file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def from_atoms(
 
 
 def _masses(atoms: Atoms, index: int) -> Any:
-    """(n_atoms,) float64 masses that the atoms say, NaN where they say none."""
+    """Return the masses (n_atoms,) float64 that the atoms were given, NaN where they were given none."""
     import numpy as np
 
     if not atoms.has("masses"):
@@ -76,7 +76,7 @@ def _masses(atoms: Atoms, index: int) -> Any:
 
 
 def _fixed(atoms: Atoms, index: int) -> Any:
-    """(n_atoms,) bool array of the atoms that must not move."""
+    """Return a bool array (n_atoms,) of the atoms that must not move."""
     import numpy as np
     from ase.constraints import FixAtoms, FixCartesian, FixScaled
 

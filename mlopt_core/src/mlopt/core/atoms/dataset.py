@@ -1,4 +1,4 @@
-"""Structures with labels: what potentials are fitted to, and what labellers return."""
+"""Labelled structures: the data of fits, and the results of labellers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled structures; NaN stands for a label that is not there.
+    """Labelled structures; NaN stands for a missing label.
 
     systems: the n structures, positions in float64.
     energy: (n,) float64, eV or the reduced unit.
-    force: (n_atoms, 3) float64, minus the gradient of the energy.
-    stress: (n, 3, 3) float64, dE/dstrain / volume: positive under tension, as in ASE.
+    force: (n_atoms, 3) float64, eV/angstrom or reduced, minus the gradient of the energy.
+    stress: (n, 3, 3) float64, eV/angstrom^3 or reduced, dE/dstrain / volume: positive under tension, as in ASE.
     weight: (n,) float64, factor on all residuals of a structure in a fit.
-    group: n words, by which errors are listed and folds are made.
-    source: n words, where a structure came from, such as ``train.xyz: frame 12``.
+    group: n words; errors are listed by group, and folds of a cross-validation are made of groups.
+    source: n words, the origin of each structure, such as ``train.xyz: frame 12``.
     """
 
     systems: Systems
@@ -71,19 +71,19 @@ class Dataset:
 
     @property
     def with_energy(self) -> torch.Tensor:
-        """(n,) bool, structures whose energy is known."""
+        """(n,) bool, true for structures with an energy."""
         return torch.isfinite(self.energy)
 
     @property
     def with_force(self) -> torch.Tensor:
-        """(n,) bool, structures whose forces are all known."""
+        """(n,) bool, true for structures with a force on every atom."""
         known = torch.isfinite(self.force).all(-1)
         missing: torch.Tensor = self.systems.segments.sum((~known).to(self.force.dtype))
         return missing == 0
 
     @property
     def with_stress(self) -> torch.Tensor:
-        """(n,) bool, structures whose stress is known."""
+        """(n,) bool, true for structures with a stress."""
         return torch.isfinite(self.stress).flatten(1).all(-1)
 
     def select(self, structures: torch.Tensor | Sequence[int]) -> Self:
@@ -106,7 +106,7 @@ class Dataset:
         """Return one dataset out of several.
 
         Raises:
-            InputError: there are none.
+            InputError: ``parts`` is empty.
         """
         sets = list(parts)
         if not sets:
@@ -135,7 +135,7 @@ class Dataset:
         return found
 
     def keys(self) -> list[str]:
-        """Return a SHA-256 for each structure, without its labels: by it repeats are found."""
+        """Return the SHA-256 of each structure without its labels, to find duplicates."""
         return [structure_digest(self.systems[index]) for index in range(len(self))]
 
     def digest(self) -> str:
@@ -149,7 +149,7 @@ class Dataset:
         return told.hexdigest()
 
     def to_atoms(self) -> list[Atoms]:
-        """Return ASE ``Atoms`` whose results are the known labels; group and weight stand in ``info``."""
+        """Return ASE ``Atoms`` with the known labels as results, and with group and weight in ``info``."""
         from ase.calculators.singlepoint import SinglePointCalculator
 
         images = self.systems.to_atoms()

@@ -1,4 +1,4 @@
-"""The digest of a structure, by which a checkpoint knows whether it belongs to it."""
+"""The digest of a structure, by which a checkpoint recognises the structure that it belongs to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlopt.core.atoms.systems import Systems
 
 
 def structure_digest(system: Systems) -> str:
-    """SHA-256 of a structure: what a checkpoint remembers of it."""
+    """Return the SHA-256 of a structure, for checkpoints."""
     told: list[Any] = [one.tolist() for one in (system.pos, system.z, system.cell, system.pbc, system.fixed)]
     if system.given_masses is not None:
         told.append(system.masses.tolist())

@@ -1,4 +1,4 @@
-"""Chemical symbols, and formulas such as ``Ar38`` or ``Ag32Au6``: plain Python, nothing to import."""
+"""Chemical symbols, and formulas such as ``Ar38`` or ``Ag32Au6``; plain Python without imports."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _LABEL = re.compile(r"([A-Z][a-z]?)[0-9_+.'*-][A-Za-z0-9_+.'*-]*")
 
 
 def parse_label(label: str) -> tuple[str, float | None]:
-    """The element that a label of a structure file means, and the mass in amu if the label tells it.
+    """Return the element of a structure file's label, and its mass in amu if the label states an isotope.
 
-    Symbols may be written in any case; with something behind them (a number, a charge, a word after ``_``), as
-    elements are spelled.
+    A bare symbol may be written in any case. A symbol followed by a number, a charge, or a word after ``_`` must have
+    the element's own spelling.
 
     Raises:
-        InputError: no element, or not certainly one (``CA1``, ``29``), with a suggestion.
+        InputError: no element, or an ambiguous one (``CA1``, ``29``); the message has a suggestion.
 
     >>> parse_label("Fe2+"), parse_label("D")
     (('Fe', None), ('H', 2.014))
@@ -62,7 +62,7 @@ def parse_label(label: str) -> tuple[str, float | None]:
 
 
 def _meant(label: str) -> str:
-    """A suggestion for a label that is no element, with a blank before it."""
+    """Return a suggestion for a label that is no element, with a leading blank."""
     if label.isascii() and label.isdigit():
         number = int(label[:4])
         known = 0 < number < len(SYMBOLS)
@@ -74,7 +74,7 @@ def _meant(label: str) -> str:
 
 
 def parse_formula(formula: str) -> list[int]:
-    """Atomic numbers of a formula, in the order written: ``"Ag2Au"`` gives ``[47, 47, 79]``.
+    """Return the atomic numbers of a formula, in the order written: ``"Ag2Au"`` gives ``[47, 47, 79]``.
 
     Raises:
         InputError: malformed, an unknown element (with a suggestion), or no atoms.

@@ -1,4 +1,4 @@
-"""Neighbour lists for periodic and large systems, by vesin (https://github.com/Luthaf/vesin)."""
+"""Neighbour lists of periodic and of large systems, by vesin (https://github.com/Luthaf/vesin)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FARTHEST_CELL = 2.0**30
 class Neighbours:
     """The pairs of atoms closer than a cutoff, each once, system by system.
 
-    first, second: (n_pairs,) int64 atoms of the batch, sorted by system and then by ``first``; an atom may be paired
-        with images of itself.
+    first, second: (n_pairs,) int64 atoms of the batch, sorted by system and then by ``first``. An atom may be paired
+        with its own images.
     shift: (n_pairs, 3) number of cells by which the image of ``second`` is shifted, in the dtype of ``pos``.
-    lost: (n_systems,) bool, systems without pairs because a position or the cell makes no sense.
+    lost: (n_systems,) bool, systems without pairs, because a position is not finite or the cell has no volume.
     """
 
     first: torch.Tensor
@@ -34,9 +34,9 @@ class Neighbours:
     lost: torch.Tensor
 
     def differences(self, systems: Systems) -> torch.Tensor:
-        """``x_first - x_second`` of each pair: (3, n_pairs), differentiable with respect to ``pos`` and ``cell``.
+        """Return ``x_first - x_second`` of each pair: (3, n_pairs), differentiable in ``pos`` and ``cell``.
 
-        Component by component, and without matrix products: those round differently in batches of other sizes.
+        It is computed component by component, because matrix products round differently in batches of another size.
         """
         pos = systems.pos.T.contiguous()
         delta = pos.index_select(1, self.first) - pos.index_select(1, self.second)
@@ -48,11 +48,11 @@ class Neighbours:
 
 
 def find_neighbours(systems: Systems, cutoff: float) -> Neighbours:
-    """All pairs closer than ``cutoff`` (in the length of ``pos``), with every periodic image that this takes.
+    """Return all pairs closer than ``cutoff`` (in the length of ``pos``), including all periodic images within it.
 
-    A pure function of the positions: there is no skin and nothing is kept, so a resumed run sees the same pairs in
-    the same order. A system with a non-finite position or a cell without volume gets no pairs and is marked as lost;
-    the others are not affected.
+    The result is a pure function of the positions. No skin is used and nothing is cached, so a resumed run sees the
+    same pairs in the same order. A system with a non-finite position, or a cell without volume, gets no pairs and is
+    marked as lost. The others are not affected.
     """
     import numpy as np
 
@@ -73,8 +73,9 @@ def find_all_neighbours(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], torch.Tensor]:
     """Return all pairs closer than ``cutoff``, each from both of its atoms, as arrays without a graph.
 
-    first, second (n_pairs,): atoms of the batch, sorted by the first. vector (n_pairs, 3): the way to the second.
-    lost (n_systems,): as in `Neighbours`.
+    first, second: (n_pairs,) atoms of the batch, sorted by the first. vector: (n_pairs, 3), from the first atom to the
+        second, in the length of ``pos``.
+    lost: (n_systems,) as in `Neighbours`.
     """
     import numpy as np
 
@@ -118,7 +119,7 @@ def _searched(
 def _pairs_of(
     search: Any, points: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]] | None:
-    """Pairs (n, 2) and cell shifts (n, 3) of one system, or None where it makes no sense."""
+    """Return pairs (n, 2) and cell shifts (n, 3) of one system, or None where a position or the cell makes no sense."""
     import numpy as np
     from ase.geometry import complete_cell
 

@@ -1,4 +1,4 @@
-"""A batch of atomic configurations, and its other forms: ASE, PyG, and a file of our own."""
+"""A batch of atomic configurations that converts from and to ASE, PyG and a file of mlopt's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Systems(AtomBatch):
-    """Atomic configurations, batched: concatenated, never padded (PyG's convention).
+    """A batch of atomic configurations: concatenated, never padded (PyG's convention).
 
     pos: (n_atoms, 3) angstrom, or the potential's reduced length.
     z: (n_atoms,) int64 atomic numbers; a dimensionless model uses any element as a label.
@@ -26,8 +26,10 @@ class Systems(AtomBatch):
     cell: (n_systems, 3, 3) lattice vectors as rows; zero where there is none.
     pbc: (n_systems, 3) bool.
     fixed: (n_atoms,) bool, atoms that must not move.
-    given_masses: (n_atoms,) float64, atomic mass units, as the structures say; NaN for the standard one. None: all so.
-    template: (n_systems,) int64, which of ``templates`` a system wears in other forms, -1 for none. None: all so.
+    given_masses: (n_atoms,) float64, atomic mass units, as the structures give them. NaN stands for the element's
+        standard mass; None stands for standard masses throughout.
+    template: (n_systems,) int64, index into ``templates`` of the columns and info that a system carries, or -1 for
+        none. None stands for no template in the batch.
     """
 
     @classmethod
@@ -36,16 +38,16 @@ class Systems(AtomBatch):
     ) -> Self:
         """Make a batch of one ASE ``Atoms`` or several; ``FixAtoms`` constraints become ``fixed``.
 
-        Tags, charges, magnetic moments, other arrays and ``info`` come along and are given back by `to_atoms`.
-        Velocities and results do not, for they belong to the positions. float64 unless ``dtype`` says otherwise.
+        Tags, charges, magnetic moments, other arrays and ``info`` are kept and returned by `to_atoms`. Velocities and
+        results are dropped, because they belong to the positions. Numbers are float64 unless ``dtype`` says otherwise.
 
         Raises:
-            InputError: there are none, an atom is constrained otherwise than fixed altogether, or has no positive mass.
+            InputError: the list is empty, an atom has a constraint other than ``FixAtoms``, or a mass is not positive.
         """
         return cls(**convert.from_atoms(atoms, dtype, device))
 
     def to_atoms(self) -> list[Atoms]:
-        """Return a list of ASE ``Atoms`` with what `from_atoms` takes over; gradients are cut."""
+        """Return a list of ASE ``Atoms`` with all that `from_atoms` keeps; gradients are detached."""
         return convert.to_atoms(self)
 
     @classmethod
@@ -69,18 +71,18 @@ class Systems(AtomBatch):
         return convert.to_pyg(self)
 
     def save(self, path: str | Path) -> None:
-        """Write every field, bit for bit, to a safetensors file; info that is no plain data is left out.
+        """Write every field, bit for bit, to a safetensors file; entries of info that are no plain data are left out.
 
         Raises:
-            MloptError: the file cannot be written; a former one is then intact.
+            MloptError: the file cannot be written; an earlier file of that name stays intact.
         """
         convert.save(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: no such file, not one of ours, damaged, or of a newer version.
+            InputError: the file is missing, damaged, of a newer version, or not one of mlopt's.
         """
         return cls(**convert.load(path))

@@ -1,6 +1,7 @@
-"""What a structure carries besides what mlopt computes with: tags, charges, magnetic moments, other columns, and info.
+"""Templates: the columns and info of a structure that mlopt carries along without using them.
 
-It belongs to the atoms, not to their places: moves change positions and never the order of atoms, so it stays true.
+Examples are tags, charges, magnetic moments and other columns. They belong to the atoms, not to their positions. Moves
+change positions and never the order of atoms, so templates stay valid.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _stale(name: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """Columns and info of one structure. Copied and never changed, so that batches share it.
+    """The columns and info of one structure. A template never changes, so batches share it.
 
     arrays: by name, each (n_atoms, ...), read-only. info: by name, about the whole structure.
     """
@@ -61,7 +62,7 @@ class Template:
 
     @classmethod
     def of(cls, atoms: Atoms) -> Template | None:
-        """What ``atoms`` carries, without results and velocities; None where that is nothing."""
+        """Return the template of ``atoms``, without results and velocities; None if it would be empty."""
         arrays = {
             name: array
             for name, array in atoms.arrays.items()
@@ -77,20 +78,20 @@ class Template:
         atoms.info.update(copy.deepcopy(dict(self.info)))
 
     def fits(self, n_atoms: int) -> bool:
-        """Whether every column has an entry for each of so many atoms."""
+        """Return whether every column has ``n_atoms`` entries."""
         return all(len(array) == n_atoms for array in self.arrays.values())
 
     def to_json(self) -> str:
-        """Everything that is plain data, exactly; objects of other kinds in ``info`` are left out."""
+        """Return all plain data as JSON, exactly; other objects in ``info`` are left out."""
         arrays = {name: _array(array) for name, array in self.arrays.items() if array.dtype.kind in "biufU"}
         return json.dumps({"arrays": arrays, "info": plain(dict(self.info))})
 
     @classmethod
     def from_json(cls, text: str) -> Template:
-        """What `to_json` wrote.
+        """Return the template that `to_json` wrote.
 
         Raises:
-            InputError: something else.
+            InputError: the text is something else.
         """
         try:
             given = json.loads(text)
@@ -105,7 +106,7 @@ _LEFT_OUT = object()
 
 
 def _words(array: NDArray[Any]) -> NDArray[Any]:
-    """ASE reads words as an array of objects, which no file of ours could hold."""
+    """Return an array of words as an array of strings, which files can hold; ASE reads words as objects."""
     worded = array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat)
     return array.astype(str) if worded else array
 
@@ -115,13 +116,16 @@ def _array(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any], *, mark: bool = True) -> dict[str, Any]:
-    """Those of ``values`` that are plain data, for JSON. ``mark`` says what was an array, else these become lists."""
+    """Return the entries of ``values`` that are plain data, for JSON.
+
+    mark: write arrays in a form that can be told from lists; otherwise they become lists.
+    """
     found = {name: _plain(one, mark) for name, one in values.items() if isinstance(name, str)}
     return {name: one for name, one in found.items() if one is not _LEFT_OUT}
 
 
 def _plain(value: Any, mark: bool) -> Any:
-    """`_LEFT_OUT` where it cannot be."""
+    """Return the value as plain data, or `_LEFT_OUT` where that is impossible."""
     import numpy as np
 
     if isinstance(value, np.generic):
@@ -159,9 +163,9 @@ def make_atoms(
     masses: NDArray[Any] | None = None,
     template: Template | None = None,
 ) -> Atoms:
-    """One ASE ``Atoms``: z (n,), pos (n, 3), cell (3, 3), pbc (3,), fixed (n,) bool.
+    """Return one ASE ``Atoms``: z (n,), pos (n, 3), cell (3, 3), pbc (3,), fixed (n,) bool.
 
-    masses: (n,) amu, NaN for the standard one; written where one differs from that.
+    masses: (n,) amu, NaN for the standard one. They are written only if one differs from the standard.
     """
     import numpy as np
     from ase import Atoms as AseAtoms

@@ -1,4 +1,4 @@
-"""Units of energy and length: what a potential says of its numbers, and how they become electronvolts and angstrom."""
+"""Units of energy and length: the declaration of a potential's units, and their conversion to eV and angstrom."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ _REDUCED = "reduced"
 
 @dataclass(frozen=True)
 class Units:
-    """Units of energy and length. Without dimension both are ``reduced``, and so are times and temperatures.
+    """Units of energy and length.
 
+    For a dimensionless potential both are ``reduced``, and so are times and temperatures.
     energy: one of `ENERGIES`. length: one of `LENGTHS`.
 
     >>> Units("meV").say(12.5)
@@ -60,10 +61,10 @@ class Units:
 
     @classmethod
     def of(cls, given: Units | str) -> Units:
-        """Units, or what their `str` says: ``"eV, angstrom"``, ``"meV"`` (with angstrom), ``"reduced"``.
+        """Return units from their text: ``"eV, angstrom"``, ``"meV"`` (with angstrom), or ``"reduced"``.
 
         Raises:
-            InputError: a unit that is not known, with a suggestion; or no units at all.
+            InputError: an unknown unit, with a suggestion; or no units at all.
         """
         if isinstance(given, Units):
             return given
@@ -82,7 +83,7 @@ class Units:
 
     @property
     def reduced(self) -> bool:
-        """Whether numbers have no dimension."""
+        """True if numbers have no dimension."""
         return self.energy == _REDUCED
 
     @property
@@ -101,7 +102,7 @@ class Units:
         """One unit of length in angstrom.
 
         Raises:
-            InputError: lengths are reduced, or angles.
+            InputError: lengths are reduced, or are angles.
         """
         found = None if self.reduced else LENGTHS[self.length]
         if found is None:
@@ -110,11 +111,11 @@ class Units:
 
     @property
     def label(self) -> str:
-        """The unit of energy, for axes and headings: ``eV``, or ``reduced units``."""
+        """The unit of energy for axes and headings: ``eV``, or ``reduced units``."""
         return "reduced units" if self.reduced else self.energy
 
     def say(self, energy: float, spec: str = ".6g") -> str:
-        """An energy with its unit, for people: ``0.374485 eV``; the bare number where it has none."""
+        """Return an energy with its unit, for people: ``0.374485 eV``; without a unit, the bare number."""
         return f"{energy:{spec}}" if self.reduced else f"{energy:{spec}} {self.energy}"
 
     def __str__(self) -> str:
@@ -122,7 +123,7 @@ class Units:
 
 
 def _known(word: str) -> str:
-    """The name of a unit, whichever way it is written."""
+    """Return the standard name of a unit from any of its spellings."""
     if word in ENERGIES or word in LENGTHS:  # meV and MeV differ by more than their looks
         return word
     plain = {name.lower(): name for name in (*LENGTHS, "eV", "Hartree", "Ry", _REDUCED)}

@@ -1,9 +1,10 @@
-"""Counter-based random numbers, one stream a problem.
+"""Counter-based random numbers, one stream per problem.
 
-A number is a pure function of (key, counter): no generator is carried along, so a problem draws the same numbers in
-any batch, on any device, and after a resume. The function is SplitMix64's finalizer (Steele, Lea & Flood, OOPSLA
-2014, doi 10.1145/2660193.2660195; constants of Stafford's mix 13) applied to ``key + counter * golden ratio``: as a
-sequence in the counter this is SplitMix64 itself, which passes BigCrush. Int64 arithmetic wraps, as uint64 would.
+A number is a pure function of (key, counter). No generator is carried along, so a problem draws the same numbers in any
+batch, on any device, and after a resume. The function is the finalizer of SplitMix64 applied to ``key + counter *
+golden ratio``. As a sequence in the counter this is SplitMix64 itself, which passes BigCrush. Int64 arithmetic wraps,
+as uint64 would. Source: Steele, Lea & Flood, OOPSLA 2014, doi 10.1145/2660193.2660195; the constants are those of
+Stafford's mix 13.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _SALT = -3335678366873096957  # 0xD1B54A32D192ED03
 
 
 class Stream:
-    """The table of streams: what `derive` adds to a key, so that no two uses of one key draw the same numbers.
+    """The table of streams: numbers that `derive` adds to a key, so that two uses of one key draw different numbers.
 
-    A number is part of what a seed means; changing one changes every result. Two rows may share a number where they are
-    added to keys of different kinds.
+    Changing a number changes every result of a given seed. Two rows may share a number if they are added to keys of
+    different kinds.
     """
 
     # added to the key of a problem, which its run draws from
@@ -46,7 +47,7 @@ class Stream:
 
 
 def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift: torch's is arithmetic for int64."""
+    """Shift right logically; torch's own shift is arithmetic for int64."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -57,7 +58,7 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
 
 
 def derive(key: torch.Tensor | int, *ids: torch.Tensor | int) -> torch.Tensor:
-    """A new key from a key (or a seed) and identities, such as the index of a start: int64, broadcast shape."""
+    """Return a new key from a key (or a seed) and identities, such as the index of a start: int64, broadcast shape."""
     value = torch.as_tensor(key, dtype=torch.int64)
     value = _mix(value + _GOLDEN)
     for part in ids:
@@ -68,12 +69,12 @@ def derive(key: torch.Tensor | int, *ids: torch.Tensor | int) -> torch.Tensor:
 
 
 def problem_keys(seed: int, ids: torch.Tensor) -> torch.Tensor:
-    """The key of each problem ``ids (n_problems,)`` under a run's seed: (n_problems,) int64."""
+    """Return the key of each problem ``ids (n_problems,)`` under a run's seed: (n_problems,) int64."""
     return derive(torch.as_tensor(seed, dtype=torch.int64, device=ids.device), ids)
 
 
 def bits(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
-    """``size`` int64 of 64 random bits for each key: (n, size). Use ``counter + size`` the next time.
+    """Return ``size`` int64 of 64 random bits for each key: (n, size). Use ``counter + size`` the next time.
 
     key, counter: (n,) int64.
     """
@@ -82,21 +83,24 @@ def bits(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def uniform(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
-    """``size`` float64 in [0, 1) for each key, with 53 random bits: (n, size)."""
+    """Return ``size`` float64 in [0, 1) for each key, with 53 random bits: (n, size)."""
     return _shift_right(bits(key, counter, size), 11).to(torch.float64) * 2.0**-53
 
 
 def normal(key: torch.Tensor, counter: torch.Tensor, size: int) -> torch.Tensor:
-    """``size`` standard normal float64 for each key (Box & Muller): (n, size). Uses ``2 * size`` of the counter."""
+    """Return ``size`` standard normal float64 for each key (Box & Muller): (n, size).
+
+    It uses ``2 * size`` of the counter.
+    """
     pairs = uniform(key, counter, 2 * size)
     radius = (-2.0 * torch.log1p(-pairs[:, :size])).sqrt()
     return radius * torch.cos(2.0 * math.pi * pairs[:, size:])
 
 
 class Draws:
-    """Successive draws for a batch of problems, whose rows get numbers of their own.
+    """Successive random numbers for a batch of problems and their rows.
 
-    key, counter: (n_problems,) int64. Read `counter` afterwards and keep it in the state.
+    key, counter: (n_problems,) int64. Read `counter` after drawing and keep it in the state.
 
     >>> draws = Draws(problem_keys(0, torch.arange(2)), torch.zeros(2, dtype=torch.int64), Segments.uniform(2, 3))
     >>> draws.uniform(1).shape, draws.rows(4).shape, draws.counter.tolist()
@@ -107,13 +111,13 @@ class Draws:
         self.key, self.counter, self.segments = key, counter, segments
 
     def uniform(self, size: int) -> torch.Tensor:
-        """(n_problems, size) in [0, 1)."""
+        """Return numbers (n_problems, size) in [0, 1)."""
         drawn = uniform(self.key, self.counter, size)
         self.counter = self.counter + size
         return drawn
 
     def rows(self, width: int) -> torch.Tensor:
-        """(n_rows, width) in [0, 1)."""
+        """Return numbers (n_rows, width) in [0, 1)."""
         segments = self.segments
         if segments.size is not None:
             return self.uniform(segments.size * width).reshape(segments.n_rows, width)
@@ -123,7 +127,7 @@ class Draws:
         return drawn
 
     def normal_rows(self, width: int) -> torch.Tensor:
-        """(n_rows, width) standard normal (Box & Muller)."""
+        """Return standard normal numbers (n_rows, width) (Box & Muller)."""
         pairs = self.rows(2 * width)
         radius = (-2.0 * torch.log1p(-pairs[:, :width])).sqrt()
         return radius * torch.cos(2.0 * math.pi * pairs[:, width:])

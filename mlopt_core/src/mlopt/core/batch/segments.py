@@ -1,7 +1,7 @@
-"""Which rows belong to which problem, and reductions over them.
+"""Segments: the rows of each problem in a batch, and reductions over them.
 
-Problems are concatenated, never padded. Every reduction goes problem by problem in an order that depends on that
-problem alone, so that on the CPU a problem's result is bit for bit the same in any batch.
+Problems are concatenated, never padded. A reduction adds the rows of a problem in an order that depends on that problem
+alone. On the CPU a problem's result is therefore bit for bit the same in any batch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Segments:
 
     @classmethod
     def uniform(cls, n_problems: int, size: int, device: torch.device | str | None = None) -> Segments:
-        """``n_problems`` problems of ``size`` rows each."""
+        """Return ``n_problems`` problems of ``size`` rows each."""
         made = cls.__new__(cls)  # nothing to check or to find out: parts of a batch are made at every hop
         made.ptr = torch.arange(n_problems + 1, dtype=torch.int64, device=device) * size
         made.n_problems, made.n_rows, made.size = n_problems, n_problems * size, size if n_problems else None
@@ -77,7 +77,7 @@ class Segments:
         return out
 
     def sum_stack(self, values: torch.Tensor) -> torch.Tensor:
-        """`sum` of each of ``k`` arrays, ``values (k, n_rows, d)``: (n_problems, k)."""
+        """Return `sum` of each of k arrays, ``values (k, n_rows, d)``: (n_problems, k)."""
         k, values = len(values), values.contiguous()
         if self.size is not None:
             return values.reshape(k, self.n_problems, -1).sum(-1).T
@@ -87,11 +87,11 @@ class Segments:
         return out
 
     def dot(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Inner product per problem of ``a, b (n_rows, d)``: (n_problems,)."""
+        """Return the inner product of ``a, b (n_rows, d)`` in each problem: (n_problems,)."""
         return self.sum(a * b)
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
-        """Largest entry per problem of ``values (n_rows, ...)``; 0 where a problem has no rows: (n_problems,)."""
+        """Return the largest entry of ``values (n_rows, ...)`` in each problem; 0 without rows: (n_problems,)."""
         if self.size:
             return values.reshape(self.n_problems, -1).amax(-1)
         out = values.new_zeros(self.n_problems)
@@ -101,7 +101,7 @@ class Segments:
         return out
 
     def longest2(self, values: torch.Tensor) -> torch.Tensor:
-        """Largest squared length of a row per problem of ``values (n_rows, d)``: (n_problems,)."""
+        """Return the largest squared length of a row of ``values (n_rows, d)`` in each problem: (n_problems,)."""
         squares = values * values
         # torch sums a short last dimension slowly: adding the columns takes a fifth of the time
         columns = squares.unbind(-1)
@@ -110,7 +110,7 @@ class Segments:
     def scale(
         self, per_problem: torch.Tensor, values: torch.Tensor, plus: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """``values (n_rows, d)`` times their problem's factor ``per_problem (n_problems,)``, added to ``plus``."""
+        """Multiply rows of ``values (n_rows, d)`` by their problem's ``per_problem (n_problems,)``; add ``plus``."""
         shape = values.shape
         if self.size is not None:
             values, factor = values.reshape(self.n_problems, -1), per_problem.unsqueeze(1)
@@ -123,7 +123,7 @@ class Segments:
     def combine(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Sum over k of ``values (k, n_rows, d)`` times ``weights (n_problems, k)``: (n_rows, d).
 
-        Added up one by one: ``sum(0)`` would add in an order that depends on the batch.
+        Terms are added one by one, because ``sum(0)`` would add in an order that depends on the batch.
         """
         shape = values.shape[1:]
         if self.size is not None:
@@ -136,7 +136,7 @@ class Segments:
         return total.reshape(shape)
 
     def argmax(self, values: torch.Tensor) -> torch.Tensor:
-        """Row of the largest ``values (n_rows,)`` of each problem, the first of equals: (n_problems,) int64.
+        """Return the row of the largest ``values (n_rows,)`` in each problem, the first of equals: (n_problems,) int64.
 
         Every problem must have rows.
         """
@@ -148,15 +148,15 @@ class Segments:
         return out
 
     def mean_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over the rows of each problem of ``values (n_rows, d)``: (n_problems, d)."""
+        """Return the mean of ``values (n_rows, d)`` over the rows of each problem: (n_problems, d)."""
         columns = [self.sum(column) for column in values.unbind(-1)]
         return torch.stack(columns, -1) / self.counts.clamp(min=1)[:, None].to(values.dtype)
 
     def spread(self, per_problem: torch.Tensor | float) -> torch.Tensor | float:
         """Give each row its problem's value, ready to broadcast against (n_rows, d).
 
-        A float or a 0-d tensor passes through; (n_problems,) becomes (n_rows, 1); (n_problems, d) becomes
-        (n_rows, d). This is how a hyper-parameter may be one number or one number a problem.
+        A float or a 0-d tensor is returned as it is. A tensor (n_problems,) becomes (n_rows, 1), and (n_problems, d)
+        becomes (n_rows, d). A hyper-parameter may therefore be one number, or one number per problem.
         """
         if not isinstance(per_problem, torch.Tensor) or per_problem.ndim == 0:
             return per_problem
@@ -184,7 +184,7 @@ class Segments:
         return found
 
     def select(self, problems: torch.Tensor) -> tuple[Segments, torch.Tensor]:
-        """Keep ``problems (k,)`` (int64, in that order): their segments and the rows (int64) that they own."""
+        """Keep ``problems (k,)`` (int64, in that order); return their segments and their rows (int64)."""
         if self.size is not None:
             offsets = torch.arange(self.size, device=problems.device)
             rows = (problems[:, None] * self.size + offsets).flatten()
@@ -197,5 +197,5 @@ class Segments:
         return chosen, rows
 
     def to(self, device: torch.device | str) -> Segments:
-        """The same segments on another device."""
+        """Return the segments on another device."""
         return Segments(self.ptr.to(device))

@@ -111,10 +111,10 @@ class Driver:
     def advance(
         self, progress: Progress, pause: Callable[[], bool] | None = None, until: int | None = None
     ) -> Progress:
-        """Carry ``progress`` on until every problem has ended.
+        """Carry ``progress`` on until every problem has ended, or until a pause between two steps.
 
-        Stop before that, between two steps, when ``pause()`` is true, or when every problem that still runs has made
-        ``until`` force calls and the steps that follow them. ``pause`` is first asked after one step.
+        It pauses when ``pause()`` is true, which is first asked after one step. It also pauses when every active
+        problem has made ``until`` force calls and the steps that follow them.
         Invariant: a run in pieces is the whole run, bit for bit.
 
         Raises:

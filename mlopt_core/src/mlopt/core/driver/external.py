@@ -71,7 +71,7 @@ class Meter:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody asked for a pause while this problem ran."""
+        """True if a pause was asked for while this problem ran."""
         return self._asked
 
     @property
@@ -176,7 +176,7 @@ class ExternalOptimizer(Optimizer):
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any
     ) -> tuple[torch.Tensor, Any]:
-        """Refuse, because there is no step.
+        """Refuse, because the algorithm owns its loop and has no single step.
 
         Raises:
             InputError: always.

@@ -159,7 +159,7 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Whether every problem has ended."""
+        """True if every problem has ended."""
         return not self.active.numel()
 
     @property

@@ -1,4 +1,4 @@
-"""What features of neighbourhoods have in common, learned or not."""
+"""The base of neighbourhood features, learned or fixed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlopt.core.lazy import torch
 
 
 class NeighbourFeatures(Protocol):
-    """Numbers that describe the neighbourhood of each row: what a learned optimizer takes, whatever computes them.
+    """Numbers that describe the neighbourhood of each row, the input of a learned optimizer.
 
-    They do not change under translation and rotation, and follow a permutation of the rows. Row i depends on
-    neighbours of i alone, and smoothly, also where one comes or goes at the cutoff.
+    They are invariant under translation and rotation, and equivariant under permutation of the rows. Those of row i
+    depend on neighbours of i alone. They are smooth, also where a neighbour crosses the cutoff.
     """
 
     #: features of each row
@@ -31,14 +31,17 @@ class NeighbourFeatures(Protocol):
         species: torch.Tensor | None = None,
         diameter: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(n_rows, width) from points ``x (n_rows, d)``; ``species`` and ``diameter`` as a landscape gives them."""
+        """Return features (n_rows, width) at ``x (n_rows, d)``.
+
+        species, diameter: (n_rows,), those of a landscape.
+        """
         ...
 
 
 if TYPE_CHECKING:
 
     class MessagePassing(torch.nn.Module):
-        """`torch_geometric.nn.MessagePassing`, as far as it is used here."""
+        """The part of `torch_geometric.nn.MessagePassing` that is used here."""
 
         def __init__(self, aggr: str = "sum", *, node_dim: int = -2) -> None: ...
 
@@ -47,9 +50,9 @@ if TYPE_CHECKING:
 else:
 
     class MessagePassing:
-        """Stands for `torch_geometric.nn.MessagePassing`, which takes seconds to import, until there is an object.
+        """A stand-in for `torch_geometric.nn.MessagePassing`, whose import takes seconds, until an object is made.
 
-        An object of a subclass is made as one of a class that has both as bases; it is a ``torch.nn.Module``.
+        An object of a subclass gets a class with both as bases, and is a ``torch.nn.Module``.
         """
 
         def __new__(cls, *arguments: Any, **settings: Any) -> Any:
@@ -75,19 +78,19 @@ def _with_base(cls: type) -> type:
 
 
 class CutoffLayer(MessagePassing):
-    """Base of layers that sum over the neighbours within a cutoff. Messages have the shape (k, n_edges)."""
+    """The base of layers that sum over the neighbours within a cutoff. Messages have the shape (k, n_edges)."""
 
     _index_of_number: torch.Tensor  # (n_elements + 1,) int64, -1 for species that are not told apart
 
     def __init__(self, cutoff: float = 2.5, species: Sequence[int] | None = None) -> None:
-        """Check what all such layers are told.
+        """Check the arguments that all such layers have.
 
         Args:
             cutoff: in units of the pair's equilibrium distance, the mean of both rows' diameters.
-            species: atomic numbers that are told apart; None where all count alike.
+            species: atomic numbers that are distinguished; None treats all rows alike.
 
         Raises:
-            InputError: a cutoff that is not positive, or species that are none or not atomic numbers.
+            InputError: a cutoff that is not positive, no species, or species that are no atomic numbers.
         """
         name = type(self).__name__
         if not (math.isfinite(cutoff) and cutoff > 0):
@@ -111,11 +114,11 @@ class CutoffLayer(MessagePassing):
 
     @property
     def n_species(self) -> int:
-        """Kinds of atoms that are told apart."""
+        """The number of species that are distinguished."""
         return 1 if self.species is None else len(self.species)
 
     def kinds(self, species: torch.Tensor | None, n_rows: int, device: torch.device) -> torch.Tensor | None:
-        """(n_rows,) index of each row's kind; None where there is one kind only."""
+        """Return the index of each row's species, (n_rows,); None if there is only one."""
         name = type(self).__name__
         if self.species is None:
             return None
@@ -143,10 +146,10 @@ class CutoffLayer(MessagePassing):
     def edges(
         self, x: torch.Tensor, graph: Graph, diameter: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Squared distance, distance and smooth cutoff of each edge: three (n_edges,), in the pair's own units.
+        """Return squared distance, distance and smooth cutoff of each edge: three (n_edges,), in the pair's own units.
 
-        The cutoff function is ``(cos(pi r / c) + 1) / 2`` and zero from c on (Behler & Parrinello, PRL 98, 146401
-        (2007), eq. 4): its slope is continuous, its curvature jumps at c.
+        The cutoff function is ``(cos(pi r / c) + 1) / 2``, and zero from c on. Its slope is continuous; its curvature
+        jumps at c. Source: Behler & Parrinello, PRL 98, 146401 (2007), eq. 4.
         """
         name, n_rows = type(self).__name__, graph.n_rows
         if graph.cutoff < self.cutoff:
@@ -172,7 +175,7 @@ class CutoffLayer(MessagePassing):
         return squares, r, torch.where(beyond, 0.0, smooth)
 
     def apart(self, values: torch.Tensor, kinds: torch.Tensor | None, graph: Graph) -> torch.Tensor:
-        """``values (n_edges,)`` once for each species, zero where the source is of another: (n_species, n_edges)."""
+        """Return ``values (n_edges,)`` per species, zero where the source is of another one: (n_species, n_edges)."""
         if kinds is None:
             return values[None]
         kind = kinds[graph.edge_index[0]]
@@ -183,7 +186,7 @@ class CutoffLayer(MessagePassing):
         return graph.sum(inputs)
 
     def rows(self, columns: torch.Tensor, graph: Graph) -> torch.Tensor:
-        """(width, n_rows) as (n_rows, width), NaN where a system was lost."""
+        """Transpose (width, n_rows) to (n_rows, width), with NaN for the rows of lost systems."""
         out = columns.T.contiguous()
         lost = graph.lost_rows
         return out if lost is None else out.masked_fill(lost[:, None], float("nan"))

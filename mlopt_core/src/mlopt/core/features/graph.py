@@ -1,4 +1,4 @@
-"""Which rows are neighbours: the graph that features sum over."""
+"""The graph of neighbouring rows, over which features sum."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from mlopt.core.lazy import torch
 class Graph:
     """Directed edges between the rows of a batch: both directions of each pair, in PyG's convention.
 
-    edge_index: (2, n_edges) int64, sources above targets, sorted by target, source and shift: the order, and so the
-        rounding of sums, depends neither on the batch nor on when the graph was made.
+    edge_index: (2, n_edges) int64, sources above targets, sorted by target, source and shift. The order fixes the
+        rounding of sums. It depends neither on the batch nor on when the graph was made.
     segments: the rows of each problem; no edge leaves a problem.
-    shift: (n_edges, 3) cells by which the image of the source is shifted; None where nothing is periodic.
+    shift: (n_edges, 3) number of cells by which the image of the source is shifted; None if nothing is periodic.
     cell: (n_problems, 3, 3) lattice vectors as rows, needed with ``shift``.
-    lost: (n_problems,) bool, problems without edges because a position or the cell makes no sense; None for none.
-    complete: whether every row is joined to every other one of its problem, and to nothing else.
-    cutoff: distance in equilibrium distances up to which no pair is missing, where known; features with a longer
-        cutoff refuse the graph.
+    lost: (n_problems,) bool, problems without edges because a position is not finite or the cell has no volume; None
+        for none.
+    complete: True if every row is joined to every other row of its problem, and to nothing else.
+    cutoff: distance, in equilibrium distances, up to which no pair is missing, if known. Features with a longer cutoff
+        refuse the graph.
     """
 
     edge_index: torch.Tensor
@@ -38,7 +39,7 @@ class Graph:
 
     @staticmethod
     def complete_of(segments: Segments) -> Graph:
-        """All pairs of each problem. Made once: it does not depend on positions."""
+        """Return the graph of all pairs in each problem. It does not depend on positions."""
         ptr, counts = segments.ptr, segments.counts
         row = torch.arange(segments.n_rows, device=ptr.device)
         start, degree = segments.rows_of(ptr[:-1]), segments.rows_of(counts) - 1
@@ -49,10 +50,10 @@ class Graph:
 
     @staticmethod
     def within(systems: Systems, reach: float) -> Graph:
-        """All pairs closer than ``reach`` (in the length of ``pos``), with every periodic image that this takes.
+        """Return the graph of all pairs closer than ``reach`` (in the length of ``pos``), with all periodic images.
 
         Raises:
-            InputError: a reach that is not positive.
+            InputError: the reach is not positive.
         """
         if not reach > 0:
             raise InputError(f"Graph.within: `reach` must be a positive length, got {reach}")
@@ -80,14 +81,14 @@ class Graph:
 
     @cached_property
     def lost_rows(self) -> torch.Tensor | None:
-        """(n_rows,) bool, the rows of problems that are lost; None where none is."""
+        """(n_rows,) bool, the rows of lost problems; None if no problem is lost."""
         if self.lost is None or not bool(self.lost.any()):
             return None
         return self.segments.rows_of(self.lost)
 
     @cached_property
     def offset(self) -> torch.Tensor | None:
-        """(3, n_edges) vector by which the image of the source is shifted; None where nothing is periodic."""
+        """(3, n_edges) vector by which the image of the source is shifted; None if nothing is periodic."""
         if self.shift is None or self.cell is None:
             return None
         count = self.shift.T.to(self.cell.dtype)[:, None]
@@ -96,14 +97,14 @@ class Graph:
 
     @cached_property
     def _uniform(self) -> int | None:
-        """Rows of each problem where the graph is complete and all problems are of one size."""
+        """The number of rows of each problem in a complete graph of equal problems, else None."""
         size = self.segments.size
         return size if self.complete and size is not None and size > 1 else None
 
     def squares(self, x: torch.Tensor, diameter: torch.Tensor | None = None) -> torch.Tensor:
-        """Squared distance of each edge of ``x (n_rows, d)``: (n_edges,), differentiable twice.
+        """Return the squared distance of each edge of ``x (n_rows, d)``: (n_edges,), twice differentiable.
 
-        diameter: (n_rows,); distances are then in units of the mean diameter of both ends.
+        diameter: (n_rows,); if given, distances are in units of the mean diameter of both ends.
         """
         columns = x.T.contiguous()
         size = self._uniform
@@ -127,8 +128,8 @@ class Graph:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum ``values (k, n_edges)`` over the edges of each target: (k, n_rows).
 
-        Bit for bit independent of the batch on the CPU: rows of a complete graph are summed as rows of a matrix, those
-        of any other edge by edge.
+        On the CPU the sum is bit for bit independent of the batch. A complete graph is summed along the rows of a
+        matrix, any other graph edge by edge.
         """
         k = len(values)
         if self._uniform is not None:
@@ -149,7 +150,7 @@ class Graph:
 
 
 def _squared_length(difference: torch.Tensor) -> torch.Tensor:
-    """Add the squares of the components, which come first."""
+    """Return the sum of the squared components, which are the first dimension."""
     total = difference[0] * difference[0]
     for component in difference[1:]:
         total = torch.addcmul(total, component, component)
@@ -157,6 +158,6 @@ def _squared_length(difference: torch.Tensor) -> torch.Tensor:
 
 
 def _off_diagonal(square: torch.Tensor) -> torch.Tensor:
-    """``(b, n, n)`` without the diagonals, row by row: (b, n, n - 1)."""
+    """Return ``(b, n, n)`` without the diagonals, row by row: (b, n, n - 1)."""
     b, n, _ = square.shape
     return square.reshape(b, n * n)[:, 1:].reshape(b, n - 1, n + 1)[:, :, :-1].reshape(b, n, n - 1)

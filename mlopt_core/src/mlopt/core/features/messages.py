@@ -1,4 +1,4 @@
-"""Features of neighbourhoods that are learned: a small message-passing network."""
+"""Learned features of neighbourhoods: a small message-passing network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CLOSE_PACKED = 12.0
 
 
 class MessageFeatures(CutoffLayer):
-    """Continuous-filter convolutions, after SchNet (Schuett et al., NeurIPS 2017), small and with a smooth cutoff.
+    """Continuous-filter convolutions after SchNet, small and with a smooth cutoff.
 
-    A row starts with an embedding of its species. In each round it takes the sum over neighbours of their states times
-    a filter of the distance, and adds a function of it to its own state; a last linear map gives the features.
-    After k rounds a row knows of others up to k cutoffs away.
+    The state of a row begins as an embedding of its species. In each round the neighbours' states are multiplied by a
+    filter of the distance and summed. A function of that sum is added to the row's state. A last linear map gives the
+    features. After k rounds a row depends on others up to k cutoffs away.
 
-    Differences from SchNet: the filter is linear in Gaussians of the distance times the smooth cutoff of Behler and
-    Parrinello, so it vanishes at the cutoff whatever the weights; activations are SiLU.
+    Source: Schuett et al., NeurIPS 2017. Differences: the filter is linear in Gaussians of the distance times the
+    smooth cutoff of Behler and Parrinello. It vanishes at the cutoff for any weights. Activations are SiLU.
     """
 
     def __init__(
@@ -37,15 +37,15 @@ class MessageFeatures(CutoffLayer):
         """Make the network; weights are drawn from torch's global generator.
 
         Args:
-            width: features of each row.
-            hidden: numbers in the state of each row.
-            rounds: how often messages are passed.
-            gaussians: functions of the distance, evenly spaced from 0 to the cutoff, of which filters are made.
+            width: number of features of each row.
+            hidden: length of each row's state.
+            rounds: number of message-passing rounds.
+            gaussians: number of basis functions of the distance for the filters, evenly spaced from 0 to the cutoff.
             cutoff: in equilibrium distances.
-            species: atomic numbers that are told apart; None where all count alike.
+            species: atomic numbers that are distinguished; None treats all rows alike.
 
         Raises:
-            InputError: a size that is not positive, and as `CutoffLayer`.
+            InputError: a size that is not positive, or an error of `CutoffLayer`.
         """
         sizes = {"width": width, "hidden": hidden, "rounds": rounds, "gaussians": gaussians}
         for name, size in sizes.items():
@@ -70,9 +70,9 @@ class MessageFeatures(CutoffLayer):
         species: torch.Tensor | None = None,
         diameter: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Features (n_rows, width) at ``x (n_rows, d)``, in the dtype of ``x``; see `NeighbourFeatures`.
+        """Return features (n_rows, width) at ``x (n_rows, d)``, in the dtype of ``x``; see `NeighbourFeatures`.
 
-        Distances are taken in the dtype of ``x``, what follows in that of the weights.
+        Distances are computed in the dtype of ``x``, everything else in that of the weights.
         """
         _, r, smooth = self.edges(x, graph, diameter)
         kinds, dtype = self.kinds(species, graph.n_rows, x.device), self.embedding.dtype
@@ -92,7 +92,7 @@ class MessageFeatures(CutoffLayer):
         return self.rows(self.last(state.T).T, graph).to(x.dtype)
 
     def _update(self, index: int, state: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-        """The states (hidden, n_rows) after a round."""
+        """Return the states (hidden, n_rows) after a round."""
         inner = self.inner[index](heard.T / _CLOSE_PACKED)
         change: torch.Tensor = self.outer[index](torch.nn.functional.silu(inner)).T
         return state + change
@@ -100,5 +100,5 @@ class MessageFeatures(CutoffLayer):
     def message(
         self, basis: torch.Tensor, state_j: torch.Tensor | None, mix: torch.Tensor | None
     ) -> torch.Tensor:
-        """What each neighbour says: (hidden, n_edges), or the Gaussians themselves where there are no states."""
+        """Return the message of each edge, (hidden, n_edges); without states, the Gaussians themselves."""
         return basis if state_j is None or mix is None else (mix @ basis) * state_j

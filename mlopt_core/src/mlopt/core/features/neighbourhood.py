@@ -1,4 +1,4 @@
-"""The graph of systems whose atoms move."""
+"""The neighbour graph of moving atoms."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LISTED_FROM = 300
 
 
 class Neighbourhood:
-    """Gives the graph for features with a cutoff, and keeps it for as long as it holds.
+    """A neighbour graph for features with a cutoff, which is reused until atoms have moved too far.
 
-    Free systems of fewer than `LISTED_FROM` atoms take all pairs, once. Where a system of the batch is periodic or
-    larger, the batch takes neighbour lists that reach further than the cutoff by a skin; a system's list is made anew
-    when one of its atoms has moved by more than half the skin.
+    Free systems of fewer than `LISTED_FROM` atoms take all pairs, once. If any system of the batch is periodic or
+    larger, the batch uses neighbour lists that reach beyond the cutoff by a skin. A system's list is renewed when one
+    of its atoms has moved by more than half the skin.
 
-    What is kept saves time and nothing else: pairs beyond the cutoff count exactly zero, and edges have a fixed
-    order, so on the CPU features are bit for bit the same function of positions whatever was asked before.
+    The list only saves time. Pairs beyond the cutoff contribute exactly zero, and edges have a fixed order. On the CPU,
+    features are therefore bit for bit a function of the positions alone.
     """
 
     def __init__(self, cutoff: float = 2.5, skin: float = 0.4) -> None:
-        """Lengths are in units of the pair's equilibrium distance, as in the features.
+        """Set cutoff and skin, both in units of the pair's equilibrium distance, as in the features.
 
         Raises:
             InputError: a cutoff that is not positive, or a negative skin.
@@ -40,7 +40,9 @@ class Neighbourhood:
         self._kept: _Kept | None = None
 
     def graph(self, systems: Systems, diameter: torch.Tensor) -> Graph:
-        """The graph at ``systems.pos``; ``diameter (n_atoms,)`` as from the potential.
+        """Return the graph at ``systems.pos``.
+
+        diameter: (n_atoms,), from the potential.
 
         Raises:
             InputError: a diameter that is not positive, or not one for each atom.
@@ -70,7 +72,7 @@ class Neighbourhood:
         return _Kept(systems.with_pos(systems.pos.detach().clone()), diameter, reach, room, graph)
 
     def _renew(self, kept: _Kept, systems: Systems, stale: torch.Tensor) -> None:
-        """Search for the neighbours of the systems that are ``stale (n_systems,)``, and keep the others'."""
+        """Search for the neighbours of the systems that are ``stale (n_systems,)``, and keep those of the others."""
         index = stale.nonzero().flatten()
         part, old = Graph.within(systems.select(index), kept.reach), kept.graph
         self.searches += len(index)
@@ -93,7 +95,7 @@ class Neighbourhood:
 
 @dataclass
 class _Kept:
-    """systems: where the atoms of each stood when its neighbours were searched for."""
+    """A neighbour list with the positions at which it was made, in ``systems``."""
 
     systems: Systems
     diameter: torch.Tensor
@@ -102,7 +104,7 @@ class _Kept:
     graph: Graph
 
     def fits(self, systems: Systems, diameter: torch.Tensor) -> bool:
-        """Whether these are the same systems, but for positions."""
+        """Return whether these are the same systems, apart from their positions."""
         mine = self.systems
         if systems.pos.dtype != mine.pos.dtype or systems.pos.device != mine.pos.device:
             return False
@@ -112,7 +114,7 @@ class _Kept:
         return all(a is b or torch.equal(a, b) for a, b in pairs)
 
     def stale(self, systems: Systems) -> torch.Tensor | None:
-        """(n_systems,) bool, those with an atom that has left its room; None where there is none."""
+        """Return (n_systems,) bool, systems in which an atom has moved too far; None if there are none."""
         pos, before, segments = systems.pos.detach(), self.systems.pos, systems.segments
         moved = pos - before
         inside = (moved * moved).sum(-1) <= self.room**2

@@ -1,4 +1,4 @@
-"""Radial symmetry functions, the features of neighbourhoods that Learn2Hop introduced to learned optimizers."""
+"""Radial symmetry functions, the neighbourhood features that Learn2Hop introduced to learned optimizers."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class RadialFeatures(CutoffLayer):
     """Behler-Parrinello radial functions of each row, one for each species s and each eta.
 
     ``phi_i = sum_{j of s} exp(-eta r_ij^2) (cos(pi r_ij / c) + 1) / 2``, with r_ij in units of the pair's equilibrium
-    distance and zero beyond c (Merchant et al., ICML 2021 (Learn2Hop), section 3.1).
+    distance and zero beyond c. Nothing is trained. Source: Merchant et al., ICML 2021 (Learn2Hop), section 3.1.
 
-    Differences from the text of the paper: it gives the cutoff as 2.5 angstrom, which is shorter than any bond of
-    Ag, Au, Pd or Pt, so that every feature of these metals would vanish; here distances are divided by the mean
-    diameter of both atoms, which changes nothing for its Lennard-Jones clusters. The logarithms that it takes next are
-    left to the optimizer. There is nothing to train.
+    Differences from the paper's text: it gives the cutoff as 2.5 angstrom. That is shorter than any bond of Ag, Au, Pd
+    or Pt, so every feature of these metals would vanish. Here distances are divided by the mean diameter of both atoms,
+    which changes nothing for the paper's Lennard-Jones clusters. The paper takes logarithms next; here the optimizer
+    does.
     """
 
     def __init__(
         self, etas: Sequence[float] = ETAS, *, cutoff: float = 2.5, species: Sequence[int] | None = None
     ) -> None:
-        """Fix the functions.
+        """Set the functions.
 
         Args:
             etas: inverse squared widths of the Gaussians, in inverse squared equilibrium distances.
             cutoff: in equilibrium distances.
-            species: atomic numbers of neighbours that are told apart; None where all count alike.
+            species: atomic numbers of neighbours that are distinguished; None treats all alike.
 
         Raises:
-            InputError: no eta or one that is negative, and as `CutoffLayer`.
+            InputError: no eta, a negative one, or an error of `CutoffLayer`.
         """
         super().__init__(cutoff, species)
         if not len(etas) or not all(math.isfinite(eta) and eta >= 0 for eta in etas):
@@ -53,7 +53,7 @@ class RadialFeatures(CutoffLayer):
         species: torch.Tensor | None = None,
         diameter: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Features (n_rows, width) at ``x (n_rows, d)``; see `NeighbourFeatures`."""
+        """Return features (n_rows, width) at ``x (n_rows, d)``; see `NeighbourFeatures`."""
         squares, _, smooth = self.edges(x, graph, diameter)
         smooth = self.apart(smooth, self.kinds(species, graph.n_rows, x.device), graph)
         # one eta at a time: all at once would leave the processor's cache, and take twice as long
@@ -64,5 +64,5 @@ class RadialFeatures(CutoffLayer):
         return self.rows(torch.stack(columns, 1).flatten(0, 1), graph)
 
     def message(self, squares: torch.Tensor, smooth: torch.Tensor, eta: float) -> torch.Tensor:
-        """What each neighbour contributes: (n_species, n_edges)."""
+        """Return the contribution of each edge: (n_species, n_edges)."""
         return torch.exp(squares * -eta) * smooth

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with care, and weights with a card."""
+"""Files: atomic writing, checked reading, and weights with a card."""
 
 from __future__ import annotations
 

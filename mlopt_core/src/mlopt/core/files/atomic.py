@@ -1,14 +1,14 @@
-"""Write files so that a kill, a full disk or a power cut never leaves half of one.
+"""Atomic writing of files: a kill, a full disk or a power cut never leaves half a file.
 
-A reader of ``path`` sees either the whole former content or the whole new one: the data go to a temporary
-file in the same folder, are forced to the disk, and take the name in one ``rename``; then the folder itself
-is forced to the disk. The exception is ``append_line``, for logs whose reader copes with a torn last line.
+A reader of ``path`` sees either the whole former content or the whole new one. Data go to a temporary file in the same
+folder, are forced to the disk, and take the name in one ``rename``. Then the folder itself is forced to the disk. The
+exception is ``append_line``, for logs whose reader accepts a torn last line.
 
-Every function that writes raises ``MloptError`` (naming the path, the cause and the remedy) instead of ``OSError``; the
-former file is then intact and the temporary one is removed.
+Every function that writes raises ``MloptError``, with path, cause and remedy, instead of ``OSError``. The former file
+is then intact and the temporary one is removed.
 
-Source: the order write, fsync, rename, fsync the folder is that of the LWN article "Ensuring data reaches
-disk" (J. Moyer, 2011, https://lwn.net/Articles/457667/).
+Source: the order write, fsync, rename, fsync of the folder is that of the LWN article "Ensuring data reaches disk" (J.
+Moyer, 2011, https://lwn.net/Articles/457667/).
 """
 
 from __future__ import annotations
@@ -51,9 +51,12 @@ _REMEDIES = {
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, private: bool = False) -> None:
-    """Replace the content of ``path`` by ``data``, durably and at once, or raise ``MloptError``.
+    """Replace the content of ``path`` by ``data``, durably and atomically.
 
-    private: readable by the user alone.
+    private: make the file readable by the user alone.
+
+    Raises:
+        MloptError: the file cannot be written.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.mlopt-tmp")
@@ -80,13 +83,13 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, private: bool = Fa
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, private: bool = False) -> None:
-    """Replace the content of ``path`` by ``text`` in UTF-8, or raise ``MloptError``."""
+    """Replace the content of ``path`` by ``text`` in UTF-8; errors as in `write_bytes`."""
     # A path from the file system may hold undecodable bytes; losing one character beats losing the file.
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"), private=private)
 
 
 def finite(value: Any) -> Any:
-    """Return JSON data with null in place of NaN and infinity, which JSON has not."""
+    """Return JSON data with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -97,8 +100,9 @@ def finite(value: Any) -> Any:
 def write_json(path: str | os.PathLike[str], value: JSON, *, private: bool = False) -> None:
     """Replace the content of ``path`` by ``value`` as indented JSON.
 
-    Raises ``InputError`` for what JSON cannot hold (NaN and infinity too: other programs read these files),
-    and ``MloptError`` when the file cannot be written.
+    Raises:
+        InputError: a value that JSON cannot hold, NaN and infinity included, because other programs read these files.
+        MloptError: the file cannot be written.
     """
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
@@ -110,8 +114,8 @@ def write_json(path: str | os.PathLike[str], value: JSON, *, private: bool = Fal
 def append_line(path: str | os.PathLike[str], text: str) -> None:
     """Append one line; after a failure (``MloptError``) the file is as before.
 
-    Not forced to the disk, for it is called at every step: call ``sync`` before a checkpoint that relies on
-    it.
+    The line is not forced to the disk, because this is called at every step. Call `sync` before a checkpoint that
+    relies on the line.
     """
     if "\n" in text or "\r" in text:
         raise InputError(f"{path}: one line was to be appended, the text has several: {text[:80]!r}")
@@ -133,7 +137,7 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Force what was appended to ``path`` to the disk; a file that does not exist is nothing to force."""
+    """Force appended lines of ``path`` to the disk; do nothing if there is no such file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -149,7 +153,11 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read. Raises ``OSError`` for anything that is no file, and never waits, as a pipe would."""
+    """Open a file for reading, without ever waiting.
+
+    Raises:
+        OSError: it is no regular file, such as a folder or a pipe.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -164,7 +172,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a file as `open_regular` opens it."""
+    """Return the content of a file; errors as in `open_regular`."""
     with open_regular(path) as file:
         return file.read()
 
@@ -190,12 +198,12 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Say whether ``name`` is one that ``write_bytes`` gives to its temporary files."""
+    """Return whether ``name`` has the form of the temporary files of `write_bytes`."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def process_is_alive(pid: int) -> bool:
-    """Say whether a process with this number exists on this machine, whoever owns it."""
+    """Return whether a process with this number exists on this machine, whoever owns it."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""What readers of files have in common: a file that is there, and its text whatever program has written it."""
+"""Common parts of the readers of files: checks that a file exists, and text in any usual encoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlopt.core.errors import InputError
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether a file or a folder has that name; a name that no file can have is not there."""
+    """Return whether a file or a folder has that name; False for a name that no file can have."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):  # a name that is too long, a NUL
@@ -17,7 +17,7 @@ def is_there(path: str | Path) -> bool:
 
 
 def existing_file(path: str | Path) -> Path:
-    """The path of a file that is there.
+    """Return the path of an existing file.
 
     Raises:
         InputError: it is a folder, or there is none.
@@ -31,12 +31,12 @@ def existing_file(path: str | Path) -> Path:
 
 
 def read_text(file: Path, otherwise: str | None = None) -> str:
-    """The text of a file in UTF-8 or, if it begins with a byte order mark, UTF-16; the mark is left out.
+    """Return the text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark, which is removed.
 
-    otherwise: an encoding to take for what is not UTF-8.
+    otherwise: an encoding for files that are not UTF-8.
 
     Raises:
-        InputError: it cannot be read, or is in none of these.
+        InputError: the file cannot be read, or is in none of these encodings.
     """
     try:
         data = file.read_bytes()
@@ -55,5 +55,5 @@ def read_text(file: Path, otherwise: str | None = None) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """Lines, ended as Unix, Windows or old Macs do; form feeds and the separators of Unicode end none."""
+    """Return lines that end as on Unix, Windows or old Macs; form feeds and Unicode separators end no line."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

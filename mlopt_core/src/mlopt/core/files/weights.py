@@ -1,7 +1,7 @@
-"""Files of weights: safetensors, and beside it a card in JSON that says what was trained and what it reached.
+"""Files of weights: a safetensors file, and a JSON card with the training and its results.
 
-``name.safetensors`` holds one tensor, ``theta``; ``name.json`` the card, with the SHA-256 of the other, for
-safetensors does not notice a changed bit. Both are data: nothing in them is executed.
+``name.safetensors`` holds one tensor, ``theta``. ``name.json`` is the card. It contains the SHA-256 of the weights,
+because safetensors does not notice a changed bit. Both are data: nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ _LARGEST = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of weights.
+    """The description of a file of weights.
 
-    optimizer: registered name of the optimizer that they are for. settings: those that they were trained with.
-    parameters: length of theta. training: `TRAINING`: task family, horizon, estimator, seeds, cost, measured results,
-    and the command that does it again. sha256: of the file of weights.
+    optimizer: registered name of the optimizer that uses them.
+    settings: the optimizer's settings during training.
+    parameters: length of theta.
+    training: the entries of `TRAINING`: task family, horizon, estimator, seeds, cost, measured results, and the command
+        that repeats it.
+    sha256: of the file of weights.
     """
 
     optimizer: str
@@ -51,7 +54,7 @@ class Card:
 
 
 def shipped(optimizer: str | None = None) -> list[str]:
-    """Names of the weights that ship; of those for one optimizer."""
+    """Return the names of the weights that ship with mlopt, or only those for one optimizer."""
     cards = {
         path.stem: path.with_suffix(".json") for folder in folders() for path in folder.glob("*.safetensors")
     }
@@ -64,7 +67,7 @@ def shipped(optimizer: str | None = None) -> list[str]:
 
 @functools.cache
 def folders() -> tuple[Path, ...]:
-    """The folders of weights that the installed distributions bring; nothing in them is imported."""
+    """Return the folders of weights in the installed distributions, without importing them."""
     found = []
     for one in importlib.metadata.entry_points(group=GROUP):
         top, _, rest = one.value.partition(".")
@@ -81,11 +84,11 @@ def save_weights(
     settings: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> Card:
-    """Write ``theta (p,)`` to ``path`` (``.safetensors``) in float64, and its card beside it; returns the card.
+    """Write ``theta (p,)`` to ``path`` (``.safetensors``) in float64, with its card beside it; return the card.
 
     Raises:
-        InputError: a path with another suffix, theta that is no vector of finite numbers, or a training of which
-            something in `TRAINING` is not told, or is no plain data.
+        InputError: the path has another suffix, or theta is no vector of finite numbers. An entry of `TRAINING` is
+            missing, or is no plain data.
     """
     from safetensors.torch import save
 
@@ -110,10 +113,10 @@ def save_weights(
 
 
 def path_of(weights: str) -> Path:
-    """The file of a name or a path.
+    """Return the file of shipped weights, by name, or of a path.
 
     Raises:
-        InputError: no such file.
+        InputError: there is no such file.
     """
     if _NAME.fullmatch(weights):
         for folder in folders():
@@ -135,27 +138,28 @@ Weights: TypeAlias = Annotated[str, Reads(beside=".json", find=path_of)]
 
 
 def settled(weights: str) -> str:
-    """A name as it is, a file by its absolute path: a run may be resumed from another folder."""
+    """Return a name as it is and a path as an absolute one, because a run may be resumed from another folder."""
     path = path_of(weights)
     return weights if path.parent in folders() else str(path.absolute())
 
 
 def read_card(weights: str, optimizer: str) -> Card:
-    """The card of a name or a path, after its file was checked against it. Does not need torch.
+    """Return the card of a name or a path, checked against its file of weights; needs no torch.
 
     Raises:
-        InputError: a file that is missing, foreign or damaged, or that is for another optimizer.
+        InputError: a file is missing, foreign or damaged, or belongs to another optimizer.
     """
     return _read(weights, optimizer)[0]
 
 
 def with_card(values: Any, optimizer: str) -> Any:
-    """Return the settings ``values`` of a plugin together with those that the card of its `weights` brings.
+    """Return the settings ``values`` of a plugin together with those on the card of its `weights`.
 
-    What is no mapping, or has no `weights`, is returned as it is. For use before validation; see `check_trained`.
+    Values that are no mapping, or that have no `weights`, are returned unchanged. Call it before validation; see
+    `check_trained`.
 
     Raises:
-        ValueError: as `read_card`.
+        ValueError: as in `read_card`.
     """
     if not isinstance(values, Mapping) or not isinstance(values.get("weights"), str):
         return values
@@ -167,10 +171,10 @@ def with_card(values: Any, optimizer: str) -> Any:
 
 
 def check_trained(card: Card, weights: str, settings: Mapping[str, Any], free: Collection[str] = ()) -> None:
-    """Refuse ``settings``, plain data, that are not those of the training; those named in ``free`` may differ.
+    """Refuse ``settings`` (plain data) that differ from those of the training, except those named in ``free``.
 
     Raises:
-        ValueError: names the first that differs.
+        ValueError: names the first difference.
     """
     for name, trained in card.settings.items():
         given = settings.get(name, trained)
@@ -182,7 +186,7 @@ def check_trained(card: Card, weights: str, settings: Mapping[str, Any], free: C
 
 
 def _shown(value: Any) -> str:
-    """A setting in a message: of plugins the names."""
+    """Return a setting as messages show it: plugins by their names."""
     if isinstance(value, Mapping) and "name" in value:
         return one_line(value["name"], 80)
     if isinstance(value, list):
@@ -191,10 +195,10 @@ def _shown(value: Any) -> str:
 
 
 def load_weights(weights: str, optimizer: str) -> torch.Tensor:
-    """The weights, theta (p,) float64.
+    """Return the weights, theta (p,) float64.
 
     Raises:
-        InputError: as `read_card`; or theta is not what the card says, or not finite.
+        InputError: as in `read_card`; or theta is not finite, or does not fit the card.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -255,7 +259,7 @@ def _refuse(name: str) -> float:
 
 
 def _card(told: Any, where: str) -> Card:
-    """Checked field by field: a stranger may have written it."""
+    """Return the card of a JSON text, checked field by field, because its author is unknown."""
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         found = told.get("format") if isinstance(told, dict) else None
         raise InputError(

@@ -1,7 +1,7 @@
-"""Lattices of one, two or three directions in space: their reduction, their complement, their reciprocal vectors.
+"""Lattices of one, two or three directions in space: reduction, completion to three vectors, reciprocal vectors.
 
-A direction without periodicity does not belong to the lattice, whatever vector stands in its place: that vector is
-never looked at. Everything here is arithmetic element by element, so a cell's bits do not depend on the batch.
+A vector along which there is no periodicity does not belong to the lattice, and is never read. All arithmetic is
+element by element, so that a cell's result has the same bits in any batch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _ROUNDS = 1000
 
 
 def reduction(cells: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
-    """Whole numbers (n, 3, 3), as float64, that make Minkowski-reduced vectors out of ``cells (n, 3, 3)``.
+    """Return whole numbers (n, 3, 3), as float64, that make Minkowski-reduced vectors out of ``cells (n, 3, 3)``.
 
-    The reduced vectors are ``numbers @ cells``: as short as independent vectors of the lattice can be, in place of
-    the periodic vectors and sorted by length. Rows and columns of directions without periodicity are zero.
-    pbc: (n, 3) bool. A cell whose vectors are dependent gets numbers that mean nothing.
+    The reduced vectors are ``numbers @ cells``. They are as short as independent lattice vectors can be. They stand in
+    the places of the periodic vectors, sorted by length. Rows and columns of directions without periodicity are zero.
 
-    Source: Semaev, CaLC 2001, LNCS 2146, 181 (the greedy algorithm in three dimensions); Nguyen & Stehlé, ACM Trans.
-    Algorithms 5, 46 (2009), who show that its outcome is Minkowski-reduced up to four dimensions.
+    pbc: (n, 3) bool. For a cell with dependent vectors the numbers have no meaning.
+
+    Source: Semaev, CaLC 2001, LNCS 2146, 181 (the greedy algorithm in three dimensions). Nguyen & Stehlé, ACM Trans.
+    Algorithms 5, 46 (2009) show that its outcome is Minkowski-reduced up to four dimensions.
     """
     import numpy as np
 
@@ -44,7 +45,7 @@ def reduction(cells: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
 
 
 def reduced_vectors(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The shortest independent vectors (m, 3) of ``cell (3, 3)``, of which m are periodic: ``pbc (3,)``."""
+    """Return the shortest independent vectors (m, 3) of ``cell (3, 3)``, of which m are periodic: ``pbc (3,)``."""
     import numpy as np
 
     vectors: NDArray[np.float64] = np.array(cell, dtype=np.float64)[np.array(pbc, dtype=bool)]
@@ -53,7 +54,7 @@ def reduced_vectors(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArra
 
 
 def _reduced(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The numbers (n, m, m) of lattices of m ``vectors (n, m, 3)``."""
+    """Return the numbers (n, m, m) that reduce lattices of m ``vectors (n, m, 3)``."""
     import numpy as np
 
     n, m, _ = vectors.shape
@@ -104,7 +105,7 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def complete(cells: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
-    """The vectors of ``cells (n, 3, 3)`` along periodic directions, with unit vectors at right angles for the others.
+    """Return the periodic vectors of ``cells (n, 3, 3)``, with perpendicular unit vectors for the other directions.
 
     pbc: (n, 3) bool. A cell without periodic directions becomes the unit matrix.
     """
@@ -129,7 +130,10 @@ def complete(cells: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
 
 
 def reciprocal(cells: torch.Tensor) -> torch.Tensor:
-    """Vectors (rows) whose products with the rows of ``cells (n, 3, 3)`` are 1 and 0; not finite without volume."""
+    """Return vectors (as rows) whose products with the rows of ``cells (n, 3, 3)`` are 1 and 0.
+
+    They are not finite for a cell without volume.
+    """
     a, b, c = cells.unbind(1)
     crosses = torch.stack([cross(b, c), cross(c, a), cross(a, b)], 1)
     volume = a[:, 0] * crosses[:, 0, 0] + a[:, 1] * crosses[:, 0, 1] + a[:, 2] * crosses[:, 0, 2]
@@ -137,7 +141,7 @@ def reciprocal(cells: torch.Tensor) -> torch.Tensor:
 
 
 def cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Vector products of ``a`` and ``b (..., 3)``, of the same bits in any batch."""
+    """Return the vector products of ``a`` and ``b (..., 3)``, with the same bits in any batch."""
     (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
     return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 

@@ -1,4 +1,4 @@
-"""What `mlopt.core.geometry.lattice` says of a cell, as functions that kernels call."""
+"""The functions of `mlopt.core.geometry.lattice` for kernels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def complete(cell: Any, at: int, out: Any) -> None:
-    """Write nine numbers of a whole cell from ``out[at]`` on, and nine of its reciprocal vectors behind them.
+    """Write nine numbers of the completed cell from ``out[at]`` on, and nine of its reciprocal vectors behind them.
 
-    cell: nine numbers, then three that are not zero where it is periodic. Along other directions the whole cell has
-    unit vectors at right angles to those that are.
+    cell: nine numbers, then three that are nonzero for periodic directions. The other directions get unit vectors
+        perpendicular to the periodic ones.
     """
     for k in range(9):
         out[at + k] = cell[k]
@@ -47,7 +47,7 @@ def complete(cell: Any, at: int, out: Any) -> None:
 
 
 def cross(a: int, b: int, to: int, unit: int, out: Any) -> None:
-    """The product of the vectors at ``a`` and ``b`` in ``out``, of length 1 where asked for."""
+    """Write the vector product of the vectors at ``a`` and ``b`` in ``out``, scaled to length 1 if ``unit`` is set."""
     u = out[a + 1] * out[b + 2] - out[a + 2] * out[b + 1]
     v = out[a + 2] * out[b] - out[a] * out[b + 2]
     w = out[a] * out[b + 1] - out[a + 1] * out[b]

@@ -1,9 +1,9 @@
 """Shortest vectors between points of periodic space, exact in cells of any shape.
 
-Rounding fractional coordinates finds the nearest image only in a cell with right angles. In a Minkowski-reduced cell
-the nearest image of what rounding leaves is one of the 27, 9 or 3 around it, for three, two or one periodic direction.
-They come in pairs v + s and v - s, and the shorter of both is shorter than v where ``2 |v.s| > s.s``; so 13 products
-decide. A vector no longer than half the shortest vector of the lattice is the shortest, and needs none.
+Rounding fractional coordinates finds the nearest image only in a cell with right angles. In a Minkowski-reduced cell,
+rounding leaves at most one neighbouring cell to correct. For three, two or one periodic direction there are 27, 9 or 3
+candidates. They come in pairs v + s and v - s, and the shorter one of a pair is shorter than v if ``2 |v.s| > s.s``. So
+13 products decide. A vector of at most half the length of the shortest lattice vector is the shortest already.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _SQUARE = 1e-14
 class MinimumImage:
     """Shortest vectors in ``n`` cells, each with its own periodic directions.
 
-    All tensors are of the dtype and on the device of the cells.
+    All tensors have the dtype and the device of the cells.
 
     cell: (n, 3, 3) vectors as rows, zero along directions without periodicity.
-    numbers: (n, 3, 3) whole numbers that make the reduced vectors of it.
+    numbers: (n, 3, 3) whole numbers that make the reduced vectors out of ``cell``.
     dual: (n, 3, 3) reciprocal vectors of the reduced ones, zero along directions without periodicity.
     image, turns: (n, 13, 3) one of each pair of neighbouring lattice vectors, and the whole numbers that make it.
-    square: (n, 13) their squared lengths.
+    square: (n, 13) squared lengths of ``image``.
     safe: (n,) squared length up to which a vector is the shortest; infinite where rounding is exact.
     edge: (n, 3) lengths of the periodic vectors where each is along its own axis, else zero.
-    plain: (n,) bool, whether each is.
+    plain: (n,) bool, true where each periodic vector is along its own axis.
     """
 
     cell: torch.Tensor
@@ -52,7 +52,7 @@ class MinimumImage:
 
     @classmethod
     def of(cls, cells: torch.Tensor, pbc: torch.Tensor) -> MinimumImage:
-        """Of ``cells (n, 3, 3)``, vectors as rows, periodic along ``pbc (n, 3)``."""
+        """Make the images of ``cells (n, 3, 3)``, vectors as rows, periodic along ``pbc (n, 3)``."""
         own = cells.detach().to("cpu", torch.float64)
         periodic = pbc.cpu()
         own = torch.where(periodic[:, :, None], own, 0.0)
@@ -89,11 +89,13 @@ class MinimumImage:
         return len(self.cell)
 
     def shortest(self, difference: torch.Tensor, of: torch.Tensor | None = None) -> torch.Tensor:
-        """The shortest of all vectors that differ from ``difference (3, n, m)`` by vectors of the lattices.
+        """Return the shortest of all vectors that differ from ``difference (3, n, m)`` by lattice vectors.
 
-        of: (n,) int64, which cell the vectors belong to; by default one after another, or all to the only one.
-        Differentiable with respect to the difference and to the cell. Of two images that are equally near, one that
-        depends on the difference alone; the way back is then exactly the way there, turned round.
+        of: (n,) int64, index of each vector's cell. By default vectors and cells correspond one to one, or all vectors
+            belong to the only cell.
+
+        The result is differentiable in the difference and in the cell. Of two equally near images, the choice depends
+        on the difference alone. Reversing the difference reverses the result exactly.
         """
         if len(self) == 1:
             of = None
@@ -102,15 +104,15 @@ class MinimumImage:
         return difference - _taken(self.cell, of, count)
 
     def within(self, reach: torch.Tensor) -> MinimumImage:
-        """The same for those who ask for no vector longer than ``reach (n,)``: longer ones may not be the shortest.
+        """Return a faster version for vectors of at most ``reach (n,)``; longer results may not be the shortest.
 
-        In a cell that is wide enough rounding then does, and images are not compared.
+        In a cell that is wide enough, rounding then suffices and images are not compared.
         """
         wide = (2.0 * reach)[:, None] ** 2 * (self.dual * self.dual).sum(-1) < 1.0
         return replace(self, safe=torch.where(wide.all(-1), torch.inf, self.safe))
 
     def _count(self, d: torch.Tensor, of: torch.Tensor | None) -> torch.Tensor:
-        """Whole numbers (3, n, m) of cell vectors to take off."""
+        """Return the whole numbers (3, n, m) of cell vectors to subtract."""
         if bool(self.plain.all()):
             return self._plain_count(d, of)
         whole = torch.stack([one.round() for one in _products(self.dual, of, d)])
@@ -132,7 +134,7 @@ class MinimumImage:
         return torch.where(edge != 0, (d * (1.0 / edge)).round(), 0.0)
 
     def _nearer(self, cells: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-        """What to take off besides, one of the images or nothing, for ``near (3, k)`` in ``cells (k,)``: (3, k)."""
+        """Return the whole numbers (3, k) of an image to subtract, or zeros, for ``near (3, k)`` in ``cells (k,)``."""
         if len(self) == 1:
             cells = cells[:1]
         image, square = self.image[cells], self.square[cells]
@@ -148,7 +150,7 @@ class MinimumImage:
 def shortest_vectors(
     vectors: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The shortest images of ``vectors (n, 3)`` in one ``cell (3, 3)``, periodic along ``pbc (3,)``."""
+    """Return the shortest images of ``vectors (n, 3)`` in one ``cell (3, 3)``, periodic along ``pbc (3,)``."""
     import numpy as np
 
     images = MinimumImage.of(*(torch.from_numpy(np.array(one)[None]) for one in (cell, pbc)))
@@ -158,19 +160,19 @@ def shortest_vectors(
 
 
 def _combined(numbers: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Sums (n, k, 3) of ``vectors (n, 3, 3)``, each so many times as ``numbers (n, k, 3)`` say."""
+    """Return sums (n, k, 3) of ``vectors (n, 3, 3)``, each times its count in ``numbers (n, k, 3)``."""
     made: torch.Tensor = numbers[:, :, :1] * vectors[:, None, 0]
     return (made + numbers[:, :, 1:2] * vectors[:, None, 1]) + numbers[:, :, 2:] * vectors[:, None, 2]
 
 
 def _taken(rows: torch.Tensor, of: torch.Tensor | None, count: torch.Tensor) -> torch.Tensor:
-    """Sums of the ``rows (c, 3, 3)`` of each cell, so many times as ``count (3, n, m)`` says: (3, n, m)."""
+    """Return sums of the ``rows (c, 3, 3)`` of each vector's cell, times ``count (3, n, m)``: (3, n, m)."""
     columns = (rows if of is None else rows[of]).permute(1, 2, 0)[..., None]
     made: torch.Tensor = count[0] * columns[0] + count[1] * columns[1] + count[2] * columns[2]
     return made
 
 
 def _products(rows: torch.Tensor, of: torch.Tensor | None, d: torch.Tensor) -> list[torch.Tensor]:
-    """Products of ``d (3, n, m)`` with each row of ``rows (c, 3, 3)``."""
+    """Return the products of ``d (3, n, m)`` with each row of ``rows (c, 3, 3)``."""
     columns = (rows if of is None else rows[of]).permute(1, 2, 0)[..., None]
     return [d[0] * u[0] + d[1] * u[1] + d[2] * u[2] for u in columns]

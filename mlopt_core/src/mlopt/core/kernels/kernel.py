@@ -1,14 +1,15 @@
 """Kernels: scalar functions, with their numbers, that potentials, optimizers and moves offer to the fused engine.
 
-A kernel function is a plain Python function at the top level of a module, in the part of Python that Numba compiles:
-loops, arithmetic, ``math``, arrays that are indexed. It may call other such functions of its module, and those of
-`mlopt.core.kernels.lanes` and `mlopt.core.kernels.records`; numbers at the top level of the module are constants to it.
-The engine reads its source, writes one module for each combination of potential and optimizer, and compiles that for
-the CPU or for CUDA. Called as they stand, kernel functions run in Python, slowly: that is how to debug them.
+A kernel function is a plain Python function at the top level of a module. It uses the part of Python that Numba
+compiles: loops, arithmetic, ``math``, and arrays that are indexed. It may call other such functions of its module, and
+those of `mlopt.core.kernels.lanes` and `mlopt.core.kernels.records`. Numbers at the top level of the module are
+constants to it. The engine reads the source and writes one module for each combination of potential and optimizer. It
+compiles that module for the CPU or for CUDA. Called directly, kernel functions run in Python, which is slow but allows
+debugging.
 
-One system is worked on by a team of lanes: one on the CPU, a block of threads on CUDA. Loops over atoms are written
-``for i in range(lane(), n, lanes())``, sums over atoms end with ``total(...)``, and `sync` stands between writing what
-other lanes read and reading it.
+A team of lanes works on one system: one lane on the CPU, a block of threads on CUDA. Loops over atoms are written ``for
+i in range(lane(), n, lanes())``, and sums over atoms end with ``total(...)``. Call `sync` between writing data and
+reading what other lanes wrote.
 """
 
 from __future__ import annotations
@@ -76,16 +77,17 @@ class PotentialKernel:
 class OptimizerKernel:
     """An optimizer for the fused engine.
 
-    Its state is that of the eager optimizer. Its tensors arrive as three flat arrays, in the order in which the fields
-    are declared, nested states last: ``rows`` of the fields over rows, component after component (n numbers each),
-    ``numbers`` and ``counts`` of the floating-point and the integer (or boolean) fields over problems.
+    Its state is that of the eager optimizer, packed into three flat arrays. The fields come in the order of their
+    declaration, nested states last. ``rows`` has the fields over rows, component after component (n numbers each).
+    ``numbers`` has the floating-point fields over problems, ``counts`` the integer and boolean ones.
 
     init: ``init(s: Start, settings)`` writes the state before the first step at ``s.x``.
     step: ``step(s: Step, settings)`` moves ``s.x`` and brings the state up to date. ``s.scratch`` has 10 n numbers for
         anything, and those of ``reals``.
     finish: ``finish(s: Memory, settings)`` is called before the state is handed back.
-    spare_numbers, spare_counts: places at the end of ``numbers`` and ``counts``, 0 at the beginning, not handed back.
-    reals: how many numbers of scratch space it needs besides for a system of n atoms.
+    spare_numbers, spare_counts: extra places at the end of ``numbers`` and ``counts``. They start at 0 and are not
+        handed back.
+    reals: function of n that returns the additional scratch numbers for a system of n atoms.
 
     The records are those of `mlopt.core.kernels.records`.
     """

@@ -1,8 +1,8 @@
-"""Records that kernel functions are given: ``s.force`` instead of the fourth of eleven arguments.
+"""Records: the arguments of kernel functions, such as ``s.force`` in place of the fourth of eleven arguments.
 
-A kernel function names the record in an annotation, reads its fields, and hands it on whole or changed by
-`dataclasses.replace`, also to a function that asks for a record with fewer fields. The engine puts plain arguments in
-the place of records before it compiles; called as it stands, a function takes the objects.
+A kernel function names its record in an annotation and reads the record's fields. It hands the record on whole, or
+changed by `dataclasses.replace`, also to a function that asks for a record with fewer fields. Before compiling, the
+engine puts plain arguments in the place of records. Called directly, a function takes the objects.
 
 Arrays of rows run over all x, then all y, then all z: row i is at ``i``, ``n + i`` and ``2 * n + i``.
 """

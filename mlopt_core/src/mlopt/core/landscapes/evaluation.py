@@ -1,4 +1,4 @@
-"""What one evaluation of a landscape or a potential returns, and what is refused of it."""
+"""Energy and force of a batch at one point, and the checks that refuse an evaluation that does not fit its point."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _OPTIONAL = ("row_energy", "stress", "zero_width")
 class Evaluation:
     """Energy and force of every problem at one point.
 
-    energy: (n_problems,).
-    force: (n_rows, d); minus the gradient where the landscape is conservative.
-    row_energy: (n_rows,) the share of each row where the potential can tell (sums to ``energy``), else None.
-    stress: (n_problems, 3, 3) dE/dstrain / volume, eV/angstrom^3 (or reduced), only where asked for; NaN for systems
-        without three lattice vectors.
-    zero_width: (n_problems,) the energy without the smearing of electrons, where a calculator tells it besides the one
-        that belongs to the forces; else None. For records: nothing is judged by it.
+    energy: (n_problems,), in the potential's unit of energy.
+    force: (n_rows, d); minus the gradient of the energy where the landscape is conservative.
+    row_energy: (n_rows,) energy of each row, which sums to ``energy``; None where the potential has no such partition.
+    stress: (n_problems, 3, 3) dE/dstrain / volume, eV/angstrom^3 or reduced; None unless it was asked for. NaN for
+        systems without three lattice vectors.
+    zero_width: (n_problems,) energy extrapolated to zero electronic smearing, where a calculator gives one beside the
+        energy that is consistent with its forces; else None. It is recorded only: no optimizer and no check reads it.
     """
 
     energy: torch.Tensor
@@ -41,19 +41,20 @@ class Evaluation:
 
 
 def version(x: torch.Tensor) -> int:
-    """How often ``x`` was changed in place; for `check_evaluation`."""
+    """Return how often ``x`` was changed in place; for `check_evaluation`."""
     return 0 if x.is_inference() else x._version
 
 
 def check_evaluation(
     found: Evaluation, x: torch.Tensor, n_problems: int, before: int, giver: str
 ) -> Evaluation:
-    """Return ``found`` if it fits the point ``x (n_rows, d)`` that it was asked for.
+    """Return ``found`` if it fits the point ``x (n_rows, d)`` at which it was evaluated.
 
-    before: `version` of ``x`` before the evaluation. giver: who is to blame, such as "the potential Morse".
+    before: `version` of ``x`` before the evaluation.
+    giver: the name in error messages, such as "the potential Morse".
 
     Raises:
-        PluginError: a field of another shape, dtype or device, or ``x`` was changed in place.
+        PluginError: a field has another shape, dtype or device than it must, or ``x`` was changed in place.
     """
     if version(x) != before:
         raise PluginError(changed(giver))
@@ -79,7 +80,7 @@ def check_evaluation(
 
 
 def changed(giver: str) -> str:
-    """The message about an evaluation that wrote into its argument."""
+    """Return the message about an evaluation that changed its argument in place."""
     return (
         f"{giver} changed the positions in place while it was evaluated; the point would no longer be the one that its "
         f"energy belongs to. Work on a copy, `pos.clone()`"

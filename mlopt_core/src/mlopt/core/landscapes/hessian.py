@@ -1,9 +1,10 @@
-"""The Hessian of a landscape times a vector, by differences of forces or by a second backward pass.
+"""Products of a landscape's Hessian with vectors, by differences of forces or by a second backward pass.
 
-On a manifold the Hessian is the covariant derivative of the gradient: how the force changes along a geodesic, once it
-has been carried back to where one came from. On unit spheres this is ``P (H v) - (s . grad E) v`` for each row s, with
-the ambient gradient and Hessian and the projection P on the tangent space (Absil, Mahony & Trumpf, GSI 2013, eq. 10);
-both functions here give it without knowing which manifold they are on.
+On a manifold the Hessian is the covariant derivative of the gradient: the rate at which the force changes along a
+geodesic, after parallel transport back to the starting point. On unit spheres it is ``P (H v) - (s . grad E) v`` for
+each row s. Here ``grad E`` and H are the gradient and the Hessian of the surrounding space, and P projects on the
+tangent space. Source: Absil, Mahony & Trumpf, GSI 2013, eq. 10. Both functions here use the manifold's own operations,
+so they need no case for each manifold.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from mlopt.core.lazy import torch
 
 
 class Surface(Protocol):
-    """What the products need of a landscape; `mlopt.core.landscapes.landscape.Landscape` has all of it."""
+    """The part of `mlopt.core.landscapes.landscape.Landscape` that Hessian products need."""
 
     @property
     def segments(self) -> Segments:
-        """Which rows belong to which problem."""
+        """The rows of each problem."""
 
     @property
     def manifold(self) -> Manifold:
@@ -32,18 +33,18 @@ class Surface(Protocol):
         """(n_rows,) bool, rows that must not move, or None."""
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """Energies and forces at x (n_rows, d)."""
+        """Return energies (n_problems,) and forces (n_rows, d) at ``x (n_rows, d)``."""
 
 
 def difference_product(
     landscape: Surface, x: torch.Tensor, v: torch.Tensor, step: float | None = None
 ) -> torch.Tensor:
-    """Central difference of the forces a little ahead and a little behind along ``v``: two force calls.
+    """Return the Hessian times ``v``, (n_rows, d), by a central difference of forces along ``v``; two force calls.
 
-    x: (n_rows, d) points. v: (n_rows, d) tangent vectors at x, of any length. step: how far the row moves that moves
-    farthest, in the length of x; None for the cube root of the rounding unit, 6e-6 in float64, which is best where
-    forces are exact to rounding and lengths are about 1. Forces with noise, such as those of iterated electrons, want
-    about the cube root of theirs.
+    x: (n_rows, d) points. v: (n_rows, d) tangent vectors at x, of any length.
+    step: displacement, in the length of x, of the row that moves farthest. None means the cube root of the rounding
+        unit, 6e-6 in float64. This is best where forces are exact to rounding and lengths are about 1. For noisy
+        forces, such as those of an iterated electronic structure, take about the cube root of their relative noise.
     """
     segments, manifold, v = landscape.segments, landscape.manifold, _loose(landscape, v)
     length = segments.longest2(v).sqrt()
@@ -59,9 +60,11 @@ def difference_product(
 
 
 def differentiated_product(landscape: Surface, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Exact product, through the graph of one evaluation, which must be differentiable.
+    """Return the exact Hessian times ``v``, (n_rows, d), by differentiating one evaluation of the forces.
 
-    The derivative of the projected force, projected, is symmetric on the tangent space, so a backward pass does.
+    x: (n_rows, d) points. v: (n_rows, d) tangent vectors at x.
+    The force must be differentiable. One backward pass is enough, because the Hessian is symmetric on the tangent
+    space.
     """
     v = _loose(landscape, v)
     with torch.enable_grad():
@@ -76,17 +79,18 @@ def differentiated_product(landscape: Surface, x: torch.Tensor, v: torch.Tensor)
 
 
 def _loose(landscape: Surface, v: torch.Tensor) -> torch.Tensor:
-    """``v`` without what fixed rows would do."""
+    """Return ``v (n_rows, d)`` with zeros on fixed rows."""
     return v if landscape.fixed is None else v.masked_fill(landscape.fixed[:, None], 0.0)
 
 
 def rigid_motions(
     x: torch.Tensor, segments: Segments, pbc: torch.Tensor, fixed: torch.Tensor | None
 ) -> torch.Tensor:
-    """Rigid motions of atoms that move no fixed one: (6, n_rows, 3), orthonormal in each problem, zeros where fewer.
+    """Return the rigid motions of atoms that leave all fixed atoms in place: (6, n_rows, 3).
 
-    x: (n_rows, 3). pbc: (n_problems, 3) bool: where any direction is periodic there are translations only. fixed:
-    (n_rows,) bool or None.
+    They are orthonormal within each problem. A problem with fewer than six has zeros in the remaining places.
+    x: (n_rows, 3). fixed: (n_rows,) bool or None.
+    pbc: (n_problems, 3) bool. A system with any periodic direction has translations only.
     """
     centred = x - segments.rows_of(segments.mean_rows(x))
     reach = segments.longest2(centred).sqrt()
@@ -115,7 +119,7 @@ def rigid_motions(
 
 
 def _sparing(motions: torch.Tensor, segments: Segments, fixed: torch.Tensor) -> torch.Tensor:
-    """Combinations of ``motions (6, n_rows, 3)`` under which fixed rows stay; zeros in place of the others."""
+    """Return combinations of ``motions (6, n_rows, 3)`` that leave fixed rows in place; the other places are zero."""
     held = torch.where(fixed[:, None], motions, 0.0)
     gram = torch.stack([segments.sum_stack(held * one) for one in held], -1)
     values, vectors = torch.linalg.eigh(gram)

@@ -1,4 +1,4 @@
-"""What an optimizer sees: points, a geometry, and an evaluation."""
+"""Landscapes: points with a geometry and an evaluation, which is all that an optimizer sees."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ class Landscape(ABC):
 
     @abstractmethod
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """Energy (n_problems,) and force (n_rows, d) at ``x``: one force call for each problem."""
+        """Return energy (n_problems,) and force (n_rows, d) at ``x (n_rows, d)``; one force call for each problem."""
 
     @property
     def calls_per_evaluation(self) -> torch.Tensor:
-        """(n_problems,) int64, gradients of the underlying energy that one evaluation takes; a band says its images.
+        """(n_problems,) int64, gradients of the underlying energy in one evaluation; for a band, its moving images.
 
-        For reports: budgets and `Result.calls` count evaluations of the landscape.
+        Reports show it. Budgets and `Result.calls` count evaluations of the landscape.
         """
         return torch.ones(self.segments.n_problems, dtype=torch.int64, device=self.segments.ptr.device)
 
     @abstractmethod
     def select(self, problems: torch.Tensor) -> Landscape:
-        """The landscape of a part of the problems (int64 indices, in that order; one may come several times)."""
+        """Return the landscape of the given problems (int64 indices, in that order, repeats allowed)."""
 
     @property
     def giver(self) -> str:
-        """Who evaluates, for messages."""
+        """The name of this landscape in error messages."""
         return f"the landscape {type(self).__name__}"
 
     def row_word(self, row: int) -> str:
-        """What a row is called in messages, apart from its problem: its place in that."""
+        """Return the name of a row in messages, without its problem: its index within the problem."""
         return f"row {self._place(row)}"
 
     def problem_word(self, problem: int) -> str:
-        """`` of problem 2``, with a blank before it, where there are several; else nothing."""
+        """Return `` of problem 2``, with a leading blank, for a batch of several problems; an empty string for one."""
         return f" of problem {problem}" if self.segments.n_problems > 1 else ""
 
     def row_name(self, row: int) -> str:
-        """What a row is called in messages."""
+        """Return the name of a row in messages, with its problem if there are several."""
         return self.row_word(row) + self.problem_word(int(self.segments.batch[row]))
 
     def _place(self, row: int) -> int:
@@ -80,24 +80,25 @@ class Landscape(ABC):
         return 2
 
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """The Riemannian Hessian at ``x`` times the tangent vectors ``v``, both (n_rows, d): (n_rows, d).
+        """Return the Riemannian Hessian at ``x`` times the tangent vectors ``v``, all (n_rows, d).
 
-        Zero on fixed rows. In flat space this is the matrix of second derivatives; on a curved manifold the covariant
-        derivative of the gradient, whose eigenvalues do not depend on coordinates. This version takes differences of
-        forces, see `mlopt.core.landscapes.hessian`; a landscape that knows better overrides it and `hessian_calls`.
+        Fixed rows get zeros. In flat space this is the matrix of second derivatives; on a curved manifold it is the
+        covariant derivative of the gradient, whose eigenvalues do not depend on coordinates. This default takes
+        differences of forces, see `mlopt.core.landscapes.hessian`. A landscape with a better way overrides it together
+        with `hessian_calls`.
         """
         return difference_product(self, x, v)
 
     def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Motions that leave the energy as it is whatever it is: (m, n_rows, d), orthonormal in each problem, or None.
+        """Return the motions that cannot change the energy: (m, n_rows, d), orthonormal in each problem, or None.
 
-        The rigid motions of free atoms. A problem that has fewer than m of them has zeros instead.
+        For free atoms these are the rigid motions. A problem that has fewer than m of them has zeros instead.
         """
         return None
 
 
 class AtomsLandscape(Landscape):
-    """The potential energy of atomic systems as a function of their positions; cells stay as they are."""
+    """The potential energy of atomic systems as a function of their positions, at constant cell."""
 
     def __init__(self, systems: Systems, potential: Potential) -> None:
         self.systems = systems
@@ -125,10 +126,10 @@ class AtomsLandscape(Landscape):
         return self.systems.masses
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """The potential's energy and forces; fixed atoms feel none.
+        """Return the potential's energy (n_problems,) and force (n_rows, 3), with zero force on fixed atoms.
 
         Raises:
-            PluginError: the potential changed ``x``, or what it returns does not fit.
+            PluginError: the potential changed ``x`` in place, or returned a field of the wrong shape, dtype or device.
         """
         before = version(x)
         found = self.potential.evaluate(self.systems.with_pos(x))
@@ -147,19 +148,22 @@ class AtomsLandscape(Landscape):
 
     @property
     def hessian_calls(self) -> int:
-        """One evaluation, differentiated, where the potential can be; else two, for a difference."""
+        """Force calls of one product: 1 where the potential can be differentiated twice, else 2."""
         return 1 if self.potential.differentiable else 2
 
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Exact by a second backward pass where the potential can be differentiated twice, else by differences."""
+        """Return the Hessian times ``v``, (n_rows, 3), exactly where the potential can be differentiated twice.
+
+        Other potentials get a difference of forces.
+        """
         return (differentiated_product if self.potential.differentiable else difference_product)(self, x, v)
 
     def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Translations, and rotations of systems without periodic directions, that move no fixed atom."""
+        """Return translations, and rotations of systems without periodic directions, that move no fixed atom."""
         return rigid_motions(x, self.segments, self.systems.pbc, self.fixed)
 
     def select(self, problems: torch.Tensor) -> AtomsLandscape:
-        """The chosen systems under the same potential."""
+        """Return the chosen systems under the same potential."""
         part = object.__new__(AtomsLandscape)  # what was looked up for the whole holds for a part
         part.systems, part.potential = self.systems.select(problems), self.potential.select(problems)
         if "manifold" in self.__dict__:
@@ -172,7 +176,7 @@ class AtomsLandscape(Landscape):
 class FunctionLandscape(Landscape):
     """A differentiable function as a landscape: ``energy(x (n_rows, d), segments) -> (n_problems,)``.
 
-    For model surfaces, tests and fits; forces by autograd.
+    It serves model surfaces, tests and fits. Forces come from autograd.
     """
 
     def __init__(
@@ -186,7 +190,7 @@ class FunctionLandscape(Landscape):
         self.manifold = manifold or Flat()
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """Energy by the function, force by autograd, projected on the tangent space."""
+        """Return the function as energy (n_problems,), and its tangential force (n_rows, d) by autograd."""
         keep = torch.is_grad_enabled() and x.requires_grad
         with torch.enable_grad():
             point = x if keep else x.detach().requires_grad_(True)
@@ -197,14 +201,14 @@ class FunctionLandscape(Landscape):
 
     @property
     def hessian_calls(self) -> int:
-        """One evaluation, differentiated."""
+        """Force calls of one product: 1."""
         return 1
 
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Exact, by a second backward pass."""
+        """Return the exact Hessian times ``v``, (n_rows, d), by a second backward pass."""
         return differentiated_product(self, x, v)
 
     def select(self, problems: torch.Tensor) -> FunctionLandscape:
-        """The same function on a part of the problems."""
+        """Return the same function on the given problems."""
         segments, rows = self.segments.select(problems)
         return FunctionLandscape(self.energy, segments, self.manifold.select(problems, rows))

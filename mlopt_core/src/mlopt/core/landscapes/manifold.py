@@ -1,6 +1,6 @@
-"""The spaces that points live in: how to step, compare and carry vectors along.
+"""Manifolds: the spaces of points, with steps, differences and parallel transport.
 
-An optimizer calls these and never asks which space it is in. All functions act row by row on ``(n_rows, d)``.
+An optimizer calls these functions and never asks which space it is in. All functions act row by row on ``(n_rows, d)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Manifold(Protocol):
         ...
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The tangent vector at ``x`` that leads to ``y`` (the logarithm)."""
+        """Return the tangent vector at ``x`` that leads to ``y`` (the logarithm map): (n_rows, d)."""
         ...
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -41,11 +41,14 @@ class Manifold(Protocol):
         ...
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """(n_rows,) bool, rows between which no single shortest path leads, so that `difference` means nothing."""
+        """Return (n_rows,) bool, true where no unique shortest path leads from x to y.
+
+        `difference` has no meaning there.
+        """
         ...
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Manifold:
-        """The geometry of a part of the problems."""
+        """Return the geometry of the given problems and their rows."""
         ...
 
 
@@ -56,25 +59,25 @@ class Flat:
     cell: (n_rows, 3, 3) lattice vectors as rows, angstrom, or None.
     pbc: (n_rows, 3) bool, needed with ``cell``.
 
-    Points are not wrapped by a step: potentials see periodic images anyway, and an unwrapped trajectory keeps
-    differences between steps small. Only `difference` takes the nearest image, which is exact in cells of any shape
-    and with any directions periodic, see `mlopt.core.geometry.minimum_image`. A vector of the cell along which there
-    is no periodicity makes no difference.
+    Steps do not wrap points back into the cell. Potentials see periodic images anyway, and differences along an
+    unwrapped trajectory stay small. Only `difference` takes the nearest image. It is exact in cells of any shape and
+    with any directions periodic, see `mlopt.core.geometry.minimum_image`. Cell vectors along which there is no
+    periodicity are ignored.
     """
 
     cell: torch.Tensor | None = None
     pbc: torch.Tensor | None = None
 
     def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """Every vector is tangent."""
+        """Return ``vector`` as it is: every vector is tangent."""
         return vector
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Plain addition."""
+        """Return ``x + tangent``."""
         return x + tangent
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """``y - x``, to the nearest image along periodic directions."""
+        """Return ``y - x``, to the nearest image along periodic directions."""
         delta = y - x
         if self.cell is None or self.pbc is None:
             return delta
@@ -84,20 +87,20 @@ class Flat:
         return images.shortest(delta.T[..., None], of_row)[..., 0].T.contiguous()
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Length of the difference."""
+        """Return the length of the difference of each row: (n_rows,)."""
         length: torch.Tensor = torch.linalg.vector_norm(self.difference(x, y), dim=-1)
         return length
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Nothing changes."""
+        """Return ``tangent`` as it is: flat space changes no vector."""
         return tangent
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """None; where two periodic images are equally near, either will do."""
+        """Return False for every row; of two periodic images at the same distance, either will do."""
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Flat:
-        """Keep the cells of the chosen rows, which are not reduced again."""
+        """Keep the cells of the chosen rows, without reducing them again."""
         if self.cell is None or self.pbc is None:
             return self
         images, of_row = self._images
@@ -107,7 +110,7 @@ class Flat:
 
     @cached_property
     def _images(self) -> tuple[MinimumImage, torch.Tensor]:
-        """The different cells, reduced, and which of them each row has (n_rows,)."""
+        """The distinct cells, reduced, and the index (n_rows,) of each row's cell."""
         cell, pbc = self.cell, self.pbc
         if cell is None or pbc is None:
             raise InputError("Flat: only periodic rows have images; give `cell` and `pbc`")
@@ -120,45 +123,45 @@ class Flat:
 
 @dataclass(frozen=True)
 class UnitSphere:
-    """Rows of unit length (spins): the product of spheres S^(d-1)."""
+    """Rows of unit length, such as spins: the product of spheres S^(d-1)."""
 
     def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         """Remove the component along ``x``."""
         return vector - (vector * x).sum(-1, keepdim=True) * x
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Exponential map ``x cos t + tangent sin(t) / t``; renormalised against drift."""
+        """Move from ``x`` by the exponential map ``x cos t + tangent sin(t) / t``; renormalise against drift."""
         angle = torch.linalg.vector_norm(tangent, dim=-1, keepdim=True)
         moved = x * torch.cos(angle) + tangent * torch.sinc(angle / torch.pi)
         length: torch.Tensor = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
         return moved / length
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Logarithm; undefined, and zero, at antipodes."""
+        """Return the logarithm map from ``x`` to ``y``; at antipodes it is undefined, and zero is returned."""
         across = y - (x * y).sum(-1, keepdim=True) * x
         sine = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
         tiny = torch.finfo(x.dtype).tiny
         return torch.where(sine > 0, self.distance(x, y)[:, None] / sine.clamp(min=tiny), 0.0) * across
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Angle between the rows, radians.
+        """Return the angle between the rows, radians: (n_rows,).
 
-        Twice the angle whose tangent is |y - x| / |y + x|: acos would lose half the digits near 0 and pi, and the last
-        bit of torch's atan2 depends on the place in the tensor, that is on the batch.
+        It is twice the angle whose tangent is |y - x| / |y + x|, because acos loses half of the digits near 0 and pi.
+        It avoids torch's atan2, whose last bit depends on the place in the tensor, and so on the batch.
         """
         apart, together = (torch.linalg.vector_norm(one, dim=-1) for one in (y - x, y + x))
         return 2.0 * torch.atan(apart / together)
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Parallel transport along the great circle; undefined where ``y = -x``."""
+        """Carry ``tangent`` along the great circle from ``x`` to ``y``; undefined where ``y = -x``."""
         middle = (x + y) / (1 + (x * y).sum(-1, keepdim=True))
         return tangent - (tangent * y).sum(-1, keepdim=True) * middle
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Antipodes, to 1e-4: any nearer, and the last digits of a relaxation would choose the path."""
+        """Return true for antipodes, to 1e-4: nearer than that, rounding in a relaxation would choose the path."""
         apart: torch.Tensor = torch.linalg.vector_norm(x + y, dim=-1)
         return apart < 1e-4
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> UnitSphere:
-        """A sphere is a sphere."""
+        """Return the same manifold, which has no parameters."""
         return self

@@ -1,4 +1,4 @@
-"""The protocol of potentials: systems in, one energy per system out."""
+"""The protocol of potentials: atomic systems in, one energy per system out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlopt.core.plugins.plugin import Plugin
 
 @dataclass(frozen=True)
 class Trial:
-    """What `Potential.check` spent on a batch of systems, and what it saw: one sentence for each warning."""
+    """The cost of `Potential.check` on a batch of systems, and its warnings, one sentence each."""
 
     calls: int = 0
     warnings: tuple[str, ...] = ()
@@ -44,21 +44,21 @@ class Potential(Plugin):
             cls.units = Units.of(cls.__dict__["units"])
 
     def energy(self, systems: Systems) -> torch.Tensor:
-        """Energy of each system: (n_systems,), differentiable with respect to ``systems.pos`` and ``systems.cell``."""
+        """Return the energy of each system, (n_systems,), differentiable in ``systems.pos`` and ``systems.cell``."""
         rows = self.row_energy(systems)
         if rows is None:
             raise NotImplementedError(f"{type(self).__name__} must define `energy` or `row_energy`")
         return systems.segments.sum(rows[:, None])
 
     def row_energy(self, systems: Systems) -> torch.Tensor | None:
-        """The share of each atom in the energy: (n_atoms,), differentiable as `energy` is; None where it has none."""
+        """Return the energy of each atom, (n_atoms,), differentiable as `energy`; None without such a partition."""
         return None
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
-        """Energy, force (n_atoms, 3), and stress (n_systems, 3, 3) where asked for.
+        """Return energy (n_systems,), force (n_atoms, 3), and stress (n_systems, 3, 3) where asked for.
 
-        This version differentiates `energy`. The result is differentiable again where gradients are enabled and the
-        positions or a parameter of the potential ask for them.
+        This default differentiates `energy`. Its result can be differentiated again where gradients are enabled and the
+        positions, or a parameter of the potential, require them.
         """
         keep = torch.is_grad_enabled() and (systems.pos.requires_grad or _asks_for_gradients(self))
         with torch.enable_grad():
@@ -98,28 +98,29 @@ class Potential(Plugin):
     def select(self, problems: torch.Tensor) -> Self:
         """Return this potential for some systems of a batch (int64 indices).
 
-        That is itself, unless each system has parameters of its own.
+        The default returns the potential itself; one with parameters for each system returns a part of them.
         """
         return self
 
     def species(self) -> set[int] | None:
-        """Atomic numbers that the potential knows, or None where it takes any."""
+        """Return the atomic numbers that the potential knows, or None if it takes any."""
         return None
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """Typical nearest-neighbour distance of each atom ``z (n_atoms,)``: (n_atoms,), in the potential's length.
+        """Return the typical nearest-neighbour distance of each atom ``z (n_atoms,)``: (n_atoms,).
 
-        Starts and moves are scaled by it. The default is twice the covalent radius, for potentials in angstrom.
+        It is in the potential's length. Starts and moves take it as their unit. The default is twice the covalent
+        radius, for potentials in angstrom.
         """
         from ase.data import covalent_radii
 
         return 2.0 * torch.as_tensor(covalent_radii, dtype=torch.float64, device=z.device)[z]
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
-        """The same potential for the fused engine, for systems of these atomic numbers.
+        """Return this potential for the fused engine, for systems of these atomic numbers.
 
         Raises:
-            NoKernelError: there is none, for these settings.
+            NoKernelError: the potential has no kernel, or none for these settings.
         """
         raise NoKernelError(f"the potential {type(self).__name__} offers no kernel")
 
@@ -127,7 +128,8 @@ class Potential(Plugin):
         """Refuse systems that the potential cannot treat, before any work starts.
 
         Raises:
-            InputError: an unknown species; subclasses add what else they need, such as a cell that is large enough.
+            InputError: a species that the potential does not know. Subclasses add their own conditions, such as a cell
+                that is large enough.
         """
         known = self.species()
         if known is None:
@@ -142,27 +144,27 @@ class Potential(Plugin):
             )
 
     def trial(self, systems: Systems) -> Trial:
-        """What `check` spends on these systems, and the warnings that it has; the same whenever it is asked."""
+        """Return the cost and the warnings of `check` on these systems; the same at every call."""
         return Trial()
 
     @property
     def giver(self) -> str:
-        """What it is called in messages; a bridge says what is behind it."""
+        """The name of this potential in messages; a bridge names the program behind it."""
         return f"the potential {type(self).__name__}"
 
     def remarks(self) -> list[str]:
-        """Lines for the log at the end of a run, such as how often a calculator has failed."""
+        """Return lines for the log at the end of a run, such as how often a calculator has failed."""
         return []
 
 
 def per_volume(virial: torch.Tensor, systems: Systems) -> torch.Tensor:
-    """Stress from dE/dstrain (n_systems, 3, 3); NaN for systems without three lattice vectors, which have none."""
+    """Return the stress of dE/dstrain (n_systems, 3, 3); NaN for systems without three lattice vectors."""
     volume = systems.volume
     return virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]
 
 
 def _asks_for_gradients(plugin: Plugin) -> bool:
-    """Whether a tensor among the settings of a potential, or of one that it is made of, requires a gradient."""
+    """Return whether a tensor in the settings of a potential, or of a potential inside it, requires a gradient."""
     for value in vars(plugin).values():
         for one in value if isinstance(value, list | tuple) else (value,):
             if isinstance(one, Plugin):

@@ -1,4 +1,4 @@
-"""Minima: records, the store that keeps them, and when two structures are the same."""
+"""Minima: records, the store that keeps them, and the comparison of structures."""
 
 from __future__ import annotations
 

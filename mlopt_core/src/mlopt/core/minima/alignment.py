@@ -1,19 +1,18 @@
-"""Lay one structure upon another: which exchange of like atoms and which rigid motion make their distance least?
+"""Alignment of one structure with another: the permutation of like atoms and the rigid motion of least distance.
 
 The distance is that of a straight path, the root of the sum of all squared displacements. For a free cluster it is
-least over permutations of like atoms and proper rotations (D. J. Wales & J. M. Carr, J. Chem. Theory Comput. 8, 5020
-(2012), where it is called MINPERMDIST). With a given rotation the permutation is an assignment problem (the Hungarian
-method), with a given permutation the rotation is Kabsch's (Acta Cryst. A32, 922 (1976)). They take turns until neither
-changes, from the given order, from the principal axes, and from rotations spread evenly over all (super-Fibonacci
-spirals: M. Alexa, CVPR 2022). Equal structures are found for certain, by `mlopt.core.minima.matching`. Nothing is
-drawn at random.
+minimised over permutations of like atoms and proper rotations. Source: D. J. Wales & J. M. Carr, J. Chem. Theory
+Comput. 8, 5020 (2012), who call the result MINPERMDIST. For a given rotation the permutation is an assignment problem
+(the Hungarian method). For a given permutation the rotation is Kabsch's (Acta Cryst. A32, 922 (1976)). The two
+alternate until neither changes. They begin from the given order, the principal axes, and evenly spread rotations
+(super-Fibonacci spirals, M. Alexa, CVPR 2022). Equal structures are always found, by `mlopt.core.minima.matching`.
 
-Fixed atoms keep their places: only motions that leave them are tried, rotations about one fixed atom or about the line
-through several. Periodic structures are never turned; distances are those to the nearest image. They are shifted as a
-whole only against a drift that more than half of the atoms share: the shift by a lattice vector that undoes the hop of
-a vacancy is no alignment but the end of the hop.
+Fixed atoms keep their places. Only motions that leave them in place are tried: rotations about one fixed atom, or about
+the line through several. Periodic structures are never rotated, and their distances are to the nearest image. They are
+translated as a whole only against a drift that more than half of the atoms share. A vacancy's hop, for example, can be
+undone by a lattice translation, but that translation is no alignment.
 
-Invariant: the path never gets longer, and a structure that nothing brings nearer is returned bit for bit.
+Invariant: alignment never makes the path longer. A structure that nothing brings nearer is returned bit for bit.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ _STEPS = 100
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """``pos`` is ``(given @ rotation.T + translation)[permutation]``, no farther from the reference than before.
+    """An aligned structure: ``pos`` is ``(given @ rotation.T + translation)[permutation]``, never farther than before.
 
-    before, after: distances of the reference from the structure as given and as aligned.
+    before, after: distances from the reference to the structure as given and as aligned, in the length of ``pos``.
     """
 
     pos: Floats  # (n, 3)
@@ -61,29 +60,29 @@ class Alignment:
 
     @property
     def exchanged(self) -> int:
-        """How many atoms took another's place in the order."""
+        """The number of atoms that changed their place in the order."""
         return int((self.permutation != np.arange(len(self.permutation))).sum())
 
     @property
     def mirrored(self) -> bool:
-        """Whether ``pos`` is the mirror image of what was given."""
+        """True if ``pos`` is the mirror image of the given structure."""
         return bool(np.linalg.det(self.rotation) < 0)
 
     @property
     def angle(self) -> float:
-        """By how much it was turned (after the inversion where it is mirrored), degrees."""
+        """The angle of rotation, degrees; for a mirror image, of the rotation after the inversion."""
         proper = -self.rotation if self.mirrored else self.rotation
         return math.degrees(math.acos(min(1.0, max(-1.0, 0.5 * (float(np.trace(proper)) - 1.0)))))
 
     @property
     def moved(self) -> bool:
-        """Whether anything was done."""
+        """True if the alignment changes anything."""
         shifted = bool((self.translation != 0).any() or (self.rotation != np.eye(3)).any())
         return shifted or self.exchanged > 0
 
     @property
     def words(self) -> str:
-        """What was done, such as ``3 atoms exchanged, turned by 43 degrees``; empty where nothing was."""
+        """A description such as ``3 atoms exchanged, turned by 43 degrees``; empty for no change."""
         parts = [f"{self.exchanged} atoms exchanged"] if self.exchanged else []
         if self.mirrored:
             parts.append("mirrored")
@@ -106,11 +105,13 @@ def align(
     exchange: bool = True,
     mirror: bool = False,
 ) -> Alignment:
-    """``pos`` brought as near to ``reference`` as exchanges of like atoms and rigid motions can; both (n, 3).
+    """Return ``pos`` aligned with ``reference`` by permutations of like atoms and rigid motions; both (n, 3).
 
-    kinds: (n,) of the rows, the same in both; only atoms of one kind are exchanged. cell (3, 3), pbc (3,): where any
-        direction is periodic. fixed: (n,) atoms that stay where they are, at the same places in both.
-    exchange: False keeps the order. mirror: also try mirror images, of free structures.
+    kinds: (n,) species of the rows, the same in both; only atoms of one kind are exchanged.
+    cell: (3, 3). pbc: (3,) periodic directions.
+    fixed: (n,) bool, atoms that stay in place; their positions are the same in both.
+    exchange: False keeps the order of atoms.
+    mirror: also try mirror images, of structures without periodic directions.
     """
     kinds = np.asarray(kinds, dtype=np.int64)
     fixed = np.zeros(len(pos), dtype=bool) if fixed is None else fixed
@@ -129,7 +130,7 @@ def nearest_order(
     cell: Floats | None = None,
     pbc: Bools | None = None,
 ) -> Ints:
-    """The order (n,) that gives ``pos`` the kinds of ``reference``, with like atoms at the nearest places.
+    """Return the order (n,) that gives ``pos`` the kinds of ``reference``, with like atoms at the nearest positions.
 
     The two have the same composition.
     """
@@ -141,7 +142,7 @@ def nearest_order(
 
 
 class _Periodic:
-    """Exchanges, and a shift against drift, in a periodic cell."""
+    """An alignment in a periodic cell, by permutations and a translation against drift."""
 
     def __init__(
         self, reference: Floats, pos: Floats, groups: list[Ints], cell: Floats, pbc: Bools, shifts: bool
@@ -166,7 +167,7 @@ class _Periodic:
         return shifted if shifted.after < _DRIFT * still.after else still
 
     def _drifted(self, order: Ints, drift: Floats, exchange: bool) -> Alignment:
-        """Shift by the mean displacement, and exchange if so, until nothing changes."""
+        """Translate by the mean displacement, and permute if asked for, until nothing changes."""
         for _ in range(_STEPS):
             last = drift
             order = self._order(drift) if exchange else order
@@ -194,7 +195,7 @@ class _Periodic:
 
 
 class _Free:
-    """Exchanges and turns of a structure without periodicity, about its centroid or its fixed atoms."""
+    """An alignment without periodicity, by permutations and rotations about the centroid or the fixed atoms."""
 
     def __init__(
         self, reference: Floats, pos: Floats, kinds: Ints, groups: list[Ints], fixed: Bools, mirror: bool
@@ -231,7 +232,7 @@ class _Free:
         return _first(found)
 
     def _equal(self) -> Alignment | None:
-        """The exact match, where there is one."""
+        """Return the alignment of equal structures, or None if they differ."""
         gaps = np.linalg.norm(self.b[:, None] - self.b, axis=2)[np.triu_indices(len(self.b), 1)]
         if not len(gaps) or not gaps.min() > 0:
             return None
@@ -242,7 +243,7 @@ class _Free:
         return self._made(np.argsort(found.permutation), found.rotation)
 
     def _searched(self) -> list[Alignment]:
-        """The nearest that turns from everywhere lead to, one for each handedness."""
+        """Return the nearest alignment from all starting rotations, one for each handedness."""
         found = []
         for mirror in self.mirrors:
             best, least, seen = None, math.inf, set()
@@ -263,7 +264,7 @@ class _Free:
         return found
 
     def _starts(self, mirror: bool) -> Iterator[Floats]:
-        """Rotations to begin with: none, principal axes on each other, and the most promising of many."""
+        """Yield starting rotations: the identity, those that join principal axes, and the most promising of many."""
         sign = -1.0 if mirror else 1.0
         yield sign * np.eye(3)
         yield self._turn(np.arange(len(self.b)), mirror)
@@ -285,7 +286,7 @@ class _Free:
         yield from turns[np.argsort(np.round(promise / max(promise.max(), 1e-300), 9), kind="stable")[:tried]]
 
     def _promise(self, turns: Floats) -> Floats:
-        """(k,) sums of squares of the distances of all atoms to the nearest like one: never above the least."""
+        """Return lower bounds (k,) of the squared distance: each atom to its nearest like atom, not one to one."""
         turned = self.y @ turns.transpose(0, 2, 1)
         total = np.zeros(len(turns))
         grouped = np.concatenate(self.groups)
@@ -302,7 +303,7 @@ class _Free:
         return _exchanged(len(self.b), self.groups, lambda rows: _squares(self.x[rows], turned[rows]))
 
     def _turn(self, order: Ints, mirror: bool) -> Floats:
-        """The rotation that brings ``y[order]`` nearest to x."""
+        """Return the rotation that brings ``y[order]`` nearest to x."""
         return _rotation(self.x, self.y[order], self.axis, mirror)
 
     def _made(self, order: Ints, rotation: Floats | None) -> Alignment:
@@ -318,7 +319,7 @@ class _Free:
 
 
 def even_rotations(k: int) -> Floats:
-    """``k`` rotation matrices (k, 3, 3) spread evenly, always the same: a super-Fibonacci spiral of quaternions."""
+    """Return ``k`` rotation matrices (k, 3, 3) spread evenly: a super-Fibonacci spiral of quaternions, not random."""
     s = np.arange(k) + 0.5
     alpha, beta = 2.0 * np.pi * s / math.sqrt(2.0), 2.0 * np.pi * s / 1.533751168755204288118041413
     low, high = np.sqrt(s / k), np.sqrt(1.0 - s / k)
@@ -333,7 +334,7 @@ def even_rotations(k: int) -> Floats:
 
 
 def _rotation(x: Floats, y: Floats, axis: Floats | None, mirror: bool) -> Floats:
-    """The orthogonal matrix that brings ``y (n, 3)`` nearest to ``x``: proper or not, or about an axis."""
+    """Return the orthogonal matrix that brings ``y (n, 3)`` nearest to ``x``: proper, improper, or about an axis."""
     if axis is not None:
         cosine = float((x * y).sum() - ((x @ axis) * (y @ axis)).sum())
         sine = float(np.cross(y, x).sum(axis=0) @ axis)
@@ -346,7 +347,7 @@ def _rotation(x: Floats, y: Floats, axis: Floats | None, mirror: bool) -> Floats
 
 
 def _about(axis: Floats, angles: Floats) -> Floats:
-    """Rotations (k, 3, 3) by ``angles (k,)`` about the unit vector ``axis`` (Rodrigues)."""
+    """Return rotations (k, 3, 3) by ``angles (k,)`` about the unit vector ``axis`` (Rodrigues)."""
     x, y, z = axis
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     sine, cosine = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
@@ -354,7 +355,7 @@ def _about(axis: Floats, angles: Floats) -> Floats:
 
 
 def _exchanged(n: int, groups: list[Ints], squares: Callable[[Ints], Floats]) -> Ints:
-    """The order (n,) whose sum of squares is least, exchanging within the groups alone."""
+    """Return the order (n,) with the least sum of squares that permutes atoms within ``groups`` only."""
     order = np.arange(n)
     for rows in groups:
         order[rows] = rows[_assigned(squares(rows))]
@@ -362,14 +363,14 @@ def _exchanged(n: int, groups: list[Ints], squares: Callable[[Ints], Floats]) ->
 
 
 def _assigned(squares: Floats) -> Ints:
-    """Which column each row takes, one to one, at the least sum."""
+    """Return the column of each row in the one-to-one assignment of least sum."""
     from scipy.optimize import linear_sum_assignment
 
     return np.asarray(linear_sum_assignment(squares)[1], dtype=np.int64)
 
 
 def _squares(a: Floats, b: Floats, cell: Floats | None = None, pbc: Bools | None = None) -> Floats:
-    """Squared distances (len(a), len(b)), to the nearest images where there are any."""
+    """Return squared distances (len(a), len(b)), to the nearest images in a periodic cell."""
     if cell is None or pbc is None or not pbc.any():
         return np.asarray(((a[:, None] - b) ** 2).sum(axis=2), dtype=np.float64)
     rows = max(1, _CHUNK // (32 * len(b)))
@@ -382,7 +383,7 @@ def _squares(a: Floats, b: Floats, cell: Floats | None = None, pbc: Bools | None
 
 
 def _differences(a: Floats, b: Floats, cell: Floats, pbc: Bools) -> Floats:
-    """``b - a (n, 3)``, to the nearest image."""
+    """Return ``b - a (n, 3)``, to the nearest image in a periodic cell."""
     space = Flat(
         torch.from_numpy(cell).expand(len(a), 3, 3),
         torch.from_numpy(np.asarray(pbc)).expand(len(a), 3),
@@ -392,7 +393,7 @@ def _differences(a: Floats, b: Floats, cell: Floats, pbc: Bools) -> Floats:
 
 
 def _first(found: list[Alignment]) -> Alignment:
-    """The first that is not worth changing for the nearest."""
+    """Return the first alignment whose distance exceeds the least by no more than the share `_WORTH`."""
     least = min(one.after for one in found)
     scale = max(float(np.abs(found[0].pos).max()), 1.0)
     return next(one for one in found if one.after <= (1.0 + _WORTH) * least + 1e-9 * scale)

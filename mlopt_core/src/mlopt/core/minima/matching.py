@@ -1,21 +1,21 @@
-"""Are two structures the same, up to permutation of like atoms, rotation, inversion and translation?
+"""Comparison of structures up to permutation of like atoms, rotation, inversion and translation.
 
-Three stages, each cheaper than the next and none stricter than the last: the energies lie within a window
-(`same_structure`), the sorted distances agree (`sorted_distances`), an alignment exists that puts every atom of one
-structure within ``tolerance`` of a like atom of the other (`match`).
+There are three stages, each costlier and stricter than the one before. The energies must lie within a window
+(`same_structure`). The sorted distances must agree (`sorted_distances`). Finally an alignment must bring every atom
+within ``tolerance`` of a like atom of the other structure (`match`).
 
-How `match` works. Both structures are centred on their centroid, which no permutation of like atoms moves. Two
-anchor atoms of ``a`` and the centroid make a frame; every pair of atoms of ``b`` that could be their image (same
-species, same distances within the tolerance) makes another, in both handednesses. Each pair of frames is one
-candidate rotation: atoms are assigned to their nearest like atom (Hungarian where that is not one to one), the
-rotation is refined by Kabsch's least squares (Acta Cryst. A32, 922, 1976), and what deviates too much is dropped.
-The anchors are chosen so that they have few possible images, so the work is the order of the point group, not n^2.
+How `match` works. Both structures are centred on their centroid, which is invariant under permutations of like atoms.
+Two anchor atoms of ``a`` and the centroid define a frame. A pair of atoms of ``b`` with the same species and distances,
+within the tolerance, defines another frame, in both handednesses. Each pair of frames is one candidate rotation. Atoms
+are assigned to their nearest like atom (Hungarian where that is not one to one). The rotation is refined by Kabsch's
+least squares (Acta Cryst. A32, 922, 1976), and candidates that deviate too much are dropped. The anchors are chosen to
+have few possible images, so the work grows with the order of the point group, not with n^2.
 
-Invariant: pruning never loses a match. If every atom deviates by at most t, distances to the centroid differ by at
-most t and interatomic distances by at most 2t, sorted or not; these are the thresholds used.
+Invariant: pruning never loses a match. If every atom deviates by at most t, distances to the centroid differ by at most
+t and interatomic distances by at most 2t, sorted or not; these are the thresholds used.
 
-Periodic structures are compared by energy, lattice lengths and sorted minimum-image distances only: there is no
-exact match for them, and a supercell is not recognised as its primitive cell.
+Periodic structures are compared by energy, lattice lengths and sorted minimum-image distances only. There is no exact
+match for them, and a supercell is not recognised as its primitive cell.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PROBES = 4  # atoms tested first; wrong candidates rarely survive them
 
 
 class Structure(Protocol):
-    """What `same_structure` compares: energy, pos (n, 3), z (n,), cell (3, 3), pbc (3,)."""
+    """The input of `same_structure`: energy, pos (n, 3), z (n,), cell (3, 3), pbc (3,)."""
 
     @property
     def energy(self) -> float: ...
@@ -58,7 +58,7 @@ class Structure(Protocol):
 class Match:
     """``pos_b[permutation]`` is ``pos_a @ rotation.T + translation``, within ``max_deviation`` for every atom.
 
-    ``improper`` is True only where no proper rotation does it: ``b`` is then the mirror image of ``a``.
+    improper: True only where no proper rotation matches; ``b`` is then the mirror image of ``a``.
     """
 
     permutation: Ints  # (n,)
@@ -71,9 +71,10 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Alignments:
-    """All k ways found to lay one centred structure on another.
+    """All k alignments found of one centred structure with another.
 
-    ``anchors`` are two atoms whose images, with ``improper``, tell the alignments apart (equal for a linear structure).
+    anchors: two atoms whose images, together with ``improper``, distinguish the alignments; equal for a linear
+        structure.
     """
 
     rotation: Floats  # (k, 3, 3)
@@ -85,7 +86,11 @@ class Alignments:
 
 
 def checked(pos: ArrayLike, z: ArrayLike, where: str) -> tuple[Floats, Ints]:
-    """Return ``pos (n, 3)`` float64 and ``z (n,)`` int64; `InputError` if they are not a finite structure."""
+    """Return ``pos (n, 3)`` float64 and ``z (n,)`` int64.
+
+    Raises:
+        InputError: they are no finite structure.
+    """
     positions = np.asarray(pos, dtype=np.float64)
     numbers = np.asarray(z)
     if positions.ndim != 2 or positions.shape[1] != 3 or len(positions) == 0:
@@ -104,7 +109,11 @@ def checked(pos: ArrayLike, z: ArrayLike, where: str) -> tuple[Floats, Ints]:
 
 
 def checked_tolerance(value: float, where: str) -> float:
-    """Return ``value`` as a float; `InputError` unless it is positive and finite."""
+    """Return ``value`` as a float.
+
+    Raises:
+        InputError: it is not positive and finite.
+    """
     if not (np.isfinite(value) and value > 0):
         raise InputError(f"{where} must be a positive length, got {quoted(value)}.")
     return float(value)
@@ -162,10 +171,12 @@ def match(
 
 
 def same_structure(a: Structure, b: Structure, energy_window: float, distance_tolerance: float) -> bool:
-    """Tell whether ``a`` and ``b`` are one minimum: energy, then sorted distances, then exact match.
+    """Return whether ``a`` and ``b`` are one minimum: compare energy, then sorted distances, then match exactly.
 
-    Mirror images are the same. ``energy_window`` is in the unit of the energies, ``distance_tolerance`` (largest
-    displacement of an atom) in that of the positions. Periodic structures skip the exact match: see the module.
+    Mirror images count as the same. Periodic structures skip the exact match, see the module.
+
+    energy_window: in the unit of the energies.
+    distance_tolerance: largest displacement of an atom, in the unit of the positions.
     """
     if not energy_window >= 0:
         raise InputError(
@@ -186,7 +197,7 @@ def same_structure(a: Structure, b: Structure, energy_window: float, distance_to
 
 
 def _lattice_lengths(cell: Floats, pbc: NDArray[np.bool_]) -> Floats:
-    """Return the shortest independent lattice vectors' lengths, sorted, and the k-th root of their volume."""
+    """Return the lengths of the shortest independent lattice vectors, sorted, and the k-th root of their volume."""
     reduced = reduced_vectors(cell, pbc)
     volume = np.sqrt(max(np.linalg.det(reduced @ reduced.T), 0.0))
     return np.append(np.sort(np.linalg.norm(reduced, axis=1)), volume ** (1 / len(reduced)))
@@ -289,7 +300,7 @@ def _square_distances(
 def _plausible(
     rotation: Floats, a: Floats, z_a: Ints, b: Floats, z_b: Ints, limit: float
 ) -> NDArray[np.bool_]:
-    """Tell which rotations bring every atom of ``a`` within ``limit`` of a like atom of ``b``: (k,) bool."""
+    """Return which rotations bring every atom of ``a`` within ``limit`` of a like atom of ``b``: (k,) bool."""
     alive = np.ones(len(rotation), dtype=bool)
     # The expanded square cancels digits; never let that reject an exact alignment.
     bound = limit**2 + 1e-12 * float(np.sum(a**2, axis=1).max())
@@ -303,7 +314,7 @@ def _plausible(
 
 
 def _assign(rotation: Floats, a: Floats, z_a: Ints, b: Floats, z_b: Ints) -> Ints:
-    """Return, for each rotation, the like atom of ``b`` for each atom of ``a``, one to one: (k, n)."""
+    """Assign to each atom of ``a`` a like atom of ``b``, one to one, for each rotation: (k, n)."""
     permutation = np.empty((len(rotation), len(a)), dtype=np.int64)
     for start, distances in _square_distances(rotation, a, z_a, b, z_b):
         nearest = distances.argmin(axis=2)

@@ -1,4 +1,4 @@
-"""One minimum: a relaxed structure, where it came from, and how to check it."""
+"""One minimum: a relaxed structure, its origin, and its verification."""
 
 from __future__ import annotations
 
@@ -31,15 +31,20 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """A relaxed structure and where it came from. `InputError` if shapes disagree or a number is not finite.
+    """A relaxed structure and its origin.
 
-    Energies, lengths and forces are in the potential's units; forces are norms per atom. ``potential`` identifies
-    what was minimised (for instance its configuration as canonical JSON): minima of different potentials never merge.
-    ``source`` names the discovery (run, start and rank); leave it None only where no re-adding can happen.
-    ``notes`` are further numbers for people: ``verified`` where it is false, with ``energy_again``, the energy that
-    another evaluation gave; ``relaxed`` where it is false, for the potential was too rough to reach a small force;
-    ``energy_zero_width``, see `mlopt.core.landscapes.evaluation.Evaluation`.
-    ``id`` and ``hits`` are filled in by the store and ignored by `MinimaStore.add`.
+    Energies, lengths and forces are in the potential's units; forces are norms per atom.
+
+    potential: identifies the energy surface, for instance by its configuration as canonical JSON. Minima of different
+        potentials never merge.
+    source: names the discovery (run, start and rank). Leave it None only where no discovery can be added twice.
+    notes: further numbers. ``verified`` is present where false, with ``energy_again``, the energy of a second
+        evaluation. ``relaxed`` is present where false: the potential was too rough to reach a small force. For
+        ``energy_zero_width`` see `mlopt.core.landscapes.evaluation.Evaluation`.
+    id, hits: set by the store and ignored by `MinimaStore.add`.
+
+    Raises:
+        InputError: shapes disagree, or a number is not finite.
     """
 
     energy: float
@@ -102,7 +107,7 @@ class Minimum:
 
     @classmethod
     def of(cls, systems: Systems, index: int, energy: float, **facts: Any) -> Minimum:
-        """System ``index`` of a batch, with what it carries; ``facts`` are the other fields."""
+        """Make the minimum of system ``index`` of a batch, with its columns and info; ``facts`` sets other fields."""
         one = systems[index]
         return cls(
             energy,
@@ -117,7 +122,7 @@ class Minimum:
         )
 
     def system(self) -> Systems:
-        """The structure as a batch of one, on the CPU."""
+        """Return the structure as a batch of one, on the CPU."""
         return Systems(
             torch.from_numpy(self.pos.copy()),
             torch.from_numpy(self.z.copy()),
@@ -131,14 +136,14 @@ class Minimum:
         )
 
     def facts(self, rank: int) -> dict[str, Any]:
-        """What was found out about the structure, for files: numbers and words by name."""
+        """Return what is known about the structure, for files: numbers and words by name."""
         group = self.point_group.symbol if self.point_group else "unknown"
         known = {"start_index": self.start_index, "force_calls": self.force_calls}
         found = {"point_group": group, "hits": self.hits, "rank": rank, "max_force": self.max_force}
         return found | {key: value for key, value in known.items() if value is not None} | self.notes
 
     def to_atoms(self, rank: int) -> Atoms:
-        """Return `ase.Atoms` with the energy as calculator result; ``info`` says the rest."""
+        """Return `ase.Atoms` with the energy as calculator result and all else in ``info``."""
         from ase.calculators.singlepoint import SinglePointCalculator
 
         atoms = make_atoms(self.z, self.pos, self.cell, self.pbc, self.fixed, self.masses, self.template)
@@ -156,9 +161,14 @@ def verify(
 ) -> Verification:
     """Recompute energy and largest force from the stored coordinates and compare them with the record.
 
-    ``evaluate(pos (n, 3), z (n,), cell (3, 3), pbc (3,))`` returns the energy and the forces (n, 3), in the units of
-    the record. Where they miss it, some evaluations more tell how well the potential repeats itself, which is allowed
-    besides: see `mlopt.core.minima.verification`. `InputError` if the forces have another shape.
+    evaluate: ``evaluate(pos (n, 3), z (n,), cell (3, 3), pbc (3,))`` returns the energy and the forces (n, 3), in the
+        units of the record.
+
+    If they miss the record, further evaluations measure how well the potential repeats itself. The scatter that they
+    show is allowed, see `mlopt.core.minima.verification`.
+
+    Raises:
+        InputError: the forces have another shape.
     """
 
     def told(indices: list[int]) -> list[Reading]:
@@ -172,7 +182,7 @@ def verify(
 
 
 def geometry(minimum: Minimum) -> dict[str, object]:
-    """Return the columns that a lower-lying copy of the same minimum replaces."""
+    """Return the columns that are overwritten when a lower copy of the same minimum is found."""
     group = minimum.point_group
     return {
         "energy": minimum.energy,
@@ -193,7 +203,7 @@ def geometry(minimum: Minimum) -> dict[str, object]:
 
 
 def with_point_group(minimum: Minimum) -> Minimum:
-    """Return the minimum with its point group, where it is finite and did not have one."""
+    """Return the minimum with its point group, if it is finite and has none yet."""
     if minimum.point_group is None and not minimum.pbc.any():
         # Atoms closer than the tolerance have no meaningful point group; they are stored without one.
         with contextlib.suppress(InputError):

@@ -1,4 +1,4 @@
-"""The tables of a minima store, and how files of earlier schemas are brought up to date."""
+"""The tables of a minima store, and the upgrade of files with an earlier schema."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADDED = {"notes": "TEXT", "fixed": "BLOB", "masses": "BLOB", "template": "TEXT"}
 
 
 def refuse_other_formats(path: Path) -> None:
-    """Refuse a folder, and a file that is not SQLite's."""
+    """Refuse a folder, and a file that is no SQLite database."""
     if path.is_dir():
         raise InputError(
             f"{path} is a folder: name the file for the minima in it, such as {path / 'minima.db'}."

@@ -1,17 +1,17 @@
-"""The minima found so far: one SQLite file that any number of processes and runs may fill at once.
+"""The minima store: one SQLite file that any number of processes and runs may write at once.
 
 Invariants:
 
-- No two records of one potential and composition are the same structure (`mlopt.core.minima.matching.same_structure`,
-  with the tolerances written into the file when it was created). "Is it there already? else insert" is one
-  ``BEGIN IMMEDIATE`` transaction, so this holds across processes.
+- No two records of one potential and composition are the same structure. Structures are compared by
+  `mlopt.core.minima.matching.same_structure`, with the tolerances written into the file when it was created. Comparison
+  and insertion are one ``BEGIN IMMEDIATE`` transaction, so this holds across processes.
 - A hit is counted once. Each has a ``source`` key; adding it again, after a crash or by merging twice, changes nothing.
-- Energies and coordinates come back bit for bit: SQLite's REAL is float64, arrays are raw little-endian bytes whose
-  lengths are checked. Nothing is pickled.
+- Energies and coordinates are returned bit for bit. SQLite's REAL is float64, and arrays are raw little-endian bytes
+  whose lengths are checked. Nothing is pickled.
 - A writer killed at any instant loses at most the minimum it was adding (WAL journal, ``synchronous=FULL``).
 
-SQLite's locks need a local file system: on network file systems give each node its own store and `merge_from` them.
-A store, like any SQLite connection, must be opened in the process and thread that uses it.
+SQLite's locks need a local file system. On a network file system give each node its own store and `merge_from` them. A
+store must be used in the process and thread that opened it, as any SQLite connection.
 """
 
 from __future__ import annotations
@@ -60,11 +60,14 @@ _SELECT = "SELECT *, (SELECT COUNT(*) FROM hits WHERE minimum = minima.id) AS hi
 
 
 class MinimaStore:
-    """The file at ``path``, created if absent. Use as a context manager, or call `close`.
+    """The minima store in the file ``path``, created if absent. Use it as a context manager, or call `close`.
 
-    ``energy_window`` and ``distance_tolerance`` say what is the same minimum; they belong to the file (default 1e-3
-    and 0.05), so pass them only when creating it or to insist on them. `InputError` if the file is not a minima store,
-    is of a newer schema, or was created with other tolerances.
+    energy_window, distance_tolerance: the limits within which two structures are the same minimum, 1e-3 and 0.05 by
+        default. They belong to the file. Pass them only to create a file, or to require these values of an existing
+        one.
+
+    Raises:
+        InputError: the file is no minima store, has a newer schema, or was created with other tolerances.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class MinimaStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was added is already on disk."""
+        """Close the file; every added minimum is already on disk."""
         self._database.close()
 
     def __len__(self) -> int:
@@ -119,7 +122,11 @@ class MinimaStore:
             yield self.get(row["id"])
 
     def get(self, identifier: int) -> Minimum:
-        """Return one record; `InputError` if there is none of this id."""
+        """Return one record.
+
+        Raises:
+            InputError: there is none of this id.
+        """
         rows = self._rows(f"{_SELECT} WHERE id = ?", int(identifier))
         if not rows:
             raise InputError(f"{self.path} has no minimum with id {identifier}.")
@@ -130,8 +137,10 @@ class MinimaStore:
     ) -> list[Minimum]:
         """Return up to ``k`` minima in order of energy.
 
-        ``composition`` is a formula (``"Ar38"``) or atomic numbers in any order; None takes all. `InputError` if it
-        is not a formula or ``k`` is negative.
+        composition: a formula (``"Ar38"``) or atomic numbers in any order; None takes all.
+
+        Raises:
+            InputError: the composition is no formula, or ``k`` is negative.
         """
         if k < 0:
             raise InputError(f"lowest(k=...) must not be negative, got {k}.")
@@ -145,7 +154,7 @@ class MinimaStore:
         return [self._minimum(row) for row in rows]
 
     def add(self, minimum: Minimum) -> tuple[int, bool]:
-        """Count a hit on the record of this structure, inserting it if there is none: return (id, is it new).
+        """Count a hit on the record of this structure, inserting it if there is none; return (id, whether it is new).
 
         Of two equal structures the lower in energy is kept. A ``source`` that was added before changes nothing.
         """
@@ -271,7 +280,7 @@ class MinimaStore:
             raise MloptError(f"{self.path}: {text}. What was added before is kept.") from error
 
     def _prepare(self, settings: dict[str, float]) -> dict[str, float]:
-        """Create the tables in an empty file, or check whose they are; return the file's tolerances."""
+        """Create the tables in an empty file, or check that they are a minima store's; return the file's tolerances."""
         if self._pragma("application_id") != APPLICATION:
             self._refuse_foreign()
             self._enter_wal()

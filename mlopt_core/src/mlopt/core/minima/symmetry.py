@@ -1,12 +1,13 @@
 """The point group of a finite cluster, in Schoenflies notation.
 
-The symmetry operations of a structure are its alignments with itself (`mlopt.core.minima.matching.alignments`), so all
-of them are found, not only generators. Each is identified by the images of two anchor atoms and its handedness; the
-multiplication table, and with it the group, then follows from integers alone. Schoenflies' symbol is read off
-four numbers: how many proper rotations, their largest order, whether there are improper ones, how many mirrors.
+The symmetry operations of a structure are its alignments with itself (`mlopt.core.minima.matching.alignments`). All
+operations are found, not only generators. Each is identified by its handedness and by the images of two anchor atoms.
+The multiplication table, and with it the group, then follows from integers alone. Schoenflies' symbol follows from four
+numbers: the number of proper rotations, their largest order, whether any operation is improper, and the number of
+mirrors.
 
-Invariant: what is reported is a group. Where the tolerance cuts through nearly symmetric operations, those that
-deviate most are dropped until the rest is closed under multiplication.
+Invariant: what is reported is a group. Where the tolerance separates nearly symmetric operations, those that deviate
+most are dropped until the rest is closed under multiplication.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PointGroup:
-    """``symbol`` as in ``C2v``; ``*`` stands for infinity (``C*v``, ``D*h``), ``K`` is the sphere (one atom).
+    """A point group. ``symbol`` is such as ``C2v``; ``*`` stands for infinity (``C*v``, ``D*h``), ``K`` for one atom.
 
-    ``order`` is the number of operations, None where it is infinite.
+    order: the number of operations, None where it is infinite.
     """
 
     symbol: str
@@ -37,9 +38,11 @@ class PointGroup:
 def point_group(pos: ArrayLike, z: ArrayLike, tolerance: float = 0.01) -> PointGroup:
     """Return the point group of a finite structure, ``pos (n, 3)``, ``z (n,)``.
 
-    ``tolerance`` is the largest distance, in the unit of ``pos``, between an atom's image and a like atom; the
-    default suits coordinates relaxed to 1e-3 or better in angstrom or in units of sigma. `InputError` if the
-    tolerance is not below half of the shortest distance between two atoms.
+    tolerance: largest distance, in the unit of ``pos``, between an atom's image and a like atom. The default suits
+        coordinates that are relaxed to 1e-3 or better, in angstrom or in units of sigma.
+
+    Raises:
+        InputError: the tolerance is not below half of the shortest interatomic distance.
 
     >>> point_group([[0, 0, 0], [0, 0, 1.1]], [6, 8])
     PointGroup(symbol='C*v', order=None)

@@ -1,9 +1,9 @@
-"""Whether records still hold when they are evaluated again, within what their potential itself repeats.
+"""Verification of records by evaluating them again, with the scatter of their potential as the tolerance.
 
-A deterministic potential has to give a stored energy again to rounding. One that computes in single precision on a GPU,
-or that iterates to a tolerance, does not, and no fixed tolerance fits it. So a record that is missed is a reason to
-evaluate the same structures some times more: what these differ by, tenfold, is allowed. This costs nothing where
-everything repeats, and measures at the very structures that are to be stored.
+A deterministic potential repeats a stored energy to rounding. A potential in single precision on a GPU, or one that
+iterates to a tolerance, does not, and no fixed tolerance fits it. If a record is missed, the same structures are
+evaluated a few more times. Ten times the scatter of these energies is then allowed. A deterministic potential costs no
+additional evaluations, and the scatter is measured at the structures that are stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STRUCTURES = 3
 
 @dataclass(frozen=True)
 class Reading:
-    """One evaluation of one structure: energy, largest atomic force, and the energy without smearing where told."""
+    """One evaluation of one structure: energy, largest atomic force, and the energy without smearing if available."""
 
     energy: float
     max_force: float
@@ -33,7 +33,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a potential says about a stored record; ``reason`` is empty when ``ok``."""
+    """The comparison of a stored record with the potential; ``reason`` is empty when ``ok``."""
 
     energy: float
     max_force: float
@@ -44,10 +44,11 @@ class Verification:
 
 @dataclass(frozen=True)
 class Check:
-    """What came of evaluating records again, in their order.
+    """The result of evaluating records again, in their order.
 
-    tolerance: on energies, relative to 1 + |energy|. repeats: largest difference between evaluations of one structure,
-    likewise, or None where there was no need to look. calls: force calls that all this took.
+    tolerance: on energies, relative to 1 + |energy|.
+    repeats: largest difference between evaluations of one structure, relative likewise; None if it was not needed.
+    calls: force calls of the whole check.
     """
 
     verifications: list[Verification]
@@ -57,11 +58,11 @@ class Check:
 
     @property
     def missed(self) -> list[int]:
-        """Indices of the records that do not hold."""
+        """The indices of the records that are not reproduced."""
         return [index for index, one in enumerate(self.verifications) if not one.ok]
 
     def within(self, energy: float) -> float:
-        """The tolerance at an energy."""
+        """Return the absolute tolerance at an energy."""
         return self.tolerance * (1.0 + abs(energy))
 
 
@@ -73,7 +74,7 @@ def check_records(
 ) -> Check:
     """Evaluate records again and compare their ``energies``.
 
-    evaluate: takes indices of records, which may come several times, and evaluates them in one batch.
+    evaluate: takes indices of records, possibly with repeats, and evaluates them in one batch.
     """
     n = len(energies)
     told = [evaluate([index])[0] for index in range(n)]
@@ -100,7 +101,7 @@ def _judge(stored: float, told: Reading, relative: float, force_tolerance: float
 
 
 def judge(stored: float, told: Reading, energy_tolerance: float, force_tolerance: float) -> Verification:
-    """Compare a stored energy with what was told."""
+    """Compare a stored energy with a new reading."""
     problems = []
     if not abs(told.energy - stored) <= energy_tolerance:
         problems.append(
@@ -112,7 +113,7 @@ def judge(stored: float, told: Reading, energy_tolerance: float, force_tolerance
 
 
 def reading(energy: object, force: object, shape: tuple[int, ...]) -> Reading:
-    """Energy and forces as a potential gave them, as a `Reading`.
+    """Return energy and forces of a potential as a `Reading`.
 
     Raises:
         InputError: the forces have another shape.
@@ -126,12 +127,12 @@ def reading(energy: object, force: object, shape: tuple[int, ...]) -> Reading:
 
 
 def _spread(energies: list[float]) -> float:
-    """The range of energies, relative to 1 + |energy|."""
+    """Return the range of energies, relative to 1 + |energy|."""
     known = [energy for energy in energies if math.isfinite(energy)]
     return _range(known) / (1.0 + abs(known[0])) if known else 0.0
 
 
 def _range(values: list[float]) -> float:
-    """The largest finite value less the smallest; 0 where there is none."""
+    """Return the largest minus the smallest finite value; 0 without any."""
     known = [value for value in values if math.isfinite(value)]
     return max(known) - min(known) if known else 0.0

@@ -1,14 +1,12 @@
-"""A plugin is a class whose constructor is its configuration.
+"""Plugins: classes whose constructor is their configuration.
 
-Subclass `Plugin` and annotate fields with `setting`: type, default, unit, documentation and limits stand in one
-place, and the constructor, the configuration file, ``mlopt info`` and the docs all come from it::
+Subclass `Plugin` and annotate its fields with `setting`, which declares type, default, unit, documentation and limits.
+The constructor, the configuration file, ``mlopt info`` and the docs all come from this declaration::
 
-    class Harmonic(Potential):
-        k: float = setting(1.0, "spring constant", unit="eV/angstrom^2", gt=0)
+    class Harmonic(Potential): k: float = setting(1.0, "spring constant", unit="eV/angstrom^2", gt=0)
 
-Instances are immutable. A field that is itself a plugin is annotated
-``Annotated[Optimizer, FromRegistry("optimizer")]``, or is a list of such, and takes an object, a registered name, or a
-mapping with a ``name``.
+Instances are immutable. A field that is itself a plugin is annotated ``Annotated[Optimizer,
+FromRegistry("optimizer")]``, or is a list of such. It takes an object, a registered name, or a mapping with a ``name``.
 """
 
 from __future__ import annotations
@@ -39,14 +37,14 @@ def setting(default: Any = _REQUIRED, doc: str = "", *, unit: str = "", **limits
 
 
 class Plugin(BaseModel):
-    """Base of everything that can be named in a configuration."""
+    """The base of everything that can be named in a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
     @model_validator(mode="before")
     @classmethod
     def _whole(cls, values: Any) -> Any:
-        """Take ``1e4``, which YAML reads as a float, for the integer that it is."""
+        """Convert floats such as ``1e4``, as YAML reads it, to integers where the field is an integer."""
         if not isinstance(values, Mapping):
             return values
         fields = cls.model_fields
@@ -56,10 +54,10 @@ class Plugin(BaseModel):
         }
 
     def replace(self, **values: Any) -> Self:
-        """A copy with some settings changed, *not* validated.
+        """Return a copy with some settings changed, *not* validated.
 
-        This is how a meta-trainer turns numbers into tensors: ``Adam().replace(step_size=theta)``, with ``theta``
-        0-d or (n_problems,). Use the constructor for values that a person typed.
+        A meta-trainer sets tensors in this way: ``Adam().replace(step_size=theta)``, with ``theta`` 0-d or
+        (n_problems,). Use the constructor for values from a user.
         """
         unknown = [name for name in values if name not in type(self).model_fields]
         if unknown:
@@ -72,7 +70,7 @@ class Plugin(BaseModel):
         return copied
 
     def __eq__(self, other: object) -> bool:
-        """Whether all settings are equal, whatever was derived from them since; tensors are equal number by number."""
+        """Return whether all settings are equal, ignoring cached values; tensors are compared number by number."""
         if not isinstance(other, Plugin) or type(self) is not type(other):
             return NotImplemented
         if self.__pydantic_private__ != other.__pydantic_private__:
@@ -80,12 +78,12 @@ class Plugin(BaseModel):
         return all(_equal(getattr(self, name), getattr(other, name)) for name in type(self).model_fields)
 
     def config(self) -> dict[str, Any]:
-        """The settings as plain data, nested plugins with their ``name``: what a resolved configuration shows."""
+        """Return the settings as plain data, nested plugins with their ``name``, as in a resolved configuration."""
         return {name: _plain(getattr(self, name), field) for name, field in type(self).model_fields.items()}
 
 
 def _whole_numbers(value: Any, annotation: Any) -> Any:
-    """``value`` with floats that are exactly whole as integers, where an integer is wanted and a float would not do."""
+    """Return ``value`` with whole floats as integers, where the annotation wants an integer and no float."""
     kinds = _alternatives(annotation)
     if isinstance(value, float):
         return int(value) if int in kinds and float not in kinds and value.is_integer() else value
@@ -105,7 +103,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The types of a union, without what annotates them."""
+    """Return the types of a union, without their annotations."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _alternatives(get_args(annotation)[0])
@@ -127,7 +125,7 @@ def _plain(value: Any, field: Any = None) -> Any:
 
 
 def mark_of(field: Any, kind: type[Mark]) -> Mark | None:
-    """The mark of that kind of a field, at any depth, as in ``list[Annotated[Potential, FromRegistry(...)]]``."""
+    """Return a field's mark of that kind, at any depth, as in ``list[Annotated[Potential, FromRegistry(...)]]``."""
     parts = (*getattr(field, "metadata", ()), *get_args(getattr(field, "annotation", field)))
     for part in parts:
         found = part if isinstance(part, kind) else mark_of(part, kind) if get_args(part) else None
@@ -138,7 +136,7 @@ def mark_of(field: Any, kind: type[Mark]) -> Mark | None:
 
 @dataclass(frozen=True)
 class FromRegistry:
-    """Marks a field that holds a plugin of ``kind``: takes an instance, a name, or a mapping with a ``name``."""
+    """The mark of a field for a plugin of ``kind``, given as an object, a name, or a mapping with a ``name``."""
 
     kind: str
 
@@ -188,7 +186,7 @@ def build(cls: type[Any], settings: Mapping[str, Any], source: str = "") -> Any:
 
 
 def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any]) -> list[str]:
-    """One line a mistake: ``path: what is wrong``."""
+    """Return one line per mistake: ``path: what is wrong``."""
     lines = []
     for item in error.errors(include_url=False):
         location = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
@@ -214,7 +212,7 @@ def explain(error: ValidationError, cls: type[Any], settings: Mapping[str, Any])
 
 
 def unknown_key(key: str, known: list[str], where: str, inner: str = "") -> str:
-    """The message for a key that nobody knows, with the nearest known one, or the group ``inner`` that has it."""
+    """Return the message about an unknown key, with the nearest known key or the group ``inner`` that has it."""
     meant = f" It belongs into `{inner}`." if inner else hint(key, known)
     return f"unknown key {quoted(key)} in {one_line(where, 120)}.{meant} Known: {', '.join(known)}."
 
@@ -222,7 +220,7 @@ def unknown_key(key: str, known: list[str], where: str, inner: str = "") -> str:
 def _group_with(
     key: str, path: list[str], known: list[str], cls: type[Any], settings: Mapping[str, Any]
 ) -> str:
-    """The group or plugin, beside a key that is wrong there, that has a setting of that name; or nothing."""
+    """Return the group or plugin beside a wrong key that has a setting of that name, or an empty string."""
     for name in known:
         with contextlib.suppress(PluginError):  # a name there may be as wrong
             if key in known_keys(cls, [*path, name], settings):
@@ -231,7 +229,7 @@ def _group_with(
 
 
 def _plugin_in(annotation: Any) -> type[Plugin] | None:
-    """The plugin class that an annotation is about, if it is about one, also as ``list[Group]`` or ``Group | None``."""
+    """Return the plugin class in an annotation, also in ``list[Group]`` or ``Group | None``; None if there is none."""
     for kind in _alternatives(annotation):
         if isinstance(kind, type) and issubclass(kind, Plugin):
             return kind
@@ -242,7 +240,7 @@ def _plugin_in(annotation: Any) -> type[Plugin] | None:
 
 
 def known_keys(cls: type[Any], path: list[str], settings: Mapping[str, Any]) -> list[str]:
-    """Names of the settings of the plugin class found by following ``path`` from ``cls`` through ``settings``."""
+    """Return the names of the settings at the end of ``path``, followed from ``cls`` through ``settings``."""
     field = None
     for part in path:
         if part.isdigit() and isinstance(settings, list | tuple) and int(part) < len(settings):

@@ -1,7 +1,7 @@
-"""Find plugins by name through entry points, without importing any until it is asked for.
+"""The registry: plugins found by name through entry points, and imported only on request.
 
-Built-ins use the same groups as everyone else. Invariants: listing imports nothing; loading imports exactly one
-plugin; a broken plugin is an error message when it is asked for and one line in a list, never a dead program.
+Built-ins use the same groups as everyone else. Invariants: listing imports nothing, and loading imports exactly one
+plugin. A broken plugin is one line in a list, and an error message when it is requested; it never stops a program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered plugin. ``target`` is ``module:attribute``; nothing of it has been imported."""
+    """One registered plugin. ``target`` is ``module:attribute``; listing does not import it."""
 
     kind: str
     name: str
@@ -78,7 +78,7 @@ def _group(kind: str) -> str:
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """Every registered plugin of a kind, or of all kinds, sorted by name; imports none.
+    """Return every registered plugin of a kind, or of all kinds, sorted by name, without importing any.
 
     An editable and a normal install of one distribution may both be visible; their identical entries count once.
     """
@@ -92,7 +92,7 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def find(kind: str, name: str) -> Entry:
-    """The one plugin of that kind and name.
+    """Return the one plugin of that kind and name.
 
     Raises:
         PluginError: none has that name (with a suggestion), or more than one distribution registers it.
@@ -117,7 +117,7 @@ def find(kind: str, name: str) -> Entry:
 
 
 def _hint(kind: str, name: str, names: list[str]) -> str:
-    """What may have been meant, with a blank before it: another name, a word of the field, or another kind."""
+    """Return a suggestion with a leading blank: another name, a synonym, or another kind."""
     given = fold(name[:100])
     if given in {fold(one) for one in names}:
         return hint(name, names)
@@ -133,12 +133,12 @@ def _hint(kind: str, name: str, names: list[str]) -> str:
 
 
 def load(kind: str, name: str) -> type:
-    """Import the one plugin of that kind and name and return its class."""
+    """Import the one plugin of that kind and name and return its class; errors as in `find` and `Entry.load`."""
     return find(kind, name).load()
 
 
 def name_of(kind: str, cls: type) -> str | None:
-    """The name under which a class is registered, or None. Imports nothing."""
+    """Return the name under which a class is registered, or None. Imports nothing."""
     target = f"{cls.__module__}:{cls.__qualname__}"
     for entry in entries(kind):
         if entry.target == target:

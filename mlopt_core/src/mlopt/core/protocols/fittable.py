@@ -17,13 +17,14 @@ from mlopt.core.plugins.plugin import setting
 
 @dataclass(frozen=True)
 class Design:
-    """Derivatives of energy, force and stress with respect to theta, for a potential that is linear in it.
+    """Derivatives of energy, force and stress with respect to theta, for a potential that is linear in theta.
 
-    Invariant: ``energy @ theta`` is the energy, and likewise for the others; what does not depend on theta, such as a
-    repulsion at short range, is in ``fixed_energy``, ``fixed_force`` and ``fixed_stress``.
+    Invariant: ``energy @ theta + fixed_energy`` is the energy, and likewise for force and stress. The fixed parts hold
+    what does not depend on theta, such as a short-range repulsion.
 
-    energy: (n_systems, p). force: (n_atoms, 3, p). stress: (n_systems, 3, 3, p). row_energy: (n_atoms, p), the share of
-    each atom in ``energy``. Parts that were not asked for are None.
+    energy: (n_systems, p). force: (n_atoms, 3, p). stress: (n_systems, 3, 3, p). Parts that were not asked for are
+        None.
+    row_energy: (n_atoms, p), the share of each atom in ``energy``.
     fixed_energy (n_systems,), fixed_force (n_atoms, 3), fixed_stress (n_systems, 3, 3): None for zero.
     """
 
@@ -51,8 +52,8 @@ class Predictions:
 class FittablePotential(Potential):
     """A potential whose parameters are one vector, theta.
 
-    Invariant: `evaluate` is differentiable in theta, twice where the loss has forces, whether or not the positions
-    ask for gradients.
+    Invariant: `evaluate` is differentiable in theta, whether or not the positions require gradients. A loss on forces
+    differentiates twice.
     """
 
     theta: Any = setting(None, "the parameters themselves, from Python instead of from a file")
@@ -62,8 +63,8 @@ class FittablePotential(Potential):
     def parameters(self) -> torch.Tensor:
         """The parameters, (p,) float64; or (n_systems, p), where each system of a batch has its own.
 
-        They are ``theta`` where that is given, else those of a file of weights. A potential that was never fitted gives
-        zeros where it is linear, else what `start` gives for seed 0.
+        They are ``theta`` where that setting is given, else those of a file of weights. An unfitted potential has zeros
+        if it is linear in theta, else the vector that `start` returns for seed 0.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `parameters`")
 
@@ -75,17 +76,18 @@ class FittablePotential(Potential):
     def with_theta(self, theta: torch.Tensor) -> Self:
         """Return this potential with other parameters: (p,), or (n_systems, p), one row for each system of a batch.
 
-        A committee of k members on n systems is a batch of ``systems.repeat(k)`` with each member's row n times.
+        For a committee of k members on n systems, take the batch ``systems.repeat(k)`` and repeat each member's row n
+        times.
         """
         return self.replace(theta=theta)
 
     def select(self, problems: torch.Tensor) -> Self:
-        """See `Potential.select`."""
+        """Return this potential for some systems of a batch, with their rows of theta; see `Potential.select`."""
         own = self.theta is not None and self.theta.ndim == 2
         return self.replace(theta=self.theta[problems]) if own else self
 
     def config(self) -> dict[str, Any]:
-        """See `Plugin.config`; theta as a list, if there is one."""
+        """Return the configuration, with theta as a list if it is set; see `Plugin.config`."""
         found = super().config()
         if self.theta is None:
             del found["theta"]
@@ -96,7 +98,7 @@ class FittablePotential(Potential):
     def design(
         self, systems: Systems, *, force: bool = True, stress: bool = False, row_energy: bool = False
     ) -> Design | None:
-        """Return the rows that are linear in theta, or None where the potential is not linear in it."""
+        """Return the derivatives with respect to theta, or None where the potential is not linear in theta."""
         return None
 
     def of_theta(self, systems: Systems, *, stress: bool = False) -> Callable[[torch.Tensor], Predictions]:
@@ -118,10 +120,10 @@ class FittablePotential(Potential):
         return evaluated
 
     def prepared(self, data: Dataset) -> Self:
-        """Return this potential with what it takes from data before a fit.
+        """Return this potential with the settings that it takes from data before a fit.
 
-        Examples are species, the smallest distance, reference energies and the scale of descriptors. A potential that
-        takes nothing returns itself.
+        Examples are species, the smallest distance, reference energies and the scale of descriptors. The default
+        returns the potential itself.
         """
         return self
 
@@ -130,17 +132,20 @@ class FittablePotential(Potential):
         return []
 
     def start(self, seed: int = 0) -> torch.Tensor:
-        """Return where a fit of a potential that is not linear begins: (p,) float64."""
+        """Return the initial theta, (p,) float64, for a fit of a potential that is not linear in it."""
         return self.parameters
 
     def roughness(self) -> torch.Tensor | None:
-        """Return (p,) degrees, such as of polynomials: a prior tolerates the higher ones less; None for all equal."""
+        """Return the degree (p,) of each parameter's basis function, or None if all are equal.
+
+        A prior allows smaller coefficients for higher degrees.
+        """
         return None
 
     def save(self, path: str, training: dict[str, Any]) -> None:
-        """Write the fitted potential to ``path`` so that ``weights: path`` gives it back.
+        """Write the fitted potential to ``path``, to be read by the setting ``weights: path``.
 
-        training: what its card tells of the fit.
+        training: facts about the fit, for the card of the file.
 
         Raises:
             InputError: this potential has no file format.

@@ -1,4 +1,4 @@
-"""The protocol of labellers: what computes energies, forces and stresses that a potential is then fitted to."""
+"""The protocol of labellers, which compute the energies, forces and stresses that potentials are fitted to."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from mlopt.core.plugins.plugin import Plugin
 class Labeller(Plugin):
     """A source of labels.
 
-    Invariant: a structure's label does not depend on the others of a batch, and one that fails leaves the others whole.
+    Invariant: the label of a structure does not depend on the other structures of a batch. A failure on one structure
+    does not affect the others.
     """
 
     @abstractmethod
     def label(self, systems: Systems) -> Dataset:
         """Return the systems with their labels, in the same order.
 
-        A structure that could not be labelled has NaN in all of its labels, and ``source`` says why.
+        A structure that could not be labelled has NaN in all of its labels, and its ``source`` says why.
 
         Raises:
-            InputError: nothing can be labelled at all, such as for want of a program or a species.
+            InputError: no structure can be labelled, for example because a program is missing or an element is unknown.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `label`")

@@ -1,4 +1,4 @@
-"""Protocols of meta-learning: what parameters are good for (a task), and what improves them (a meta-trainer)."""
+"""The protocols of meta-learning: a task judges parameters, a meta-trainer improves them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from mlopt.core.runs.experiment import Context
 class Task(Plugin):
     """A family of problems on which parameters theta are judged, epoch by epoch.
 
-    theta is a vector without constraints; what it means (logarithms of step sizes, weights of a network) is the task's
-    affair. Invariant: a loss is a function of theta, seed and epoch alone, and all theta of an epoch meet the same
-    problems (common random numbers).
+    theta is an unconstrained vector. The task defines its meaning, such as logarithms of step sizes or weights of a
+    network.
+
+    Invariant: a loss is a function of theta, seed and epoch alone, and all theta of an epoch meet the same problems
+    (common random numbers).
     """
 
     _context: Context | None = PrivateAttr(None)
 
     def within(self, context: Context) -> Self:
-        """This task in the surroundings of a run, which it asks whether to leave what takes long and is no step.
+        """Return this task bound to a run; during long computations it asks ``context`` whether to stop.
 
-        Any method may then raise `Preempted`; what it was asked for is not done.
+        Any method may then raise `Preempted`; the result that was asked for is then not computed.
         """
         made = self.model_copy()
         made._context = context
@@ -37,121 +39,124 @@ class Task(Plugin):
 
     @property
     def context(self) -> Context:
-        """The surroundings; where there are none, ones that never interrupt."""
+        """The context of the run; by default one that never interrupts."""
         return self._context or Context()
 
     @property
     @abstractmethod
     def theta(self) -> torch.Tensor:
-        """Where training starts: (p,) float64."""
+        """The initial theta of a training: (p,) float64."""
         raise NotImplementedError(f"{type(self).__name__} must define `theta`")
 
     @abstractmethod
     def losses(self, theta: torch.Tensor, epoch: int, seed: int = 0) -> torch.Tensor:
-        """The mean loss (b,) of each of ``theta (b, p)`` over the problems of that epoch; the lower the better.
+        """Return the mean loss (b,) of each of ``theta (b, p)`` over the problems of that epoch; lower is better.
 
-        Differentiable in theta where the task allows it.
+        The losses are differentiable in theta where the task allows it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `losses`")
 
     @abstractmethod
     def named(self, theta: torch.Tensor) -> dict[str, float]:
-        """The parameters that ``theta (p,)`` stands for, by name, in the units of the settings; {} for networks."""
+        """Return the named parameters of ``theta (p,)`` in the units of the settings; {} for networks."""
         raise NotImplementedError(f"{type(self).__name__} must define `named`")
 
     def evaluate(self, theta: torch.Tensor, seed: int = 0) -> dict[str, float]:
-        """What ``theta (p,)`` reaches on problems that no epoch has, for the report."""
+        """Return results of ``theta (p,)`` on problems outside all epochs, for the report."""
         return {}
 
     @property
     def problems(self) -> int:
-        """On how many problems of an epoch one theta is judged: k; 1 where a loss cannot be taken apart."""
+        """The number of problems in an epoch, k; 1 where a loss cannot be split by problem."""
         return 1
 
     @property
     def batch_size(self) -> int | None:
-        """How many pairs to compute at once: what the memory holds; None for all."""
+        """The number of pairs to compute at once, as memory allows; None for all."""
         return None
 
     def pair_losses(
         self, theta: torch.Tensor, problem: torch.Tensor, epoch: int, seed: int = 0
     ) -> torch.Tensor:
-        """The loss (m,) of ``theta[i]`` on problem number ``problem[i]``; ``theta (m, p)``, ``problem (m,)`` int64.
+        """Return the loss (m,) of each ``theta[i]`` on problem number ``problem[i]``.
 
-        What trainers call that look at single problems, or give each theta problems of its own. Numbers from 0 on,
-        without an end: 0 to k - 1 are those that `losses` takes the mean of, and each further k is as good a sample.
-        Here, for tasks that cannot tell problems apart, `losses`. Invariant: a loss is the same in any batch.
+        theta: (m, p). problem: (m,) int64.
+        Trainers call it to look at single problems, or to give each theta its own problems. `losses` averages over the
+        problems 0 to k - 1. Problem numbers have no upper limit, and each further block of k numbers is as good a
+        sample. The default is `losses`, for tasks that cannot split their loss by problem.
+        Invariant: a loss is the same in any batch.
         """
         return self.losses(theta, epoch, seed)
 
     def prepare(self) -> None:
-        """Compute what is costly and the same in all epochs. Called on every rank before any loss is asked for."""
+        """Compute once what is costly and the same in all epochs. Every rank calls it before it asks for a loss."""
 
     def constants(self) -> torch.Tensor:
-        """What `prepare` computed, (c,) float64: checkpoints keep it, so that a resumed training need not."""
+        """Return what `prepare` computed, (c,) float64. Checkpoints store it, so a resumed training skips `prepare`."""
         return torch.zeros(0, dtype=torch.float64)
 
     def with_constants(self, constants: torch.Tensor) -> Self:
-        """This task with the `constants` of an earlier run of the same task."""
+        """Return this task with the `constants` of an earlier run of the same task."""
         return self
 
 
 class SegmentedTask(Task):
-    """A task whose inner runs can be cut into segments, each with a theta of its own: what persistent ES needs."""
+    """A task whose inner runs can be cut into segments, each with its own theta, as persistent ES needs."""
 
     @property
     @abstractmethod
     def length(self) -> int:
-        """Inner steps of a whole run."""
+        """The number of inner steps in a whole run."""
         raise NotImplementedError(f"{type(self).__name__} must define `length`")
 
     @abstractmethod
     def begin(self, problem: torch.Tensor, epoch: int, seed: int = 0) -> Any:
-        """Runs on the problems ``problem (m,)`` of that epoch, before their first step."""
+        """Return runs on the problems ``problem (m,)`` of that epoch, before their first step."""
         raise NotImplementedError(f"{type(self).__name__} must define `begin`")
 
     @abstractmethod
     def carry(self, run: Any, theta: torch.Tensor, steps: int) -> tuple[Any, torch.Tensor]:
-        """The runs ``steps`` inner steps later, with ``theta (m, p)``, and their losses (m,) then; ``run`` is used up.
+        """Advance the runs by ``steps`` inner steps with ``theta (m, p)``; return them and their current losses (m,).
 
-        Invariant: the last losses of a run that was carried to its end with one theta are its `pair_losses`.
+        Do not use ``run`` afterwards.
+        Invariant: if theta never changes, the losses at the end of a run equal `pair_losses`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `carry`")
 
 
 class Learnable(Plugin):
-    """A family of optimizers, one for each theta: a network's weights, or the constants of a classic.
+    """A family of optimizers, one for each theta: the weights of a network, or the constants of a classical optimizer.
 
-    Registered as plugins of the kind ``learnable``; a `Task` trains one, and evaluates many theta in one batch.
+    Learnables are plugins of the kind ``learnable``. A `Task` trains one, and evaluates many theta in one batch.
     """
 
     @abstractmethod
     def start(self, seed: int = 0) -> torch.Tensor:
-        """Where training starts: theta (p,) float64."""
+        """Return the initial theta of a training, (p,) float64."""
         raise NotImplementedError(f"{type(self).__name__} must define `start`")
 
     @abstractmethod
     def optimizer(self, theta: torch.Tensor) -> Optimizer:
-        """The optimizer of ``theta (p,)``; or of ``(n_problems, p)``, where each problem has its own."""
+        """Return the optimizer of ``theta (p,)``; or of ``(n_problems, p)``, where each problem has its own."""
         raise NotImplementedError(f"{type(self).__name__} must define `optimizer`")
 
     def named(self, theta: torch.Tensor) -> dict[str, float]:
-        """What ``theta (p,)`` stands for, by name, where it is few numbers; {} for networks."""
+        """Return the parameters that ``theta (p,)`` stands for, by name, if they are few; {} for networks."""
         return {}
 
     def write_weights(self, theta: torch.Tensor, path: Path, training: Mapping[str, Any]) -> None:
         """Write ``theta (p,)`` to ``path`` (``.safetensors``) in the form that the optimizer's own settings read.
 
-        training: what to tell of the training: task_family, horizon, estimator, seeds, cost, results, command. Nothing
-        is written here: few numbers, as `named` gives them, are settings themselves.
+        training: facts for the card: task_family, horizon, estimator, seeds, cost, results, command.
+        The default writes nothing, because a few named numbers are settings themselves.
         """
 
 
 @dataclass
 class MetaState:
-    """A training between two epochs: all of it, so that it resumes bit for bit.
+    """A training between two epochs, complete enough to resume it bit for bit.
 
-    theta (p,). epoch: the next one. memory: tensors of the meta-trainer.
+    theta: (p,). epoch: the number of the next epoch. memory: tensors of the meta-trainer.
     """
 
     theta: torch.Tensor
@@ -160,9 +165,9 @@ class MetaState:
 
 
 class MetaTrainer(Plugin):
-    """Improves theta on a task."""
+    """A method that improves theta on a task."""
 
     @abstractmethod
     def advance(self, task: Task, state: MetaState, seed: int = 0) -> tuple[MetaState, dict[str, float]]:
-        """One epoch: the state after it, and numbers to record, ``loss`` among them. ``state`` is not changed."""
+        """Run one epoch; return the new state and numbers to record, ``loss`` among them. ``state`` is not changed."""
         raise NotImplementedError(f"{type(self).__name__} must define `advance`")

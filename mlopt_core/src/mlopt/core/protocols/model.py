@@ -1,4 +1,4 @@
-"""The protocol of models: one system with its energy, whose states a configuration can name."""
+"""The protocol of models: one system with its energy, whose states can be named in a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlopt.core.plugins.plugin import Plugin
 
 
 def _state_of(given: Any) -> Any:
-    """A state as a mapping; a bare word is the name of a file."""
+    """Return a state as a mapping; a bare word is read as the name of a file."""
     return {"file": given} if isinstance(given, str) else given
 
 
@@ -32,23 +32,23 @@ ModelState: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class Aligned:
-    """A state ``x (n_rows, d)`` brought near to another, and in words what was done; empty where nothing was."""
+    """A state ``x (n_rows, d)`` after alignment with another state, and a description of the change, empty for none."""
 
     x: torch.Tensor
     words: str = ""
 
 
 class Model(Plugin):
-    """What paths are about: atoms under a potential, spins with a Hamiltonian, a surface of two coordinates.
+    """The subject of a path: atoms under a potential, spins with a Hamiltonian, or a surface of two coordinates.
 
-    A model knows its landscape, how its states are written in a configuration, and which files show them. What is done
-    with it does not ask which of these it is.
+    A model makes the landscape, reads its states from a configuration, and writes files that show them. Code that works
+    on models does not ask which of these it has.
     """
 
     @property
     @abstractmethod
     def energy_units(self) -> Units:
-        """Units of energies, and of distances between points."""
+        """The units of energies, and of distances between points."""
         raise NotImplementedError(f"{type(self).__name__} must define `energy_units`")
 
     @abstractmethod
@@ -59,73 +59,74 @@ class Model(Plugin):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Landscape:
-        """The energy of ``n_problems`` copies of the system; float64 unless ``dtype`` says otherwise."""
+        """Return the landscape of ``n_problems`` copies of the system; float64 unless ``dtype`` says otherwise."""
         raise NotImplementedError(f"{type(self).__name__} must define `landscape`")
 
     @abstractmethod
     def state(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """The point (n_rows, d), float64 on the CPU, that ``given`` describes, such as ``{file: start.con}``.
+        """Return the point (n_rows, d), float64 on the CPU, that ``given`` describes, such as ``{file: start.con}``.
 
         Raises:
-            InputError: it is not such a description, or does not fit the model.
+            InputError: it is no description of a state, or does not fit the model.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `state`")
 
     def state_in_any_order(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """As `state`, with rows brought into the model's order where they come in another.
+        """Return the point of `state`, with rows sorted into the model's order if the file has another.
 
         Raises:
-            InputError: as `state`.
+            InputError: as in `state`.
         """
         return self.state(given)
 
     def trial(self) -> Trial:
-        """What looking at its potential has cost, and the warnings that came of it; see `Potential.trial`."""
+        """Return the cost and the warnings of checking the model's potential; see `Potential.trial`."""
         return Trial()
 
     def remarks(self) -> list[str]:
-        """Lines for the log at the end of a run, see `Potential.remarks`."""
+        """Return lines for the log at the end of a run; see `Potential.remarks`."""
         return []
 
     def aligned(
         self, x: torch.Tensor, to: torch.Tensor, *, exchange: bool = True, mirror: bool = False
     ) -> Aligned:
-        """Of the states that are as good as ``x``, the one nearest to the state ``to``; here ``x`` itself.
+        """Return the state nearest to ``to`` among those equivalent to ``x``; the default returns ``x``.
 
-        Atoms may be turned and shifted together. exchange: like atoms may change places. mirror: so may mirror images.
+        Atoms may be rotated and translated together.
+        exchange: also permute atoms of the same element. mirror: also take mirror images.
 
         Raises:
-            InputError: this model has no mirror images that are as good.
+            InputError: mirror images were asked for, and those of this model are not equivalent.
         """
         if mirror:
             raise InputError(f"{type(self).__name__} has no mirror images to align: take `align: auto`")
         return Aligned(x)
 
     def path(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """The images (m, n_rows, d) of a whole path in a file: every structure or segment of it.
+        """Return the images (m, n_rows, d) of a path in a file, one for each of its structures or segments.
 
         Raises:
-            InputError: as `state`; or this model has no such files.
+            InputError: as in `state`; or this model cannot read paths.
         """
         return self.state(given)[None]
 
     @abstractmethod
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
-        """Write states (m, n_rows, d) with their energies to ``stem`` and a suffix; returns the file."""
+        """Write ``points (m, n_rows, d)`` with their energies (m,) to ``stem`` plus a suffix; return the file."""
         raise NotImplementedError(f"{type(self).__name__} must define `write`")
 
     def masses(self) -> torch.Tensor | None:
-        """(n_rows,) masses of atoms, atomic mass units, for rates; None where rows have none."""
+        """Return (n_rows,) masses of atoms, atomic mass units, for rates; None where rows have none."""
         return None
 
     def moments(self) -> torch.Tensor | None:
-        """(n_rows,) magnetic moments of spins, Bohr magnetons, for rates; None where rows are no spins."""
+        """Return (n_rows,) magnetic moments of spins, Bohr magnetons, for rates; None where rows are no spins."""
         return None
 
     def positions(self) -> torch.Tensor | None:
-        """(n_rows, 3) places of spins, for pictures; None where rows have no place of their own."""
+        """Return (n_rows, 3) positions of spins, for pictures; None where rows have no fixed position."""
         return None
 
     def rows(self, n_rows: int) -> list[str]:
-        """What each row is called in messages."""
+        """Return the name of each row in messages."""
         return [f"row {row}" for row in range(n_rows)]

@@ -1,4 +1,4 @@
-"""The protocol of moves: how a search leaves a minimum."""
+"""The protocol of moves, by which a search leaves a minimum."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlopt.core.plugins.plugin import Plugin, setting
 
 
 class Move(Plugin):
-    """Proposes a new point from a minimum, for a batch of problems.
+    """A way to propose a new point from a minimum, for a batch of problems.
 
-    Lengths are in units of the landscape's ``diameter`` (typical distance between neighbouring rows) where it has
-    one, so that one setting serves argon and gold.
+    Lengths are in units of the landscape's ``diameter``, the typical distance between neighbouring rows, where it has
+    one. One setting then serves argon and gold.
     """
 
     probability: float = setting(1.0, "share of the hops that use this move", ge=0, le=1)
@@ -29,18 +29,19 @@ class Move(Plugin):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """The proposed point (n_rows, d). Pure but for ``draws``, which must be used alike for every problem.
+        """Return the proposed point (n_rows, d). A pure function except for ``draws``.
 
-        row_energy: (n_rows,) share of each row in the energy of ``x``, or None where the potential cannot tell.
+        row_energy: (n_rows,) share of each row in the energy of ``x``, or None where the potential has no partition.
         scale: (n_problems,) factor on the size of the move, which an adaptive search changes.
+        draws: must be used equally often for every problem.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `propose`")
 
     def kernel(self) -> Kernel:
-        """`propose` for the fused engine: see `mlopt.optimizers.moves.kernels.basic`.
+        """Return `propose` for the fused engine: see `mlopt.optimizers.moves.kernels.basic`.
 
         Raises:
-            NoKernelError: there is none, for these settings.
+            NoKernelError: the move has no kernel, or none for these settings.
         """
         raise NoKernelError(f"the move {type(self).__name__} offers no kernel")
 
@@ -52,9 +53,10 @@ class Move(Plugin):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """`propose`, for the share ``probability`` of the problems; fixed rows stay.
+        """Return the point (n_rows, d) after `propose` on a random share ``probability`` of the problems.
 
-        A problem that does not make the move draws no numbers for it, so that a compiled search need not make it.
+        Fixed rows stay. A problem that is not chosen draws no numbers for the move. A compiled search can therefore
+        skip the move.
         """
         if self.probability == 1:
             moved = self.propose(landscape, x, row_energy, scale, draws)
@@ -72,7 +74,10 @@ class Move(Plugin):
         scale: torch.Tensor,
         draws: Draws,
     ) -> torch.Tensor:
-        """`propose` for the problems that are ``chosen (n_problems,)`` bool, fixed rows or not."""
+        """Return the point (n_rows, d) after `propose` on the ``chosen (n_problems,)`` problems.
+
+        Fixed rows may move as well.
+        """
         before = draws.counter
         moved = self.propose(landscape, x, row_energy, scale, draws)
         draws.counter = torch.where(chosen, draws.counter, before)

@@ -1,8 +1,8 @@
 """The protocol of optimizers: hyper-parameters and two pure functions.
 
 ``init(landscape, x, key) -> state`` and ``step(landscape, x, evaluation, state) -> (x, state)``. An optimizer reads the
-landscape's geometry (segments, manifold) and never evaluates it: the driver does, exactly once a step, so that force
-calls are counted honestly. Searches that hop between minima are optimizers too; what they find they say in `found`.
+landscape's geometry (segments, manifold) and never evaluates the landscape. The driver does that, once a step, so force
+calls are counted exactly. Searches that hop between minima are optimizers too; `found` returns their minima.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def nested() -> Any:
 
 @dataclass(frozen=True)
 class State:
-    """What changes from step to step, and only that: a frozen dataclass of tensors.
+    """The part of an optimizer that changes from step to step: a frozen dataclass of tensors.
 
-    Every field is declared by `per_row`, `per_problem` or `nested`, so that any state can be reset for some problems,
-    cut down to some, saved and loaded without knowing which optimizer it belongs to.
+    Every field is declared by `per_row`, `per_problem` or `nested`. This suffices to reset any state for some problems,
+    to cut it down to some, and to save and load it, for any optimizer.
     """
 
     def where(self, mask: torch.Tensor, other: Self, segments: Segments) -> Self:
-        """This state where ``mask (n_problems,)`` is true, ``other`` elsewhere."""
+        """Return this state where ``mask (n_problems,)`` is true, ``other`` elsewhere."""
         rows = segments.rows_of(mask)
         mixed: dict[str, Any] = {}
         for one in fields(self):
@@ -62,7 +62,7 @@ class State:
         return replace(self, **mixed)
 
     def put(self, problems: torch.Tensor, rows: torch.Tensor, part: Self) -> Self:
-        """This state with ``part``, the state of a few problems and their rows, written over them."""
+        """Return this state with ``part`` written over the given problems and their rows (int64 indices)."""
         mixed: dict[str, Any] = {}
         for one in fields(self):
             mine, new = getattr(self, one.name), getattr(part, one.name)
@@ -87,7 +87,7 @@ class State:
         return replace(self, **kept)
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        """Flat names to tensors, for a checkpoint."""
+        """Return the tensors by flat names, for a checkpoint."""
         flat: dict[str, torch.Tensor] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -98,7 +98,11 @@ class State:
         return flat
 
     def with_tensors(self, flat: dict[str, torch.Tensor], prefix: str = "") -> Self:
-        """A state of the same structure with the tensors of `tensors`; raises KeyError where one is missing."""
+        """Return a state of the same structure with the tensors that `tensors` returned.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
         loaded: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -122,7 +126,7 @@ def _alike(declared: Field[Any], a: torch.Tensor, b: torch.Tensor) -> tuple[torc
 
 
 def _cut_settings(plugin: Any, problems: torch.Tensor) -> Any:
-    """A plugin for some of the problems; itself if no setting, nor one of a plugin in its settings, is a tensor."""
+    """Return a plugin for some of the problems; the plugin itself if no setting in it, at any depth, is a tensor."""
     changed = {}
     for name in type(plugin).model_fields:
         value = getattr(plugin, name)
@@ -147,10 +151,10 @@ def _cut(value: Any, problems: torch.Tensor) -> Any:
 
 @dataclass(frozen=True)
 class Found:
-    """Local minima that a search has just arrived at.
+    """Local minima that a search has just reached.
 
-    mask: (n_problems,) bool, which problems have arrived at one in the last step.
-    energy: (n_problems,), x: (n_rows, d): where ``mask`` is true, the minimum.
+    mask: (n_problems,) bool, problems that reached a minimum in the last step.
+    energy: (n_problems,), x: (n_rows, d): the minimum, where ``mask`` is true.
     """
 
     mask: torch.Tensor
@@ -159,7 +163,7 @@ class Found:
 
 
 class Optimizer(Plugin):
-    """Base of all optimizers. Settings may be tensors, 0-d or (n_problems,), given through `replace`."""
+    """The base of all optimizers. Settings may be tensors, 0-d or (n_problems,), set through `replace`."""
 
     #: True for a search, which goes on after a minimum: a force threshold does not end it
     searching: ClassVar[bool] = False
@@ -173,43 +177,52 @@ class Optimizer(Plugin):
 
     @abstractmethod
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> State:
-        """The state before the first step at ``x (n_rows, d)``; ``key (n_problems,)`` int64 feeds random numbers."""
+        """Return the state before the first step at ``x (n_rows, d)``.
+
+        key: (n_problems,) int64, seeds the random numbers of each problem.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `init`")
 
     @abstractmethod
     def step(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: Any
     ) -> tuple[torch.Tensor, Any]:
-        """The next point and state, given the evaluation at ``x``. Pure: changes no argument."""
+        """Return the next point (n_rows, d) and state, given the evaluation at ``x``. Pure: changes no argument."""
         raise NotImplementedError(f"{type(self).__name__} must define `step`")
 
     def select(self, problems: torch.Tensor) -> Self:
-        """This optimizer for some of the problems: settings with one number a problem are cut down to them."""
+        """Return this optimizer for some problems: settings with one number per problem are cut down to them."""
         made: Self = _cut_settings(self, problems)
         return made
 
     def tolerating(self, rise: float) -> Optimizer:
-        """The same where a rise in energy below ``rise``, relative to 1 + |energy|, may be none.
+        """Return this optimizer with a tolerance for noise in the energy.
 
-        For potentials that repeat an energy only to that. An optimizer that compares energies overrides it.
+        rise: the largest increase, relative to 1 + |energy|, that counts as noise.
+        The method is for potentials that repeat an energy only to that precision. An optimizer that compares energies
+        overrides it.
         """
         return self
 
     def kernel(self) -> OptimizerKernel:
-        """The same optimizer for the fused engine.
+        """Return this optimizer for the fused engine.
 
         Raises:
-            NoKernelError: there is none, for these settings.
+            NoKernelError: the optimizer has no kernel, or none for these settings.
         """
         raise NoKernelError(f"the optimizer {type(self).__name__} offers no kernel")
 
     def found(self, state: Any) -> Found | None:
-        """Minima that the last step arrived at; None for optimizers that do not search."""
+        """Return the minima that the last step reached; None for optimizers that do not search."""
         return None
 
 
 def local_only(optimizer: Optimizer) -> Optimizer:
-    """The optimizer, if it ends at a minimum; `ValueError` for a search, which would go on for ever, and for dimers."""
+    """Return the optimizer if it ends at a minimum.
+
+    Raises:
+        ValueError: a search, which never ends at a minimum, or a method that ends at a saddle.
+    """
     if optimizer.searching:
         raise ValueError(
             f"{type(optimizer).__name__} is a search, which does not end at a minimum; "

@@ -1,4 +1,4 @@
-"""The protocol of query strategies: which configurations are worth a label."""
+"""The protocol of query strategies, which choose the structures that are most worth labelling."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mlopt.core.protocols.fittable import FittablePotential
 
 @dataclass(frozen=True)
 class Selection:
-    """What a strategy chose.
+    """The choice of a query strategy.
 
-    indices: (k,) int64, the chosen candidates, the most wanted first, each once.
-    scores: (n_candidates,) how much each candidate is worth a label, higher is more; NaN where the strategy cannot say.
-    reason: one sentence on why these, for logs and reports.
+    indices: (k,) int64 without repeats, the chosen candidates, the most valuable first.
+    scores: (n_candidates,) value of a label for each candidate, higher is better; NaN where the strategy has none.
+    reason: one sentence about the choice, for logs and reports.
     """
 
     indices: torch.Tensor
@@ -28,7 +28,7 @@ class Selection:
 
 
 class QueryStrategy(Plugin):
-    """A way to choose candidates for labels, as a set: it labels nothing and fits nothing."""
+    """A method that chooses a set of candidates for labels. It labels nothing and fits nothing."""
 
     #: whether `select` needs a potential that has been fitted, or can be
     needs_potential: ClassVar[bool] = False
@@ -44,10 +44,11 @@ class QueryStrategy(Plugin):
     ) -> Selection:
         """Choose at most ``count`` of the candidates.
 
-        known: what has labels already, possibly nothing. fitted: the potential that was fitted to it; for a linear one
-        an unfitted basis will do. key: int64 scalar, to which random numbers belong: the same key, the same choice.
+        known: structures that have labels already, possibly none.
+        fitted: a potential that was fitted to ``known``. If it is linear, an unfitted basis suffices.
+        key: int64 scalar that seeds random numbers: the same key gives the same choice.
 
         Raises:
-            InputError: the strategy cannot serve this potential.
+            InputError: the strategy cannot work with this potential.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `select`")

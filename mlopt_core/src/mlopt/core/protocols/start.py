@@ -1,4 +1,4 @@
-"""The protocol of starts: where a minimisation begins."""
+"""The protocol of starts: the points from which minimisations begin."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlopt.core.plugins.plugin import Plugin
 
 
 class StartSampler(Plugin):
-    """Draws positions for the atoms of a batch of systems.
+    """A distribution of starting positions for the atoms of a batch of systems.
 
-    Invariant: the start of a system depends on that system and its key, never on the batch; same key, same start.
+    Invariant: a start depends on its system and its key, never on the batch; the same key gives the same start.
     """
 
     #: True where the start is the positions that the systems have
@@ -23,11 +23,11 @@ class StartSampler(Plugin):
 
     @abstractmethod
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Positions (n_atoms, 3) in the length of ``diameter (n_atoms,)``; `sample` puts fixed atoms back."""
+        """Return positions (n_atoms, 3) in the length of ``diameter (n_atoms,)``; `sample` puts fixed atoms back."""
         raise NotImplementedError(f"{type(self).__name__} must define `draw`")
 
     def sample(self, systems: Systems, diameter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Positions (n_atoms, 3) in the dtype of ``systems.pos``; fixed atoms stay where they are.
+        """Return positions (n_atoms, 3) in the dtype of ``systems.pos``; fixed atoms keep theirs.
 
         diameter: (n_atoms,) from `Potential.diameter`, the unit of lengths in the settings.
         key: (n_systems,) int64, from `mlopt.core.batch.random.problem_keys`.

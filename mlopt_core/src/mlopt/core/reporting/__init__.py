@@ -1,4 +1,4 @@
-"""Reporting: what a run says of itself, statistics of searches, and drawings."""
+"""Reporting: summaries of runs, statistics of searches, and drawings."""
 
 from __future__ import annotations
 

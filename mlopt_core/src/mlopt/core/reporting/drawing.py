@@ -1,4 +1,4 @@
-"""Pictures by matplotlib: no screen, and the same picture has the same bytes."""
+"""Pictures by matplotlib, without a screen; the same picture always has the same bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def pyplot() -> Any:
-    """``matplotlib.pyplot``, set up; imported at the first use, for it is slow to come."""
+    """Return ``matplotlib.pyplot``, set up; it is imported here, at the first use, because that is slow."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -18,6 +18,6 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, file: Path) -> None:
-    """Write a figure, without the date, and forget it."""
+    """Write a figure without the date, and close it."""
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
     pyplot().close(figure)

@@ -1,4 +1,4 @@
-"""Numbers as a person writes them."""
+"""Numbers formatted for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def rounded(value: float) -> str:
-    """Spell a number to three digits, thousands apart.
+    """Format a number to three digits, with thousands separated.
 
     >>> [rounded(one) for one in (391234.0, 1234.5, 12.345, 0.0, float("inf"))]
     ['391,000', '1,230', '12.3', '0', '∞']
@@ -20,7 +20,7 @@ def rounded(value: float) -> str:
 
 
 def counted(count: int, one: str, more: str = "") -> str:
-    """Spell a count with its noun.
+    """Format a count with its noun.
 
     >>> counted(1, "start"), counted(2_000, "start"), counted(2, "minimum", "minima")
     ('1 start', '2,000 starts', '2 minima')

@@ -1,11 +1,11 @@
-"""How good is a search? Estimates from starts that reached the target and starts that ran out of budget.
+"""Statistics of searches, from starts that reached the target and starts that ran out of budget.
 
-Each start has ``calls``, the force calls for which it was watched, and ``first_hit``, the calls at which it reached
-the target, or None. A start without a hit is *censored*: all that is known is that its first hit takes longer than
-``calls``. Leaving such starts out, or counting them as hits at their budget, makes a search look faster than it is.
+Each start has ``calls``, the force calls for which it was watched. It also has ``first_hit``, the calls at which it
+reached the target, or None. A start without a hit is *censored*: its first hit takes longer than ``calls``. If such
+starts are left out, or counted as hits at their budget, a search looks faster than it is.
 
-A start that cannot go on (a descent that converged elsewhere, a non-finite energy) will never hit. For a success
-curve give it ``calls = math.inf``, or the curve pretends that it would have gone on like the others.
+A start that cannot go on (a descent that converged elsewhere, a non-finite energy) will never hit. For a success curve
+give it ``calls = math.inf``. Otherwise the curve assumes that it would have gone on like the others.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SuccessCurve:
-    """Fraction of starts that have reached the target, as steps: a value holds from its ``calls`` to the next.
+    """The fraction of starts that have reached the target, as steps: a value holds from its ``calls`` to the next.
 
-    ``low`` and ``high`` are a pointwise confidence band. ``end``: calls up to which the curve is known.
+    low, high: a pointwise confidence band. end: calls up to which the curve is known.
     """
 
     calls: tuple[float, ...]
@@ -41,7 +41,7 @@ class SuccessCurve:
     end: float
 
     def quantile(self, fraction: float) -> float | None:
-        """Return the calls within which this fraction of starts reaches the target; None if it is not known."""
+        """Return the calls within which this fraction of starts reaches the target; None if it is unknown."""
         if not 0 < fraction <= 1:
             raise InputError(f"`quantile(fraction=...)` must be above 0 and at most 1, got {fraction!r}")
         # The product of the factors (n - d) / n is exact to rounding only.
@@ -55,11 +55,11 @@ def mean_calls_to_hit(
 ) -> Estimate:
     """Return the mean force calls to the first hit, with its chi-square interval.
 
-    The mean is all calls spent before a hit (or without one), divided by the number of hits. That is the expected
-    cost of one hit when starts are run one after the other, whatever the distribution; it is also the maximum
-    likelihood estimate if a hit is equally likely at every call, and the interval supposes this. It is exact if
-    every start hit, or if the run ended at a hit; where budgets ran out it errs on the wide side. Without a hit the
-    mean is infinite and ``low`` is a one-sided bound.
+    The mean is the number of all calls before a hit, or without one, divided by the number of hits. It is the expected
+    cost of one hit when starts are run one after the other, whatever the distribution. If a hit is equally likely at
+    every call, it is also the maximum likelihood estimate; the interval assumes this. The interval is exact if every
+    start hit, or if the run ended at a hit. Where budgets ran out it is too wide. Without a hit the mean is infinite
+    and ``low`` is a one-sided bound.
 
     Source: B. Epstein and M. Sobel, J. Am. Stat. Assoc. 48 (1953) 486; W. Q. Meeker and L. A. Escobar, "Statistical
     Methods for Reliability Data" (1998), section 7.7.
@@ -112,9 +112,9 @@ def kaplan_meier(
 ) -> SuccessCurve:
     """Return the fraction of starts that have reached the target against force calls, with a band.
 
-    The curve is the product-limit estimate. The band is Wilson's interval with the effective number of starts that
-    has Greenwood's variance: without censoring it is Wilson's interval at each number of calls, and unlike
-    Greenwood's own it has a width before the first hit and after the last.
+    The curve is the product-limit estimate. The band is Wilson's interval, with the number of starts that gives
+    Greenwood's variance. Without censoring it is Wilson's interval at each number of calls. Unlike Greenwood's own
+    band, it has a width before the first hit and after the last.
 
     Source: E. L. Kaplan and P. Meier, J. Am. Stat. Assoc. 53 (1958) 457; the band: K. J. Rothman, J. Chronic Dis. 31
     (1978) 557.

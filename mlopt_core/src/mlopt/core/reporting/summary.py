@@ -1,7 +1,7 @@
-"""What a run says of itself when it ends: numbers for programs, and what a report shows to people.
+"""Summaries of finished runs: numbers for programs, and the content of the report for people.
 
-An experiment's result has ``summary()``. A plain dictionary of numbers is enough; a `Summary` is such a dictionary that
-also says whether the run reached its goal or failed, and which cards, tables and figures its report shows.
+An experiment's result has ``summary()``. A plain dictionary of numbers is enough. A `Summary` is such a dictionary that
+also says whether the run failed or reached its goal. It lists the cards, tables and figures of the report.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Value: TypeAlias = str | int | float | bool | Estimate | None
 
 @dataclass(frozen=True)
 class Card:
-    """One number that a reader wants to see first, with its unit and a few words below it."""
+    """One number at the top of the report, with its unit and a few words below it."""
 
     label: str
     value: Value
@@ -41,7 +41,7 @@ class Table:
     """Rows of values under headings.
 
     Raises:
-        PluginError: a row has not one cell for each column.
+        PluginError: a row does not have one cell for each column.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Structure:
-    """One frame of a structure ``file`` in the results, counted from 0, -1 is the last."""
+    """One frame of a structure ``file`` in the results, counted from 0; -1 is the last."""
 
     file: str
     frame: int = 0
@@ -78,7 +78,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Structures that the report draws as balls, side by side and seen from one direction."""
+    """Structures that the report draws as balls, side by side and from one direction."""
 
     title: str
     structures: Sequence[Structure]
@@ -128,17 +128,17 @@ class Summary(dict[str, Any]):
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Summary:
-        """Take a summary as it is; a plain dictionary is numbers alone."""
+        """Return a summary as it is, and a plain dictionary as a summary of numbers alone."""
         return told if isinstance(told, Summary) else cls(told, failure=_failure(told))
 
     @property
     def headline(self) -> str:
-        """What came out, in one line; empty where the run does not say."""
+        """The outcome in one line; empty if the run gives none."""
         return str(self.get("headline") or "")
 
     @property
     def failure(self) -> str:
-        """Why the run failed though it came to its end; empty where it did not."""
+        """The reason why the run failed although it came to its end; empty if it did not fail."""
         return str(self.get("failure") or "")
 
     def failed(self, why: str) -> Summary:
@@ -150,7 +150,7 @@ class Summary(dict[str, Any]):
         return type(self).with_page(self | {"experiment": experiment}, self.page())
 
     def page(self) -> dict[str, Any]:
-        """Return as plain data what the numbers do not say; `with_page` reads it again."""
+        """Return everything except the numbers as plain data, which `with_page` reads."""
         return {
             "reached": self.reached,
             "missed": self.missed,
@@ -162,10 +162,10 @@ class Summary(dict[str, Any]):
 
     @classmethod
     def with_page(cls, numbers: Mapping[str, Any], page: Mapping[str, Any]) -> Self:
-        """Put numbers and a page from files together again.
+        """Return the summary of numbers and a page from files.
 
         Raises:
-            TypeError, KeyError, ValueError, PluginError: it is no such page.
+            TypeError, KeyError, ValueError, PluginError: the data are no such page.
         """
         reached = page["reached"]
         if reached is not None and not isinstance(reached, bool):
@@ -183,7 +183,7 @@ class Summary(dict[str, Any]):
 
 
 def _failure(numbers: Mapping[str, Any]) -> str:
-    """Read from the numbers whether the run failed, and why."""
+    """Return the reason for a failure from the numbers, or an empty string."""
     why = str(numbers.get("failure") or "")
     return why or ("the run failed" if numbers.get("status") == "failed" else "")
 

@@ -1,21 +1,16 @@
-"""Checkpoints: one file each, checked before it is believed, readable for ever, never a pickle.
+"""Checkpoints: one file each, verified before it is used, readable by all later versions, never a pickle.
 
 A file is four header lines and a payload::
 
-    mlopt checkpoint
-    format 1
-    bytes 4711                     length of the payload
-    sha256 0f3a...                 of the two lines above and the payload
-    <8 bytes, little-endian: length of the envelope><envelope, JSON><safetensors>
+    mlopt checkpoint format 1 bytes 4711                     length of the payload sha256 0f3a...                 of the
+    two lines above and the payload <8 bytes, little-endian: length of the envelope><envelope, JSON><safetensors>
 
-Invariant: these header lines never change, so that any mlopt can tell a newer file from a damaged one. What
-may change is the payload; ``FORMAT_VERSION`` then grows by one and ``UPGRADES`` gets the function that
-rewrites an old payload.
+Invariant: these header lines never change, so that any mlopt can tell a newer file from a damaged one. If the payload
+changes, ``FORMAT_VERSION`` grows by one and ``UPGRADES`` gets the function that rewrites an old payload.
 
-Why a checksum of our own: neither ``torch.load`` nor safetensors notices a flipped bit (300 of 300 loaded
-silently, torch 2.13; pytorch issue 126952). Why not ``torch.load`` at all: it unpickles, and
-``weights_only=True`` had holes (CVE-2025-32434, CVE-2026-24747). safetensors:
-https://github.com/huggingface/safetensors, section "Format".
+The checksum is mlopt's own, because neither ``torch.load`` nor safetensors notices a flipped bit (300 of 300 loaded
+silently, torch 2.13; pytorch issue 126952). ``torch.load`` is not used, because it unpickles, and ``weights_only=True``
+had holes (CVE-2025-32434, CVE-2026-24747). safetensors: https://github.com/huggingface/safetensors, section "Format".
 """
 
 from __future__ import annotations
@@ -59,12 +54,13 @@ _PLAIN_DTYPES = frozenset(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on.
+    """The data from which a run resumes.
 
-    ``tensors``: by name, any shape and dtype; ``load`` gives them on the CPU, contiguous, each with its own
-    storage.
-    ``meta``: JSON data (None, bool, int, float, str, list, dict with string keys); floats come back to the
-    last bit, NaN and infinity too; a tuple comes back as a list. Both dicts keep their order.
+    tensors: by name, any shape and dtype. `load` gives them on the CPU, contiguous, each with its own storage.
+    meta: JSON data (None, bool, int, float, str, list, dict with string keys). Floats return to the last bit, NaN and
+        infinity too; a tuple returns as a list.
+
+    Both dictionaries keep their order.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -72,15 +68,15 @@ class Checkpoint:
 
 
 def save(folder: str | os.PathLike[str], step: int, checkpoint: Checkpoint, keep: int = 2) -> Path:
-    """Write ``folder/step-<step>.ckpt`` durably, then remove what is older than ``keep`` sound ones.
+    """Write ``folder/step-<step>.ckpt`` durably and return its path; keep the newest ``keep`` sound ones.
 
-    Returns the path.
-    An older file goes only if ``keep`` checkpoints newer than it are sound, so a damaged one never counts as
-    a spare. The file just written never goes, whatever the numbers of the others are. One process writes to a
-    folder at a time: hold ``RunDirectory.lock``.
+    An older file is removed only if ``keep`` checkpoints newer than it are sound, so a damaged one never counts as a
+    spare. The file just written is never removed, whatever the numbers of the others are. Only one process at a time
+    may write to a folder: hold `RunDirectory.lock`.
 
-    Raises ``InputError`` for a tensor or value that cannot be stored, ``MloptError`` if the disk refuses (every
-    former checkpoint is then intact).
+    Raises:
+        InputError: a tensor or a value cannot be stored.
+        MloptError: the disk refuses; every former checkpoint is then intact.
     """
     if step < 0:
         raise InputError(f"checkpoint.save(step={quoted(step)}): the step must be at least 0")
@@ -100,7 +96,11 @@ def save(folder: str | os.PathLike[str], step: int, checkpoint: Checkpoint, keep
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint, or raise ``CheckpointError`` (path, fault, remedy) if a byte is not as written."""
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: a byte is not as written; gives path, fault and remedy.
+    """
     try:
         data = atomic.read_bytes(path)
     except OSError as error:
@@ -109,10 +109,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def newest_sound(folder: str | os.PathLike[str]) -> tuple[Path, Checkpoint, list[str]] | None:
-    """Return the newest checkpoint that loads, its path, and one line for each newer one that did not.
+    """Return the newest sound checkpoint, its path, and one line for each newer one that is damaged.
 
-    None if the folder has no checkpoint at all. Raises ``CheckpointError``, with all the faults, if it has
-    some but none is sound: starting over in silence would hide the loss.
+    None stands for a folder without checkpoints.
+
+    Raises:
+        CheckpointError: there are checkpoints and none is sound. Starting over without a word would hide the loss.
     """
     skipped: list[str] = []
     for path in paths(folder):
@@ -130,7 +132,7 @@ def newest_sound(folder: str | os.PathLike[str]) -> tuple[Path, Checkpoint, list
 
 
 def paths(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the checkpoints in ``folder``, sound or not, newest (highest step) first."""
+    """Return the checkpoints in ``folder``, sound or not, newest (highest step) first."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -142,7 +144,11 @@ def paths(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def dumps(checkpoint: Checkpoint) -> bytes:
-    """Return the bytes of a checkpoint file; equal checkpoints give equal bytes. Raises ``InputError``."""
+    """Return the bytes of a checkpoint file; equal checkpoints give equal bytes.
+
+    Raises:
+        InputError: a tensor or a value cannot be stored.
+    """
     import torch
     from safetensors.torch import save as to_safetensors
 
@@ -174,7 +180,13 @@ def dumps(checkpoint: Checkpoint) -> bytes:
 
 
 def loads(data: bytes, source: str = "checkpoint") -> Checkpoint:
-    """Read the bytes of a checkpoint file; ``source`` names them in the ``CheckpointError``."""
+    """Read the bytes of a checkpoint file.
+
+    source: its name in error messages.
+
+    Raises:
+        CheckpointError: as in `load`.
+    """
     version, payload = _verify(data, source)
     while version < FORMAT_VERSION:
         if version not in UPGRADES:
@@ -276,7 +288,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _check_json(value: JSON, where: str) -> None:
-    """Refuse what ``json`` would turn into something else (a number as key) or not write at all."""
+    """Refuse values that ``json`` would change (a number as key) or cannot write."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):

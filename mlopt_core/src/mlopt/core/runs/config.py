@@ -1,8 +1,9 @@
 """Configurations: YAML in, a validated experiment out.
 
-A configuration comes from strangers, so it is data and nothing else: limits are checked on the stream of YAML events,
-before anything is built; anchors, tags and ``${...}`` are refused; plugins go by registered name, never by import path.
-Invariant: whatever the text, the outcome is a validated object or a `ConfigError`.
+A configuration may come from a stranger, so it is data only. Limits are checked on the stream of YAML events, before
+anything is built. Anchors, tags and ``${...}`` are refused. Plugins are named by registered name, never by import path.
+
+Invariant: for any text, the outcome is a validated object or a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Config = dict[str, Any]
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, Config]:
-    """Read a configuration file; return its text and its content."""
+    """Return the text and the content of a configuration file."""
     source = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
@@ -49,8 +50,11 @@ def read_file(path: str | os.PathLike[str]) -> tuple[str, Config]:
 def read_yaml(text: str, source: str = "") -> Config:
     """Parse a configuration; ``source`` names it in messages.
 
-    ``1e-3`` is a number, a key that is given twice is an error (both unlike plain PyYAML), and the top level is a
-    mapping with words as keys.
+    The top level is a mapping with words as keys. Unlike in plain PyYAML, ``1e-3`` is a number, and a repeated key is
+    an error.
+
+    Raises:
+        ConfigError: the text is no such configuration, or exceeds a limit.
     """
     value = _parse(text, source)
     if value is None:
@@ -64,9 +68,12 @@ def read_yaml(text: str, source: str = "") -> Config:
 def override(config: Mapping[str, Any], assignments: Sequence[str]) -> Config:
     """Return ``config`` with ``key.subkey=value`` assignments applied in order.
 
-    Values are YAML: ``budget.force_calls=1000``, ``optimizer={name: fire}`` (which replaces, never merges),
-    ``x=[1, 2]``, ``target=null``. A plugin given by its bare name becomes a mapping when one of its settings is
-    assigned, and a number in the path counts the items of a list from 0.
+    Values are YAML: ``budget.force_calls=1000``, ``x=[1, 2]``, ``target=null``. A mapping such as ``optimizer={name:
+    fire}`` replaces the former value and is not merged with it. A plugin given by its bare name becomes a mapping when
+    one of its settings is assigned. A number in the path is an index into a list, from 0.
+
+    Raises:
+        ConfigError: an assignment is malformed, or its path does not exist.
     """
     changed: Config = _copy(config)
     problems = []
@@ -81,7 +88,11 @@ def override(config: Mapping[str, Any], assignments: Sequence[str]) -> Config:
 
 
 def load_experiment(config: Mapping[str, Any], source: str = "") -> Experiment:
-    """Build the experiment that ``config`` describes; `ConfigError` lists every mistake with its path."""
+    """Build the experiment that ``config`` describes.
+
+    Raises:
+        ConfigError: lists every mistake with its path.
+    """
     settings = dict(config)
     name = settings.pop("experiment", None)
     if not isinstance(name, str):
@@ -114,20 +125,20 @@ def load_experiment(config: Mapping[str, Any], source: str = "") -> Experiment:
 
 
 def resolved(experiment: Experiment) -> str:
-    """The complete configuration of an experiment as YAML: every setting, defaults included."""
+    """Return the complete configuration of an experiment as YAML: every setting, defaults included."""
     name = registry.name_of("experiment", type(experiment)) or type(experiment).__name__
     return dump_yaml({"experiment": name} | experiment.config())
 
 
 def dump_yaml(config: Mapping[str, Any]) -> str:
-    """Write plain data as YAML that `read_yaml` reads back equal."""
+    """Return plain data as YAML that `read_yaml` reads back equal."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(_plain(config, "")))
 
 
 def _parse(text: str, source: str) -> Any:
-    """Parse YAML that passes the limits."""
+    """Parse YAML that stays within the limits."""
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -164,7 +175,7 @@ def _check_size(size: int, source: str) -> None:
 
 
 def _check_events(text: str, source: str) -> None:
-    """Refuse what could expand, name code or nest without end. Nothing is built here, so nothing can explode."""
+    """Refuse anchors, tags and nesting without end, before anything is built from the text."""
     import yaml
 
     depth = 0

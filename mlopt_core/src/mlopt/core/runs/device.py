@@ -1,4 +1,4 @@
-"""The device that a run computes on, by its name in a configuration."""
+"""The device of a run, by its name in a configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from mlopt.core.quoting import quoted
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name; `InputError` if torch does not know it or does not see it."""
+    """Return the device of that name.
+
+    Raises:
+        InputError: torch does not know the device, or does not see it.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:

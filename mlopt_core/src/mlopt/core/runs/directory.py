@@ -1,12 +1,13 @@
-"""A run directory: everything that one run wrote, in one folder that mlopt can prove to be its own.
+"""A run directory: all files of one run, in one folder that mlopt can recognise as its own.
 
-    config.input.yaml  config.resolved.yaml  env.json  log.txt  metrics.jsonl  STATUS.json  report.html
-    inputs/  checkpoints/  results/  .mlopt-run  lock
+    config.input.yaml  config.resolved.yaml  env.json  log.txt  metrics.jsonl  STATUS.json  report.html inputs/
+    checkpoints/  results/  .mlopt-run  lock
 
-Invariant: a folder is ours exactly if it holds the marker ``.mlopt-run``; mlopt writes into no other folder
-that is not empty. Invariant: one process writes at a time, the one that holds ``lock``. The kernel frees that
-lock when its process dies, however it dies, so there is no stale lock to remove and the file ``lock`` must
-not be deleted.
+Invariant: a folder is mlopt's exactly if it holds the marker ``.mlopt-run``; mlopt writes into no other folder that is
+not empty.
+
+Invariant: one process writes at a time, the one that holds ``lock``. The kernel frees that lock when its process dies,
+however it dies. No stale lock can remain, and the file ``lock`` must not be deleted.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 @dataclass(frozen=True)
 class Status:
-    """What STATUS.json says. Times are ISO 8601 in UTC; ``started`` is when this process took the run up."""
+    """The content of STATUS.json. Times are ISO 8601 in UTC; ``started`` is the start of the present sitting."""
 
     state: str
     message: str = ""
@@ -54,7 +55,7 @@ class Status:
 
     @property
     def silent_end(self) -> str:
-        """What to say of a process that calls itself running and is not there any more."""
+        """The message about a process that is marked as running and no longer exists."""
         return (
             f"process {self.pid} on {one_line(self.host, 100)} ended without a word: killed, for lack of memory "
             f"perhaps, or by a library that ends the program it runs in"
@@ -62,10 +63,10 @@ class Status:
 
 
 class RunDirectory:
-    """One run directory, made by ``create`` or found by ``open``; mistakes raise ``RunDirectoryError``."""
+    """One run directory, made by `create` or found by `open`; both raise `RunDirectoryError`."""
 
     def __init__(self, root: Path, marker: dict[str, JSON]) -> None:
-        """For ``create`` and ``open``; ``root`` is absolute."""
+        """Set the fields; for `create` and `open` only. ``root`` is absolute."""
         self.root = root
         self._marker = marker
         self._started = ""  # when this process took the lock
@@ -76,8 +77,10 @@ class RunDirectory:
     ) -> RunDirectory:
         """Make ``path`` a run directory for a configuration (YAML, as validated and as the user gave it).
 
-        Parents are made; an empty folder is taken. Refuses a run directory, and a folder that holds anything
-        else. Of processes that race for one path, one wins.
+        Parents are made, and an empty folder is used. If several processes race for one path, one wins.
+
+        Raises:
+            RunDirectoryError: ``path`` is a run directory already, or holds anything else.
         """
         root = _resolve(path)
         _refuse_occupied(root)
@@ -107,7 +110,11 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
-        """Find an existing run directory; write nothing."""
+        """Return an existing run directory; write nothing.
+
+        Raises:
+            RunDirectoryError: ``path`` is none.
+        """
         root = _resolve(path)
         if not root.is_dir():
             what = "is a file, not a run directory" if root.exists() else "no such run directory"
@@ -136,7 +143,7 @@ class RunDirectory:
 
     @property
     def run_id(self) -> str:
-        """Name of the run, unique without reference to its path."""
+        """The name of the run, unique independently of its path."""
         return str(self._marker["run_id"])
 
     @property
@@ -151,11 +158,11 @@ class RunDirectory:
 
     @property
     def checkpoints_have_identity(self) -> bool:
-        """Whether each checkpoint of this run says which run it belongs to, see `mlopt.core.runs.identity`."""
+        """True if each checkpoint of this run says which run it belongs to, see `mlopt.core.runs.identity`."""
         return bool(self._marker.get("checkpoints_have_identity", False))
 
     def check_config(self, config_resolved: str) -> None:
-        """Refuse to go on with another configuration than that of the run; show what differs."""
+        """Refuse to resume with another configuration than that of the run; the message shows the difference."""
         if digest(config_resolved) == self.config_digest:
             return
         before, after = self.config_resolved.splitlines(), config_resolved.splitlines()
@@ -169,8 +176,11 @@ class RunDirectory:
     def path(self, *parts: str) -> Path:
         """Return the path of a file in the run directory, e.g. ``path("results", "minima.extxyz")``.
 
-        Refuses parts with other characters than ``A-Za-z0-9._-`` and whatever leads out, through ``..`` or
-        through a symbolic link. The folder is not made.
+        The folder is not made.
+
+        Raises:
+            RunDirectoryError: a part has characters other than ``A-Za-z0-9._-``, or leads out of the directory through
+                ``..`` or a symbolic link.
         """
         for part in parts:
             if not _NAME.fullmatch(part) or part in (".", ".."):
@@ -195,7 +205,11 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[RunDirectory]:
-        """Hold the run directory; another process gets a ``RunDirectoryError``: who holds it, since when."""
+        """Hold the run directory.
+
+        Raises:
+            RunDirectoryError: another process holds it; says which, and since when.
+        """
         with dirlock.hold(self.root):
             self._started = timestamp()
             self._sweep()
@@ -203,7 +217,7 @@ class RunDirectory:
             yield self
 
     def write_status(self, state: str, message: str = "", progress: Mapping[str, JSON] | None = None) -> None:
-        """Replace STATUS.json. Call it while holding the lock, else a running run reads as killed."""
+        """Replace STATUS.json. Call it while holding the lock; otherwise the run is read as killed."""
         if state not in STATES[:-1]:
             raise RunDirectoryError(f"status {quoted(state)}: must be one of {', '.join(STATES[:-1])}")
         now = timestamp()
@@ -213,7 +227,7 @@ class RunDirectory:
         atomic.write_json(self.root / "STATUS.json", asdict(status))
 
     def read_status(self) -> Status:
-        """Read STATUS.json; a run that calls itself running while no process holds it is ``killed``."""
+        """Read STATUS.json; a run marked as running that no process holds is ``killed``."""
         held = dirlock.is_held(self.root)
         path = self.root / "STATUS.json"
         try:
@@ -234,7 +248,7 @@ class RunDirectory:
         return status
 
     def append_metrics(self, row: Mapping[str, JSON]) -> None:
-        """Append one row to metrics.jsonl; NaN and infinity become null, for they are not JSON."""
+        """Append one row to metrics.jsonl; NaN and infinity become null, because JSON has neither."""
         try:
             line = json.dumps(atomic.finite(dict(row)), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -242,11 +256,10 @@ class RunDirectory:
         atomic.append_line(self.root / "metrics.jsonl", line)
 
     def truncate_metrics(self, step_key: str, value: float) -> int:
-        """Drop the rows of metrics.jsonl that come after a checkpoint; return how many lines went.
+        """Drop the rows of metrics.jsonl that come after a checkpoint; return the number of dropped lines.
 
-        After it the file ends before the first row whose ``step_key`` exceeds ``value``, so that a resumed
-        run leaves the same file as one that was never interrupted. Lines that are not JSON objects (torn by a
-        kill) go too.
+        The file then ends before the first row whose ``step_key`` exceeds ``value``. A resumed run thus leaves the same
+        file as an uninterrupted one. Lines that are not JSON objects (torn by a kill) are dropped too.
         """
         path = self.root / "metrics.jsonl"
         try:
@@ -269,14 +282,14 @@ class RunDirectory:
         return len(lines) - len(kept)
 
     def _sweep(self) -> None:
-        """Remove the temporary files that a killed process left, wherever in the directory."""
+        """Remove the temporary files that a killed process left anywhere in the directory."""
         atomic.remove_leftovers(self.root)
         for name in ("inputs", "checkpoints", "results"):
             for folder, _, _ in os.walk(self.root / name):  # follows no links
                 atomic.remove_leftovers(folder)
 
     def _restore(self) -> None:
-        """Make what a kill during ``create`` left unmade; nothing that exists is touched."""
+        """Make the parts that a kill during `create` left out; nothing that exists is touched."""
         for folder in ("checkpoints", "results"):
             try:
                 self.path(folder).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a result may depend on besides its configuration: versions, machine, threads, and how the program was called."""
+"""The environment of a result besides its configuration: versions, machine, threads, and the command line."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ _SECRET = re.compile(
 
 
 def environment() -> dict[str, JSON]:
-    """Describe the program and the machine for env.json: what a result may depend on, and no secrets.
+    """Return a description of program and machine for env.json, without secrets.
 
-    Of the environment variables only those that set threads and devices are read. Imports neither torch nor
-    numpy.
+    Of the environment variables only those that set threads and devices are read. Imports neither torch nor numpy.
     """
     versions: dict[str, str | None] = {}
     for name in _DISTRIBUTIONS:
@@ -53,7 +52,7 @@ def environment() -> dict[str, JSON]:
 
 
 def _cpu() -> dict[str, JSON]:
-    """The kind of processor and what it can do, as LLVM says: compiled kernels and torch make use of it."""
+    """Return the kind of processor and its features, as LLVM reports them; compiled kernels and torch use them."""
     try:
         binding = importlib.import_module("llvmlite.binding")
         features = sorted(name for name, there in binding.get_host_cpu_features().items() if there)
@@ -75,7 +74,7 @@ def _git_commit() -> str | None:
 
 
 def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line in which the value of each setting that is named like a secret is masked.
+    """Return a command line in which values of settings that are named like a secret are masked.
 
     >>> without_secrets(["mlopt", "run", "x.yaml", "-s", "model.api_key=abc", "--token", "abc"])
     ['mlopt', 'run', 'x.yaml', '-s', 'model.api_key=***', '--token', '***']

@@ -1,7 +1,7 @@
-"""A kind of run: what a configuration file describes, and what it may ask of its surroundings.
+"""Experiments, the kinds of run, and the context through which an experiment reaches its surroundings.
 
-An experiment is a plugin; its constructor is the configuration. It runs without a run directory just as well: give
-`run` a plain `Context`, or none.
+An experiment is a plugin; its constructor is the configuration. It also runs without a run directory: give `run` a
+plain `Context`, or none.
 """
 
 from __future__ import annotations
@@ -18,51 +18,54 @@ from mlopt.core.runs.checkpoint import Checkpoint
 
 
 class Preempted(Exception):
-    """Raised by an experiment that was told to stop, after it has saved a checkpoint."""
+    """The exception of an experiment that was told to stop, raised after it has saved a checkpoint."""
 
 
 class Context:
-    """What surrounds a run. This one keeps nothing and never interrupts; the command line has one with a directory."""
+    """The surroundings of a run. This base class stores nothing and never interrupts.
+
+    The command line uses a subclass with a run directory.
+    """
 
     def __init__(self) -> None:
         self._run_id = uuid.uuid4().hex
 
     def pause(self) -> bool:
-        """Whether to come back between two steps, to `save`: a checkpoint is due or the run has to stop."""
+        """Return whether to pause between two steps and `save`: a checkpoint is due, or the run has to stop."""
         return False
 
     @property
     def stopping(self) -> bool:
-        """Whether the run has to stop: save, then raise `Preempted`."""
+        """True if the run has to stop: save, then raise `Preempted`."""
         return False
 
     @property
     def interrupted(self) -> bool:
-        """Whether somebody asked to stop: leave at once what a resume can do over again."""
+        """True if a stop was requested: leave at once any work that a resume can repeat."""
         return False
 
     @property
     def seconds_left(self) -> float:
-        """Until `stopping` becomes true for lack of time; who can tell how long a step takes stops before."""
+        """The seconds until `stopping` becomes true for lack of time; do not begin a step that takes longer."""
         return math.inf
 
     @property
     def calls_to_follow(self) -> int:
-        """Force calls, at most, of what comes after the part of a run that this surrounds, such as a contest's pair."""
+        """The maximal number of force calls after the current part of a run, such as one pair of a contest."""
         return 0
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint, if there is a place for it."""
+        """Store a checkpoint, if there is a place for it."""
 
     def restored(self) -> Checkpoint | None:
-        """The checkpoint to go on from, or None at the start of a run."""
+        """Return the checkpoint to resume from, or None at the start of a run."""
         return None
 
     def metric(self, step: int, **values: float | int | str | None) -> None:
-        """Record a line of metrics. ``step`` orders them; after a resume, later ones are cut off first."""
+        """Record a line of metrics. ``step`` orders lines; a resume first drops those after its checkpoint."""
 
     def progress(self, done: float, message: str) -> None:
-        """Tell a person how far the run is (0 to 1) in one short line."""
+        """Show people the progress of the run (0 to 1) in one short line."""
 
     def log(self, message: str) -> None:
         """Write a line to the log."""
@@ -74,22 +77,22 @@ class Context:
 
     @property
     def run_id(self) -> str:
-        """What tells this run from every other; the same after a resume."""
+        """The unique name of the run; the same after a resume."""
         return self._run_id
 
     def results(self) -> Path | None:
-        """The folder for results, or None where nothing is written."""
+        """Return the folder for results, or None where nothing is written."""
         return None
 
 
 class Experiment(Plugin):
-    """Base of all kinds of run."""
+    """The base of all kinds of run."""
 
     #: whether the processes that ``torchrun`` starts run it together; the first alone then has a run directory
     ranked: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Refuse what cannot work (a file, a device, a species) before anything is written.
+        """Refuse an impossible request (a file, a device, a species) before anything is written.
 
         Raises:
             InputError: with what is wrong and what to do.
@@ -99,6 +102,6 @@ class Experiment(Plugin):
     def run(self, context: Context | None = None) -> Any:
         """Run, and return an object with ``summary()``: numbers by name, as ``mlopt run --json`` prints them.
 
-        A dictionary, or a `Summary`, which also says what the report shows.
+        The summary is a dictionary, or a `Summary` with the content of the report.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `run`")

@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to, a configuration and the files that were read: written into it, compared on a resume."""
+"""The identity of a run: its configuration and input files, written into each checkpoint and compared on a resume."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _LISTED = 6
 
 @dataclass(frozen=True)
 class Identity:
-    """A resolved configuration (YAML), and the digest of the file that each setting names."""
+    """A resolved configuration (YAML), and the digest of each input file by its setting."""
 
     config: str
     files: Mapping[str, str] = field(default_factory=dict)
 
     def seal(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint, with this identity in it."""
+        """Return the checkpoint with this identity in it."""
         told: dict[str, Any] = {"config_sha256": _digest(self.config), "files": dict(self.files)}
         if len(self.config) <= _LONGEST:
             told["config"] = self.config
         return Checkpoint(checkpoint.tensors, checkpoint.meta | {KEY: told})
 
     def unseal(self, checkpoint: Checkpoint, source: str, *, required: bool = True) -> Checkpoint:
-        """The checkpoint as the experiment saved it.
+        """Return the checkpoint as the experiment saved it.
 
-        required: False for a run begun by an mlopt whose checkpoints had no identity.
+        required: False for a run begun by a version of mlopt whose checkpoints had no identity.
 
         Raises:
-            RunDirectoryError: it belongs to another configuration or to other files; ``source`` names it.
+            RunDirectoryError: the checkpoint belongs to another configuration or to other files; ``source`` names it.
         """
         remedy = (
             f"Only a checkpoint of this run can carry it on: put its own back, or delete {source}; `mlopt resume` then "
@@ -70,7 +70,7 @@ class Identity:
         )
 
     def _differences(self, other: str | None) -> str:
-        """Which settings differ, as `` (seed: 1 there, 0 here)``; nothing where that cannot be told."""
+        """Return the settings that differ, as `` (seed: 1 there, 0 here)``; an empty string if that is unknown."""
         if other is None:
             return ""
         try:
@@ -88,7 +88,7 @@ class Identity:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping, with dotted names."""
+    """Return nested mappings and lists as one mapping, with dotted names."""
     pairs = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
     )

@@ -1,10 +1,12 @@
-"""The files that a run reads from outside, kept in its directory.
+"""The input files of a run, kept in its directory.
 
     inputs/inputs.json  inputs/<digest>/<name of the file>
 
-When a run begins, every file that a setting names (`mlopt.core.plugins.input_file`) is copied. The run reads the
-copies, and so does whatever resumes it. Invariant: from then on the original may change or vanish, and the run computes
-the same. A file that ships with mlopt, or that is too large to copy, is compared with its digest instead.
+When a run begins, every file that a setting names (`mlopt.core.plugins.input_file`) is copied. The run and its resumes
+read the copies.
+
+Invariant: from then on the original may change or vanish, and the run computes the same. A file that ships with mlopt,
+or that is too large to copy, is compared with its digest instead.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ P = TypeVar("P", bound=Plugin)
 
 @dataclass(frozen=True)
 class KeptFile:
-    """One file: the setting that names it, its path, its SHA-256, and its copy below ``inputs`` if there is one.
+    """One input file: its setting, its path, its SHA-256, and its copy below ``inputs`` if there is one.
 
-    A second file that belongs to a first has the same place, and a copy beside that of the first.
+    A second file that belongs to it has the same place, and a copy beside the first one's.
     """
 
     place: str
@@ -50,13 +52,13 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class KeptFiles:
-    """All files of a run, in the order of its settings."""
+    """All input files of a run, in the order of its settings."""
 
     files: tuple[KeptFile, ...]
 
     @classmethod
     def of(cls, experiment: Experiment) -> KeptFiles:
-        """Look at the files that an experiment names, as they are now. What is missing is left to its `check`."""
+        """Look at the files that an experiment names, as they are now; its `check` reports missing ones."""
         files: list[KeptFile] = []
 
         def look(place: str, value: str, reads: Reads) -> str:
@@ -78,10 +80,10 @@ class KeptFiles:
 
     @classmethod
     def read(cls, folder: Path) -> KeptFiles | None:
-        """What is kept in ``folder``, or None where nothing is.
+        """Read the list of files kept in ``folder``; return None if there is none.
 
         Raises:
-            RunDirectoryError: its list is damaged.
+            RunDirectoryError: the list is damaged.
         """
         path = folder / _LIST
         try:
@@ -100,17 +102,17 @@ class KeptFiles:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Setting -> digest of its file, or files: what a checkpoint remembers of them."""
+        """The digest of the file, or files, of each setting, which checkpoints store."""
         found: dict[str, str] = {}
         for one in self.files:
             found[one.place] = found.get(one.place, "") + one.sha256
         return found
 
     def store(self, folder: Path) -> None:
-        """Copy the files into ``folder``, and list them there.
+        """Copy the files into ``folder`` and list them there.
 
         Raises:
-            InputError: one has changed since it was looked at.
+            InputError: a file has changed since it was looked at.
         """
         if not self.files:
             return
@@ -126,12 +128,12 @@ class KeptFiles:
         atomic.write_json(folder / _LIST, {"format": _FORMAT, "files": [asdict(one) for one in self.files]})
 
     def verify(self, folder: Path) -> list[str]:
-        """Compare what is kept with what was; say what has become of the originals, one line each.
+        """Compare the kept files with their digests; return one line about each original that has changed.
 
-        A copy that is damaged is made again if the original is still the same.
+        A damaged copy is made again if the original is still the same.
 
         Raises:
-            RunDirectoryError: a file that the run began with is no longer there, neither as a copy nor as the original.
+            RunDirectoryError: neither the copy nor the original of a file is what it was.
         """
         notes = []
         for one in self.files:
@@ -158,7 +160,10 @@ class KeptFiles:
         return notes
 
     def applied(self, settings: Mapping[str, Any], folder: Path, source: str = "") -> Experiment:
-        """The experiment of a resolved configuration, with copies in place of the files; its `config` is the same."""
+        """Return the experiment of a resolved configuration with copies in place of its files.
+
+        Its `config` shows the original paths.
+        """
         first: dict[str, KeptFile] = {}
         for one in self.files:
             if one.copy is not None:
@@ -175,9 +180,9 @@ class KeptFiles:
 
 
 def over_files(plugin: P, change: Callable[[str, str, Reads], str]) -> P:
-    """A copy of a plugin with every name of a file that is read replaced by ``change(place, name, mark)``.
+    """Return a copy of a plugin with each name of an input file replaced by ``change(place, name, mark)``.
 
-    place: where in the configuration it stands, such as ``systems.0.system.file``.
+    place: the path of the setting in the configuration, such as ``systems.0.system.file``.
     """
     changed: P = _over(plugin, None, "", change)
     return changed
@@ -211,7 +216,7 @@ def _over(value: Any, reads: Reads | None, place: str, change: Callable[[str, st
 
 
 def _put(tree: Any, keys: list[str], value: str) -> Any:
-    """A copy of nested mappings and lists with ``value`` at a place."""
+    """Return a copy of nested mappings and lists with ``value`` at a place."""
     if not keys:
         return value
     if isinstance(tree, list):
@@ -237,7 +242,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a regular file, block by block. Raises OSError."""
+    """Return the SHA-256 of a regular file, read block by block. Raises OSError."""
     found = hashlib.sha256()
     with atomic.open_regular(path) as file:
         while block := file.read(_BLOCK):
@@ -261,7 +266,7 @@ def _remedy(one: KeptFile) -> str:
 
 
 def _is_sound(one: KeptFile) -> bool:
-    """Whether an entry of the list is of the right types, and its copy inside the folder."""
+    """Return whether an entry of the list has the right types, and its copy is inside the folder."""
     texts: list[JSON] = [one.place, one.path, one.sha256]
     inside = one.copy is None or (
         isinstance(one.copy, str) and one.copy.count("/") == 1 and ".." not in one.copy

@@ -1,8 +1,10 @@
-"""The lock of a folder: one process at a time, and never stale.
+"""The lock of a folder: held by one process at a time, and never stale.
 
-It is ``flock`` on the file ``lock``, so the kernel frees it when its process dies, however it dies. (A file
-whose mere existence is the lock outlives a kill: ASE's did in 9 of 10 tries, and later writers waited for
-ever.) Invariant: the file is never removed or replaced, for a new file under its name would be another lock.
+It is ``flock`` on the file ``lock``, so the kernel frees it when its process dies, however it dies. A lock that
+consists of the mere existence of a file outlives a kill. ASE's did in 9 of 10 trials, and later writers waited for
+ever.
+
+Invariant: the file is never removed or replaced, because a new file of that name would be another lock.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _held_descriptors: set[int] = set()
 
 
 def holder(root: Path) -> dict[str, JSON] | None:
-    """Read who holds the lock: {} if nobody signed it (yet), None if the file is not a lock of ours."""
+    """Return who holds the lock: {} if nobody has signed it yet, None if the file is no lock of mlopt."""
     with atomic.open_regular(root / NAME) as file:
         text = file.read(4096)
     if not text:
@@ -44,7 +46,7 @@ def holder(root: Path) -> dict[str, JSON] | None:
 
 
 def is_held(root: Path) -> bool:
-    """Say whether any process holds the lock."""
+    """Return whether any process holds the lock."""
     try:
         descriptor = os.open(root / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -60,7 +62,11 @@ def is_held(root: Path) -> bool:
 
 @contextlib.contextmanager
 def hold(root: Path) -> Iterator[None]:
-    """Hold the lock of ``root``; ``RunDirectoryError`` if a process does, be it this one."""
+    """Hold the lock of ``root``.
+
+    Raises:
+        RunDirectoryError: a process holds it, possibly this one.
+    """
     path = root / NAME
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -97,7 +103,7 @@ def hold(root: Path) -> Iterator[None]:
 
 
 def timestamp() -> str:
-    """Return the time in UTC, ISO 8601."""
+    """Return the time in UTC as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

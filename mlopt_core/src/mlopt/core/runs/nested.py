@@ -1,4 +1,4 @@
-"""Runs inside a run, one after the other: the searches of a contest, the fits of an active training."""
+"""The context of runs inside a run, one after the other, such as the searches of a contest."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ from mlopt.core.runs.session import Session
 class NestedContext(Context):
     """The surroundings of runs inside a run.
 
-    Its checkpoints are those of the outer run. Each holds what the inner run saves, which inner run that is, and what
-    the outer run remembers beside it. Steps of the inner runs are numbered on, so a later checkpoint always has a
+    Its checkpoints are those of the outer run. Each holds the number of the inner run, what that run saves, and what
+    the outer run remembers. Step numbers continue from one inner run to the next, so a later checkpoint always has a
     higher number. The experiment of the inner runs need not know that it is inside another::
 
-        session = Session(context)
-        table = Table.of(session.restored)
-        nested = NestedContext(session, "search", table.to_checkpoint)
-        for number in range(nested.number, len(searches)):
-            nested.begin(f"search {number}", of=len(searches))
-            table.add(searches[number].run(nested))
-            nested.end()
+        session = Session(context) table = Table.of(session.restored) nested = NestedContext(session, "search",
+        table.to_checkpoint) for number in range(nested.number, len(searches)): nested.begin(f"search {number}",
+        of=len(searches)) table.add(searches[number].run(nested)) nested.end()
 
     session: of the outer run.
-    name: of the inner run in a checkpoint: the entry of ``meta``, and the prefix of tensors, that are its own.
-    carried: gives what the outer run has to remember. Its names must be others than ``name``, those that begin with
-        ``name`` and a point, ``number``, ``step`` and ``last``.
-    column: what a row of metrics calls the label of its inner run.
+    name: of the inner run in a checkpoint: its entry of ``meta``, and the prefix of its tensors.
+    carried: returns the data of the outer run. Their names must not be ``name``, ``number``, ``step`` or ``last``, or
+        begin with ``name`` and a point.
+    column: the name of an inner run's label in rows of metrics.
 
-    number: of the inner run to begin or to go on with, counted from 0.
+    number: of the inner run to begin or to resume, counted from 0.
     """
 
     def __init__(
@@ -64,15 +60,15 @@ class NestedContext(Context):
             self._last = int(meta.get("last", self._before + int(self._found.meta.get("calls", 0))))
 
     def begin(self, label: str, *, of: int, calls_to_follow: int = 0) -> None:
-        """Say which inner run comes now.
+        """Begin the next inner run.
 
-        label: its name for people, and in metrics. of: how many inner runs there are.
-        calls_to_follow: force calls, at most, of those after it.
+        label: its name for people, and in metrics. of: number of inner runs.
+        calls_to_follow: maximal number of force calls of the inner runs after it.
         """
         self._label, self._of, self._to_follow = label, of, calls_to_follow
 
     def end(self) -> None:
-        """Say that the inner run has ended and that what is ``carried`` knows its outcome; saves a checkpoint."""
+        """End the inner run and save a checkpoint. Call it after the data of ``carried`` include its outcome."""
         self.number, self._before, self._found = self.number + 1, self._last + 1, None
         self._last = self._before
         self._save(self._before, Checkpoint({}, {}))
@@ -128,7 +124,7 @@ class NestedContext(Context):
         self._outer.log(f"{self._label}: {message}")
 
     def results(self) -> Path | None:
-        """Return a folder of the inner run's own inside that of the outer run."""
+        """Return the inner run's folder inside the results of the outer run."""
         folder = self._outer.results()
         if folder is None:
             return None

@@ -1,4 +1,4 @@
-"""How long a run will take, told from its first seconds on: what one force call costs, and how many may be left."""
+"""The expected duration of a run, from the measured cost of a force call and the number of calls left."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ EVERY = 0.5
 
 
 class Pace:
-    """Measures a run from look to look, logs once what it measured, and shows how far the run is.
+    """A measurement of a run's speed, logged once, and a display of its progress.
 
-    Watchers of experiments `look` before the first step and between steps, and `show` a line where one is `due`. What
-    is left is an upper bound wherever a run may end sooner, and then is told as one.
+    Watchers of experiments call `look` before the first step and between steps, and `show` where `due` is true. The
+    time left is an upper bound for a run that may end sooner, and is then shown as one.
 
-    giver: what evaluates, such as "the potential Morse"; named where it is slow.
-    unit: of what is counted. scope: of what is left, such as " in this round". bounded: whether that is an upper bound.
+    giver: the name of the landscape or potential, such as "the potential Morse", for the log if it is slow.
+    unit: the noun for what is counted. scope: the part of the run that is counted, such as " in this round".
+    bounded: True if the calls left are an upper bound.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Pace:
         self._next = -math.inf  # when the next line is due
 
     def due(self) -> bool:
-        """Return True at first, and then once every half second: another line of progress is welcome."""
+        """Return True at the first call, and then once every half second, when a new line of progress may be shown."""
         now = self._clock()
         if now < self._next:
             return False
@@ -56,11 +57,11 @@ class Pace:
         return True
 
     def show(self, done: float, message: str) -> None:
-        """Show how far the run is (0 to 1) in one line, with the time that is left where that is known."""
+        """Show progress (0 to 1) in one line, with the time left if it is known."""
         self._context.progress(done, f"{message}, {self.rest}" if self.rest else message)
 
     def look(self, done: int, left: int) -> None:
-        """Say that ``done`` force calls have been made since the run began, and ``left`` follow, at most."""
+        """Record that ``done`` force calls have been made since the run began, and that at most ``left`` follow."""
         now = self._clock()
         left += self._context.calls_to_follow
         if self._since is None:
@@ -78,7 +79,7 @@ class Pace:
 
     @property
     def rest(self) -> str:
-        """``at most 12 min left``, for a line of progress; empty while that is not known, and at the end."""
+        """The time left, such as ``at most 12 min left``; empty while it is unknown, and at the end."""
         seconds = self._seconds * self._left
         return f"{self._bound}{spelled(seconds)} left{self._scope}" if seconds > 0 else ""
 
@@ -92,7 +93,7 @@ class Pace:
 
 
 def spelled(seconds: float) -> str:
-    """A time as a person says it, to two digits.
+    """Return a time for people, to two digits.
 
     >>> [spelled(one) for one in (1.234e-5, 0.004, 0.84, 59.0, 700.0, 9_600.0, 1e6)]
     ['12 µs', '4 ms', '0.84 s', '59 s', '12 min', '2 h 40 min', '12 days']

@@ -1,9 +1,8 @@
-"""Stop at the next safe point: signals that set a flag, the clock for checkpoints, and the exit codes.
+"""Preemption: signals that request a stop at the next safe point, the clock of checkpoints, and exit codes.
 
-Batch systems warn before they kill: Slurm sends SIGTERM (or what ``--signal`` asks for, by custom SIGUSR2)
-and SIGKILL after a grace time of about 30 s (https://slurm.schedmd.com/preempt.html). The driver therefore
-looks at ``requested`` after every step, saves, and leaves with ``exit_code``; the handler itself does nothing
-that could go wrong halfway.
+Batch systems warn before they kill. Slurm sends SIGTERM (or what ``--signal`` asks for, by custom SIGUSR2), and SIGKILL
+after a grace time of about 30 s (https://slurm.schedmd.com/preempt.html). The driver therefore reads ``requested``
+after every step, saves, and leaves with ``exit_code``. The handler itself does nothing that could fail halfway.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 class ExitCode(enum.IntEnum):
-    """What the command line returns to the shell."""
+    """The exit codes of the command line."""
 
     OK = 0
     FAILED = 1
@@ -35,11 +34,10 @@ class ExitCode(enum.IntEnum):
 
 
 class Preemption:
-    """Turn SIGTERM, SIGUSR2 and the first SIGINT (Ctrl-C) into a request to stop at the next step.
+    """A context manager that turns SIGTERM, SIGUSR2 and the first SIGINT (Ctrl-C) into a request to stop.
 
-    A second Ctrl-C raises ``KeyboardInterrupt`` at once. The former handlers return at the end of the
-    ``with``. Python allows handlers in the main thread only; elsewhere this does nothing and ``requested``
-    stays None.
+    A second Ctrl-C raises ``KeyboardInterrupt`` at once. The former handlers return at the end of the ``with``. Python
+    allows handlers in the main thread only; elsewhere this does nothing and ``requested`` stays None.
 
     >>> with Preemption() as preemption:
     ...     while preemption.requested is None:
@@ -109,9 +107,9 @@ class Preemption:
 
 
 class CheckpointClock:
-    """Say when the next checkpoint is due, by monotonic time (a changed wall clock does not matter).
+    """A monotonic clock that says when the next checkpoint is due; a changed wall clock does not matter.
 
-    ``every_seconds``: at least 0; 0 means at every step, infinity means never.
+    every_seconds: at least 0; 0 means at every step, infinity means never.
     """
 
     def __init__(self, every_seconds: float) -> None:

@@ -1,11 +1,13 @@
-"""One training on several processes: each computes a share of the losses, and only a table of numbers travels.
+"""One training on several processes: each computes a share of the losses, and they exchange a small table.
 
-``torchrun`` starts the processes (ranks) and tells each its number. Every rank runs the same program: it draws the same
-perturbations from the same seed, computes its share in `share_out`, receives the others', and updates theta by itself.
-Invariant: as a loss does not depend on its batch, theta does not depend on the number of ranks, to the last bit.
+``torchrun`` starts the processes (ranks) and gives each its number. Every rank runs the same program. It draws the same
+perturbations from the same seed and computes its share in `share_out`. It then receives the shares of the others and
+updates theta by itself.
 
-The exchange is `torch.distributed.all_gather` with gloo, on the CPU, also where the losses come from GPUs: a table has
-some kilobytes, and copying bytes is exact.
+Invariant: theta does not depend on the number of ranks, to the last bit, because a loss does not depend on its batch.
+
+The exchange is `torch.distributed.all_gather` with gloo on the CPU, also for losses from GPUs. A table has a few
+kilobytes, and copying bytes is exact.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ _FAILED, _LEFT = 1.0, 2.0
 
 @dataclass
 class Ranks:
-    """The processes of a training, and which of them this is.
+    """The processes of a training, and the number of this one.
 
-    store: of torch.distributed, for this training alone; None for one process. rounds: exchanges so far. busy: a share
-    is being computed.
+    store: of torch.distributed, for this training alone; None for one process.
+    rounds: number of exchanges so far. busy: True while a share is computed.
     """
 
     rank: int = 0
@@ -41,10 +43,10 @@ class Ranks:
     busy: bool = False
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
-        """``own (...)`` float64 of each rank: (size, ...), the same on all.
+        """Return ``own (...)`` float64 of every rank: (size, ...), the same on all.
 
         Raises:
-            MloptError: a rank did not come within the timeout, or has ended; says which.
+            MloptError: a rank exceeded the timeout or has ended; says which.
         """
         own = own.detach().to("cpu", torch.float64).contiguous()
         if self.size == 1:
@@ -54,7 +56,7 @@ class Ranks:
         return torch.stack(parts)
 
     def broadcast(self, data: bytes) -> bytes:
-        """The ``data`` of rank 0, on all ranks. Raises as `gather`."""
+        """Return the ``data`` of rank 0 on all ranks; errors as in `gather`."""
         if self.size == 1:
             return data
         length = torch.tensor([len(data)])
@@ -66,11 +68,11 @@ class Ranks:
         return bytes(content.tolist())
 
     def agree(self, flag: bool) -> bool:
-        """Whether any rank says yes; the same on all. Raises as `gather`."""
+        """Return whether ``flag`` is true on any rank, the same on all; errors as in `gather`."""
         return bool(self.gather(torch.tensor([float(flag)])).any())
 
     def _meet(self, exchange: Callable[[], object]) -> None:
-        """Exchange; where that fails, say who was not there."""
+        """Exchange data; if that fails, raise an error that names the missing ranks."""
         here = f"{self.rounds}/"
         self.rounds += 1
         try:
@@ -120,20 +122,20 @@ _joins = 0
 
 
 def world_size() -> int:
-    """How many processes there are: what ``torchrun`` put into the environment, 1 without it."""
+    """Return the number of processes that ``torchrun`` put into the environment, or 1."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_worker() -> bool:
-    """Whether this process is one of several and not the first, which alone writes files."""
+    """Return whether this process is one of several and not the first, which alone writes files."""
     return world_size() > 1 and os.environ.get("RANK", "0") != "0"
 
 
 def check(wanted: int | None) -> None:
-    """Refuse fewer processes than ``wanted``.
+    """Refuse to run with fewer processes than ``wanted``.
 
     Raises:
-        InputError: with how to start them.
+        InputError: says how to start them.
     """
     size = world_size()
     if wanted is not None and size < wanted:
@@ -146,9 +148,9 @@ def check(wanted: int | None) -> None:
 
 @contextmanager
 def joined(wanted: int | None = None, timeout_s: float = 1800.0) -> Iterator[Ranks]:
-    """Be one of the processes that ``torchrun`` has started; inside, `share_out` shares work out.
+    """Join the processes that ``torchrun`` has started; inside the ``with``, `share_out` distributes work.
 
-    timeout_s: how long to wait for the slowest rank in an exchange.
+    timeout_s: time to wait for the slowest rank in an exchange, seconds.
 
     Raises:
         InputError: there are fewer than ``wanted``.
@@ -189,14 +191,19 @@ def share_out(
     batch: int | None = None,
     columns: int = 1,
 ) -> torch.Tensor:
-    """``function`` of 0 .. count - 1, computed by all ranks together: (count, columns) float64 on the CPU of each.
+    """Return ``function`` of 0 .. count - 1, computed by all ranks together: (count, columns) float64 on the CPU.
 
-    function(index (m,) int64) -> (m,) or (m, columns): what belongs to these numbers, whatever else is asked with them.
-    batch: how many numbers to ask for at once. None: all that fall to this rank. With a number the calls are the same
-        whatever the number of ranks, for functions that keep the invariant only to rounding (on GPUs).
+    function: ``function(index (m,) int64)`` returns (m,) or (m, columns). The value of an index must not depend on the
+        other indices.
+    batch: number of indices in one call; None for all of this rank's. With a number, the calls do not depend on the
+        number of ranks. Functions whose values depend on the batch by rounding, as on GPUs, need this.
 
-    Where ``function`` itself calls `share_out`, the inner one is not shared out. Raises what ``function`` raises, and
-    on the other ranks `MloptError`; or `Preempted`, which is no failure, on all of them.
+    A `share_out` inside ``function`` is not distributed.
+
+    Raises:
+        Exception: any that ``function`` raises.
+        MloptError: ``function`` failed on another rank.
+        Preempted: on all ranks, if one was told to stop.
     """
     here = _here
     everything = torch.arange(count)
@@ -236,7 +243,7 @@ def share_out(
 def _computed(
     index: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor], batch: int | None, columns: int
 ) -> torch.Tensor:
-    """(len(index), columns), block by block; an empty share asks nothing."""
+    """Return (len(index), columns), block by block; an empty share calls nothing."""
     blocks = torch.split(index, batch or max(1, len(index))) if len(index) else ()
     parts = [
         function(block).detach().to("cpu", torch.float64).reshape(len(block), columns) for block in blocks

@@ -1,4 +1,4 @@
-"""One sitting of a run: where it goes on from, what it is about, the time over all sittings, saving and leaving."""
+"""One sitting of a run: the checkpoint it resumes from, its identity, the total time, saving and leaving."""
 
 from __future__ import annotations
 
@@ -23,27 +23,21 @@ KEPT = (_IDENTITY, _SECONDS, _COMPILING)
 class Session:
     """One sitting of a run; a run that is stopped or killed, and resumed, has several.
 
-    An experiment opens a session as its run begins, goes on from ``restored``, and saves through it::
+    An experiment opens a session when its run begins, resumes from ``restored``, and saves through the session::
 
-        session = Session(context)
-        total, step = torch.zeros(()), 0
-        if session.restored is not None:
-            total, step = session.restored.tensors["total"], session.restored.meta["step"]
-        while step < self.steps:
-            step += 1
-            total = total + ...
-            if session.context.pause():
-                session.save(step, {"total": total}, {"step": step})
-                session.leave_if_asked()
+        session = Session(context) total, step = torch.zeros(()), 0 if session.restored is not None: total, step =
+        session.restored.tensors["total"], session.restored.meta["step"] while step < self.steps: step += 1 total =
+        total + ... if session.context.pause(): session.save(step, {"total": total}, {"step": step})
+        session.leave_if_asked()
 
-    context: the surroundings of the run; None: those that keep nothing.
-    identity: what the run is about, such as the digest of its structure; checkpoints keep it.
+    context: the surroundings of the run; None for a plain `Context`.
+    identity: the subject of the run, such as the digest of its structure; checkpoints store it.
 
-    restored: the checkpoint to go on from, as the experiment saved it; None where the run begins.
-    compile_seconds: what compiling took, over all sittings; ``seconds`` does not count it.
+    restored: the checkpoint to resume from, as the experiment saved it; None at the start of a run.
+    compile_seconds: time spent on compiling, over all sittings; ``seconds`` does not include it.
 
     Raises:
-        CheckpointError: the checkpoint to go on from has another identity.
+        CheckpointError: the checkpoint to resume from has another identity.
     """
 
     def __init__(self, context: Context | None = None, identity: str | None = None) -> None:
@@ -67,20 +61,20 @@ class Session:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the run has taken over all sittings, compiling apart."""
+        """The seconds that the run has taken over all sittings, without compiling."""
         return self._before + time.monotonic() - self._began
 
     def compiled(self, seconds: float) -> None:
-        """Count so many seconds of compiling apart: call it once, before the first step, from which on time counts."""
+        """Record the seconds of compiling. Call it once, before the first step, from which on time counts."""
         self.compile_seconds += seconds
         self._began = time.monotonic()
 
     def save(
         self, step: int, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JSON] | None = None
     ) -> None:
-        """Keep a checkpoint of ``tensors`` and ``meta``, with the identity and the time of the run.
+        """Save a checkpoint of ``tensors`` and ``meta``, with the identity and the time of the run.
 
-        step: orders checkpoints and rows of metrics; the rows of a step belong before its checkpoint.
+        step: orders checkpoints and rows of metrics; record the rows of a step before its checkpoint.
 
         Raises:
             PluginError: ``meta`` has an entry of a name that the session uses.
@@ -96,7 +90,7 @@ class Session:
         self.context.save(step, Checkpoint(dict(tensors), {**(meta or {}), **own}))
 
     def asked_to_leave(self) -> bool:
-        """Return whether the run has to stop: the ``pause`` of what a resume does over again."""
+        """Return whether the run has to stop; it serves as ``pause`` for work that a resume repeats."""
         return self.context.stopping
 
     def leave_if_asked(self) -> None:

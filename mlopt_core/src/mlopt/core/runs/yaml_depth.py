@@ -1,7 +1,7 @@
 """The depth of a YAML text, measured before a parser sees it.
 
 Parsers limit nesting in their own ways and words, and some read a thousand characters ahead before they report
-anything. This count needs no parser, so the refusal of a text that nests without end does not depend on one.
+anything. This count needs no parser, so the refusal of endless nesting does not depend on one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ _BLOCK_SCALAR = re.compile(r"(?:^|[ \t])[|>][-+0-9]*[ \t]*(?:#.*)?$")
 
 
 def too_deep(text: str, limit: int) -> int | None:
-    """Return the line, counted from 1, at which ``text`` nests more than ``limit`` levels in brackets or on one line.
+    """Return the line, from 1, at which ``text`` nests over ``limit`` levels in brackets or on one line, or None.
 
-    Levels by indentation are left to the parser, which reports them line by line. Returns None where there are no such
-    levels.
+    Levels by indentation are left to the parser, which reports them line by line.
     """
     start, word_below = 0, None
     while start < len(text):
@@ -53,7 +52,7 @@ def too_deep(text: str, limit: int) -> int | None:
 
 
 def _brackets(text: str, start: int, limit: int) -> tuple[int, bool]:
-    """Follow the bracket at ``start`` to its partner; return where that ended, and whether it went too deep."""
+    """Follow the bracket at ``start`` to its partner; return the end, and whether the nesting went too deep."""
     levels = 0
     for token in _FLOW_TOKEN.finditer(text, start):
         if token.group() in ("[", "{"):

@@ -1,4 +1,4 @@
-"""Structure files: which atoms a run is about, read with one line of explanation for whatever is wrong, and written."""
+"""Structure files: reading with checks, one line of explanation for each fault, and writing."""
 
 from __future__ import annotations
 

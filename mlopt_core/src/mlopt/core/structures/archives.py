@@ -1,8 +1,9 @@
-"""ASE's own files: trajectories (``.traj``) and json databases, looked through before ASE decodes them.
+"""ASE's own files, trajectories (``.traj``) and json databases, checked before ASE decodes them.
 
-Both hold JSON in which a few words of text declare arrays, of any shape, and objects of ASE. Invariants: arrays are as
-large as the data that the file has for them; a file makes no objects but cells; nothing is unpickled (ASE's present
-format has no pickle, and the former one, which was one, is refused).
+Both hold JSON in which special entries declare arrays of any shape and ASE objects.
+
+Invariants: an array is as large as the data that the file holds for it; a file creates no objects except cells; nothing
+is unpickled. ASE's former trajectory format was a pickle, and is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _HEAD = struct.Struct("<8s16sqqq")  # magic, tag, version, number of items, wher
 
 
 def read_json(file: Path) -> list[Atoms]:
-    """The rows of a json database of ASE."""
+    """Read all rows of an ASE json database."""
     from ase.io import read
 
     text = "\n".join(lines_of(read_text(file)))
@@ -52,7 +53,7 @@ def read_json(file: Path) -> list[Atoms]:
 
 
 def read_traj(file: Path) -> list[Atoms]:
-    """The frames of a trajectory; they are read from memory, where no array can be longer than the file."""
+    """Read all frames of a trajectory, from memory, where no array can be longer than the file."""
     from ase.io import read
 
     data = file.read_bytes()
@@ -73,7 +74,7 @@ def read_traj(file: Path) -> list[Atoms]:
 
 
 def _items(file: Path, data: bytes) -> Iterator[Any]:
-    """The JSON of every frame."""
+    """Yield the JSON of each frame."""
     _, _, _, count, table = _HEAD.unpack_from(data)
     if not 0 <= count <= len(data) // 8 or not 0 <= table <= len(data) - 8 * count:
         raise InputError(f"{file}: malformed: declares {count} frames: it is cut short or damaged")
@@ -88,7 +89,7 @@ def _items(file: Path, data: bytes) -> Iterator[Any]:
 
 
 def _check(where: str, value: Any) -> None:
-    """Refuse arrays of another shape than their data, and objects; JSON within strings, which ASE decodes, too."""
+    """Refuse arrays whose shape does not fit their data, and objects, also in strings of JSON, which ASE decodes."""
     todo = [value]
     while todo:
         one = todo.pop()
@@ -126,7 +127,7 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _arrays(item: Any) -> Iterator[Any]:
-    """What declares an array in the bytes of a trajectory, at any depth."""
+    """Yield the entries that declare arrays in the JSON of a trajectory, at any depth."""
     todo = [item]
     while todo:
         one = todo.pop()

@@ -1,4 +1,4 @@
-"""Configurations of MLIP (``.cfg``): structures whose species are numbers, with energies, forces and virials."""
+"""Configurations of MLIP (``.cfg``): structures with numbered species, energies, forces and virials."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ _STRESS = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 def read_cfg(path: str | Path, elements: Sequence[str]) -> list[Atoms]:
-    """Read all configurations of a file as ASE ``Atoms`` whose results are the labels.
+    """Read all configurations of a file as ASE ``Atoms`` with the labels as results.
 
-    elements: the symbol of each species, which the file numbers from 0. ``PlusStress`` is minus the stress of ASE
-    times the volume. A structure is periodic along the vectors of its ``Supercell``, of which it may have none.
+    elements: the symbol of each species, which the file numbers from 0.
+
+    ``PlusStress`` is minus ASE's stress times the volume. A structure is periodic along the vectors of its
+    ``Supercell``, if it has any.
 
     Raises:
-        InputError: the file cannot be read, is cut short, or names a species that has no element.
+        InputError: the file cannot be read, is cut short, or has a species without an element.
     """
     file = Path(path)
     unknown = [one for one in elements if one not in NUMBERS]
@@ -61,7 +63,7 @@ def _numbers(where: str, words: Sequence[str]) -> list[float]:
 
 
 def _configuration(where: str, rows: list[list[str]], elements: Sequence[str]) -> Atoms:
-    """One structure out of the words of its lines."""
+    """Return one structure from the words of its lines."""
     import numpy as np
     from ase import Atoms as AseAtoms
     from ase.calculators.singlepoint import SinglePointCalculator

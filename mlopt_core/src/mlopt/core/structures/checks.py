@@ -1,4 +1,4 @@
-"""What is wrong with a structure, said before any work starts."""
+"""Checks of structures, before any work starts."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ _NUDGE, _NUDGES = 100.0, 10
 def check_structures(
     systems: Systems, *, source: str = "", least_distance: float = COINCIDENT, separate: bool = False
 ) -> Systems:
-    """Return ``systems`` if they make sense; periodic images are taken into account.
+    """Return ``systems`` if they are sound; distances include periodic images.
 
-    ``source`` is a file or another origin to name in messages. With ``separate``, atoms on one spot are moved apart
-    by about ``100 * least_distance`` instead of being refused, in directions that depend on their indices alone.
+    source: a file or other origin to name in messages.
+    separate: move coincident atoms apart by about ``100 * least_distance`` instead of refusing them. The directions
+        depend on the atoms' indices alone.
 
     Raises:
-        InputError: no structures, one without atoms or with more than a million, a position or cell that is not
-            finite, an atomic number that is no element, a periodic direction without a cell vector of its own, or
-            two atoms closer than ``least_distance`` (named, with their distance).
+        InputError: there are no structures, or one has no atoms or over a million. A position or a cell is not finite.
+            An atomic number is no element. A periodic direction has no cell vector of its own. Two atoms are closer
+            than ``least_distance``; the message names them and their distance.
     """
     head = f"{source}: " if source else ""
     if not len(systems):
@@ -96,14 +97,15 @@ def check_same_atoms(
     any_order: bool = False,
     tells_fixed: bool = True,
 ) -> None:
-    """Refuse a structure that is not made of the atoms of another: both batches of one.
+    """Refuse a structure whose atoms are not those of another; both are batches of one.
 
-    source, reference: what the two are called in messages, such as ``end.extxyz`` and ``the system``.
-    any_order: the same atoms in another order will do. tells_fixed: False for a file of a format without constraints:
-        it is then taken for granted that what ``own`` fixes is fixed.
+    source, reference: the names of the two in messages, such as ``end.extxyz`` and ``the system``.
+    any_order: accept the same atoms in another order.
+    tells_fixed: False for a file format without constraints. Atoms that are fixed in ``own`` are then assumed to be
+        fixed in the file.
 
     Raises:
-        InputError: other numbers or kinds of atoms, another cell or periodicity, or other fixed atoms.
+        InputError: the two differ in number or species of atoms, in cell or periodicity, or in fixed atoms.
     """
     count, wanted = len(found.z), len(own.z)
     if count != wanted:
@@ -140,7 +142,7 @@ def check_same_atoms(
 
 
 def _check_same_fixed(found: Systems, own: Systems, source: str, reference: str, in_order: bool) -> None:
-    """Refuse other fixed atoms; where the order is another, other numbers of fixed atoms of a kind."""
+    """Refuse other fixed atoms; if atoms may be in another order, other numbers of fixed atoms of a species."""
     if in_order:
         different = found.fixed != own.fixed
         listed = torch.nonzero(different).flatten().tolist()
@@ -171,10 +173,12 @@ def _check_same_fixed(found: Systems, own: Systems, source: str, reference: str,
 def coincident_pairs(
     positions: Array, cell: Array, pbc: NDArray[np.bool_], least_distance: float = COINCIDENT
 ) -> list[tuple[int, int, float]]:
-    """Pairs ``(first, second, distance)`` of atoms, or images of them, closer than ``least_distance``, sorted.
+    """Return pairs ``(first, second, distance)`` of atoms or their images closer than ``least_distance``, sorted.
 
-    positions: (n, 3) finite; cell: (3, 3), vectors as rows, independent where pbc (3,) is true. In heaps of very many
-    atoms each atom is paired with the first of its heap alone: all pairs would not fit into memory.
+    positions: (n, 3), finite. cell: (3, 3), vectors as rows, independent where pbc (3,) is true.
+
+    Where very many atoms coincide, each is paired with the first of them only, because all pairs would not fit into
+    memory.
     """
     import numpy as np
     from scipy.spatial import cKDTree
@@ -198,7 +202,7 @@ def coincident_pairs(
 
 
 def _stars(tree: Any, least_distance: float) -> NDArray[np.int64]:
-    """(n_pairs, 2) pairs of a point with each later one near it, for the points that are not near an earlier one."""
+    """Return (n_pairs, 2) pairs of a point with its later neighbours, for points that are near no earlier one."""
     import numpy as np
 
     later = np.ones(tree.n, dtype=bool)
@@ -273,7 +277,10 @@ def _check_cell(where: str, cell: Array, pbc: NDArray[np.bool_], least_distance:
 def _with_images(
     positions: Array, cell: Array, pbc: NDArray[np.bool_], margin: float
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Atoms in the reduced cell, and copies of those within ``margin`` of a face behind the opposite one."""
+    """Return the atoms wrapped into the reduced cell, with copies of those within ``margin`` of a face.
+
+    Each copy is behind the opposite face.
+    """
     import numpy as np
     from ase.geometry import complete_cell
 
@@ -298,7 +305,7 @@ def _with_images(
 
 
 def _nudged(positions: Array, atoms: list[int], attempt: int, length: float) -> Array:
-    """``positions`` with some ``atoms`` moved by ``length`` in a direction of their own."""
+    """Return ``positions`` with some ``atoms`` moved by ``length``, each in its own direction."""
     keys = derive(attempt, torch.tensor(atoms))
     direction = normal(keys, torch.zeros(len(atoms), dtype=torch.int64), 3)
     direction = direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)

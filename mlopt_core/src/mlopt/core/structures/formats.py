@@ -1,6 +1,6 @@
-"""Readers of the formats of text: each looks at its lines before ASE does, so that a message names the atom.
+"""Readers of text formats. Each checks its lines before ASE reads them, so that an error message names the atom.
 
-Invariant: what is allocated is bounded by the size of the file, whatever numbers it declares.
+Invariant: the memory allocated is bounded by the size of the file, whatever numbers the file declares.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_OPERATIONS, _MOST_SITES = 400, 3000
 
 
 class _Named(io.StringIO):
-    """Text with the name of its file, beside which ASE looks for elements that an old POSCAR does not name."""
+    """A text stream with the name of its file. ASE looks beside that file for the elements of an old POSCAR."""
 
     def __init__(self, text: str, file: Path) -> None:
         super().__init__(text)
@@ -41,7 +41,7 @@ class _Named(io.StringIO):
 
 
 def read_vasp(file: Path) -> list[Atoms]:
-    """A POSCAR; labels of its elements may carry what `parse_label` knows."""
+    """Read a POSCAR; its labels may be any that `parse_label` accepts."""
     from ase.io import read
 
     lines = lines_of(read_text(file))
@@ -89,7 +89,7 @@ def _lines_of_frames(file: Path) -> list[str]:
 
 
 def read_eon(file: Path) -> list[Atoms]:
-    """The frames of an eOn file, one by one, all periodic."""
+    """Read the frames of an eOn file one by one; all are periodic."""
     from ase.io import read
 
     lines = _lines_of_frames(file)
@@ -129,7 +129,7 @@ def read_eon(file: Path) -> list[Atoms]:
 
 
 def read_pdb(file: Path) -> list[Atoms]:
-    """The models of a PDB file."""
+    """Read the models of a PDB file."""
     from ase.io import read
 
     lines = lines_of(read_text(file, otherwise="latin-1"))
@@ -155,7 +155,7 @@ def read_pdb(file: Path) -> list[Atoms]:
 
 
 def read_cif(file: Path) -> list[Atoms]:
-    """The structures of a CIF file, their symmetry operations applied."""
+    """Read the structures of a CIF file and apply their symmetry operations."""
     from ase.io.cif import parse_cif
 
     text = "\n".join(lines_of(read_text(file, otherwise="latin-1")))
@@ -226,7 +226,7 @@ def _of_block(where: str, block: Any) -> Atoms:
 
 
 def read_extxyz(file: Path) -> list[Atoms]:
-    """The frames of an extended or plain xyz file, one by one."""
+    """Read the frames of an extended or plain xyz file one by one."""
     lines = _lines_of_frames(file)
     images: list[Atoms] = []
     start = 0
@@ -248,7 +248,7 @@ def read_extxyz(file: Path) -> list[Atoms]:
 
 
 def _frame(where: str, comment: str, rows: list[str], first: int) -> Atoms:
-    """One frame. first: the line of its first atom, counted from 1."""
+    """Return one frame. first: the line of its first atom, counted from 1."""
     from ase.io.extxyz import key_val_str_to_dict, read_extxyz
 
     comment = re.sub(r'Lattice\s*=\s*"[^"]*"', lambda found: c_numbers(found[0]), comment)
@@ -301,7 +301,7 @@ def _frame(where: str, comment: str, rows: list[str], first: int) -> Atoms:
 
 
 def _columns(where: str, properties: str) -> list[tuple[str, str, int]]:
-    """Name, kind and number of columns of each property."""
+    """Return name, kind and number of columns of each property."""
     fields = properties.split(":")
     groups = list(zip(fields[::3], fields[1::3], fields[2::3], strict=False))
     if len(fields) % 3 or not all(
@@ -316,7 +316,7 @@ def _columns(where: str, properties: str) -> list[tuple[str, str, int]]:
 
 
 def _check_rows(where: str, columns: list[tuple[str, str, int]], rows: list[str], first: int) -> None:
-    """Say which atom a reader stumbled over, if it is a number."""
+    """Raise an error that names the atom at which a reader failed, if a number is at fault."""
     for atom, row in enumerate(rows):
         words = row.split()
         place = 0

@@ -1,4 +1,4 @@
-"""Labelled structures from files: which key of a file holds the energy, the forces, the stress."""
+"""Labelled structures from files, and the keys under which a file holds energies, forces and stresses."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _GROUPS = ("config_type", "group", "tag")
 
 
 class LabelledFile(Plugin):
-    """A file of structures with labels, and the keys under which the labels stand.
+    """A file of labelled structures, with the keys of its labels.
 
-    A bare name stands for the file. Keys that are not given are found by their usual names.
+    A bare name is read as the file. Keys that are not given are found by their usual names.
     """
 
     file: InputFile = setting(
@@ -61,7 +61,7 @@ class LabelledFile(Plugin):
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, value: Any) -> Any:
-        """Take a bare name for the file."""
+        """Read a bare name as the file."""
         if isinstance(value, str):
             return {"file": value}
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
@@ -73,8 +73,8 @@ class LabelledFile(Plugin):
         """Read and check the file.
 
         Raises:
-            InputError: it cannot be read; a structure is unsound; a named key is missing everywhere; a label is not
-                finite or of another shape; forces stand under another name; or there is no label at all.
+            InputError: the file cannot be read, a structure is unsound, or there is no label at all. A given key occurs
+                nowhere, or forces stand under an unusual name. A label is not finite or has the wrong shape.
         """
         return read_dataset(
             self.file,
@@ -100,10 +100,10 @@ def read_dataset(
     elements: Sequence[str] | None = None,
     least_distance: float = COINCIDENT,
 ) -> Dataset:
-    """Read a file of structures with labels; see `LabelledFile` for the keys.
+    """Read a file of labelled structures; see `LabelledFile` for the keys.
 
     Raises:
-        InputError: as `LabelledFile.read`.
+        InputError: as in `LabelledFile.read`.
     """
     name = Path(path).name
     images = read_cfg(path, elements or ()) if name.lower().endswith(".cfg") else read_atoms(path)
@@ -179,7 +179,7 @@ def _results(atoms: Atoms) -> Mapping[str, Any]:
 
 
 def _value(atoms: Atoms, key: str | None) -> Any:
-    """What stands under ``key`` in results, columns or info; None where nothing does."""
+    """Return the entry ``key`` of results, columns or info, or None."""
     if key is None:
         return None
     for place in (_results(atoms), atoms.arrays, atoms.info):
@@ -189,7 +189,7 @@ def _value(atoms: Atoms, key: str | None) -> Any:
 
 
 def _key(images: list[Atoms], kind: str, given: str | None, name: str) -> str | None:
-    """The key under which labels of a kind stand, None where there are none of it."""
+    """Return the key of the labels of a kind, or None if the file has none of that kind."""
     for key in (given,) if given is not None else _USUAL[kind]:
         if any(_value(one, key) is not None for one in images):
             return key
@@ -212,7 +212,7 @@ def _key(images: list[Atoms], kind: str, given: str | None, name: str) -> str | 
 
 
 def _keys(images: list[Atoms]) -> list[str]:
-    """All keys of results, columns and info, each once, in the order in which they appear."""
+    """Return all keys of results, columns and info without repeats, in the order of their appearance."""
     found = dict.fromkeys(
         str(key) for one in images for place in (_results(one), one.arrays, one.info) for key in place
     )
@@ -227,7 +227,7 @@ def _offered(images: list[Atoms], kind: str) -> str:
 
 
 def _number(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
-    """A label as an array of that shape, NaN where there is none."""
+    """Return a label as an array of the given shape, NaN where it is missing."""
     import numpy as np
 
     if value is None:
@@ -244,7 +244,7 @@ def _number(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float6
 
 
 def _stress(atoms: Atoms, keys: Mapping[str, str | None], where: str) -> NDArray[np.float64]:
-    """(3, 3) stress from a stress or a virial, in nine numbers or in Voigt's six (xx, yy, zz, yz, xz, xy)."""
+    """Return the stress (3, 3) from a stress or a virial, of nine numbers or of Voigt's xx, yy, zz, yz, xz, xy."""
     import numpy as np
 
     for kind in ("stress", "virial"):

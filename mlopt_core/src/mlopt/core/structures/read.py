@@ -1,7 +1,7 @@
-"""Structure files that people have, read and checked: one line of explanation for whatever is wrong with them.
+"""Reading and checking of structure files, with one line of explanation for each fault.
 
-Invariants: whatever the bytes, the outcome is structures or an `InputError`; reading runs no code of the file, and
-what is allocated is bounded by the file's size.
+Invariants: for any bytes, the outcome is structures or an `InputError`. Reading runs no code of the file, and the
+memory allocated is bounded by the file's size.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_structures(
     """Read and check a structure file; all its frames become one batch. See `read_atoms` and `check_structures`.
 
     Raises:
-        InputError: one line that names the file, and the frame and the atom where it can.
+        InputError: one line that names the file, and the frame and the atom where possible.
     """
     return _checked(read_atoms(path), str(path), least_distance, separate)
 
@@ -61,10 +61,10 @@ def read_structures(
 def read_structure(
     path: str | Path, index: int = -1, *, least_distance: float = COINCIDENT, separate: bool = False
 ) -> Systems:
-    """Read one structure of a file, by default the last, as a batch of one, and check it alone.
+    """Read one structure of a file, by default the last, as a batch of one. The other structures are not checked.
 
     Raises:
-        InputError: as `read_structures`, or there is no such structure.
+        InputError: as in `read_structures`, or ``index`` is outside the file.
     """
     images = read_atoms(path)
     if not -len(images) <= index < len(images):
@@ -86,11 +86,11 @@ def _checked(images: list[Atoms], source: str, least_distance: float, separate: 
 
 
 def read_atoms(path: str | Path) -> list[Atoms]:
-    """All frames of a structure file, in the format that its name tells (`SUFFIXES`, ``POSCAR``, ``CONTCAR``).
+    """Read all frames of a structure file in the format of its name (`SUFFIXES`, ``POSCAR``, ``CONTCAR``).
 
     Raises:
-        InputError: the file is missing, a folder, empty, too large, of an unknown format, or malformed; an element is
-            unknown; it declares more atoms than it has lines.
+        InputError: the file is missing, a folder, empty, too large, malformed, or of an unknown format. An element is
+            unknown. The file declares more atoms than it has lines.
     """
     file = existing_file(path)
     kind = _NAMES.get(file.name.upper().split(".")[0]) or SUFFIXES.get(file.suffix.lower())
@@ -121,10 +121,10 @@ def read_atoms(path: str | Path) -> list[Atoms]:
 
 
 def _checked_image(where: str, atoms: Atoms) -> Atoms:
-    """``atoms`` with whole atoms fixed by one `FixAtoms`.
+    """Return ``atoms`` with all fixed atoms in one `FixAtoms`.
 
     Raises:
-        InputError: an atom is fixed along some directions alone, a constraint names an atom that is not there, or a
+        InputError: an atom is fixed along some directions only, a constraint names an atom that does not exist, or a
             site is partly occupied.
     """
     import numpy as np
@@ -165,7 +165,7 @@ def _checked_image(where: str, atoms: Atoms) -> Atoms:
 
 
 def _occupancies(given: Any) -> list[float]:
-    """Numbers out of what programs call occupancy: an array, or for each site a mapping from element to its part."""
+    """Return the occupancies in an array, or in a mapping from element to fraction for each site."""
     import numpy as np
 
     if isinstance(given, dict):

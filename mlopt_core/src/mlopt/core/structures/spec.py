@@ -1,4 +1,4 @@
-"""Which atoms a run is about: a formula, or a structure file."""
+"""The specification of a run's atoms: a formula, or a structure file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mlopt.core.plugins.plugin import Plugin, setting
 
 
 class SystemSpec(Plugin):
-    """Either ``cluster`` or ``file``.
+    """A system, given by either ``cluster`` or ``file``.
 
-    A bare word stands for one of them: ``Cu13`` is a formula; a name with an ending or a folder, such as
-    ``start.extxyz``, or that of a file that is there, such as ``POSCAR``, is a structure file.
+    A bare word stands for one of them. ``Cu13`` is a formula. A name with an ending or a folder, such as
+    ``start.extxyz``, is a structure file. So is the name of an existing file, such as ``POSCAR``.
     """
 
     cluster: str | None = setting(None, "formula of a free cluster, such as Ar38 or Ag32Au6")
@@ -35,7 +35,7 @@ class SystemSpec(Plugin):
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, value: Any) -> Any:
-        """Take a bare word for what it is; what is a formula is one whatever lies in the folder."""
+        """Read a bare word as a formula or a file; a valid formula is a formula even if a file has its name."""
         if isinstance(value, str):
             return {_kind_of(value): value}
         if isinstance(value, Mapping) and isinstance(
@@ -65,16 +65,16 @@ class SystemSpec(Plugin):
         return self
 
     def load(self) -> Systems:
-        """The system, as a batch of one, in float64. A file is read once, however often this is called.
+        """Return the system as a batch of one, in float64. A file is read once, however often this is called.
 
         Raises:
-            InputError: the file cannot be read, or what it holds is no sound structure.
+            InputError: the file cannot be read, or its structure is unsound.
         """
         return self.loaded
 
     @cached_property
     def loaded(self) -> Systems:
-        """See `load`."""
+        """The system; see `load`."""
         if self.cluster is not None:
             return Systems.cluster(parse_formula(self.cluster))
         from mlopt.core.structures.read import read_structure
@@ -83,7 +83,7 @@ class SystemSpec(Plugin):
 
 
 def _kind_of(word: str) -> str:
-    """``cluster`` for a formula, ``file`` for what has an ending or a folder or is there, else ``cluster``."""
+    """Return ``file`` for a word that is no formula but looks like a file or names one; else ``cluster``."""
     try:
         parse_formula(word)
     except InputError:

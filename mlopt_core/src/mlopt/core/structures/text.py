@@ -1,4 +1,4 @@
-"""What readers of structures in text share: counts, labels, numbers of Fortran, and exceptions of ASE as one line."""
+"""Common parts of the readers of text formats: counts, labels, Fortran numbers, and ASE's exceptions as one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FORTRAN = re.compile(r"(?<=[0-9.])[dD](?=[+-]?[0-9])")
 
 
 def guarded(where: str, read: Callable[[], Any]) -> Any:
-    """What ``read`` returns; whatever a reader of ASE raises becomes one line."""
+    """Return the result of ``read``; turn any exception of an ASE reader into one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -38,7 +38,7 @@ def guarded(where: str, read: Callable[[], Any]) -> Any:
 
 
 def label(where: str, name: str) -> tuple[str, float | None]:
-    """The element and the mass of a label; the message begins with ``where``."""
+    """Return the element and the mass of a label; the error message begins with ``where``."""
     try:
         return parse_label(name)
     except InputError as error:
@@ -46,7 +46,7 @@ def label(where: str, name: str) -> tuple[str, float | None]:
 
 
 def with_masses(atoms: Atoms, masses: dict[int, float]) -> Atoms:
-    """``atoms`` with the masses (amu) of some of them set, unless the file gives masses."""
+    """Return ``atoms`` with the masses (amu) of some of them set, unless the file gives masses itself."""
     if masses and not atoms.has("masses"):
         values = atoms.get_masses()
         values[list(masses)] = list(masses.values())
@@ -55,7 +55,7 @@ def with_masses(atoms: Atoms, masses: dict[int, float]) -> Atoms:
 
 
 def check_count(where: str, declared: int, lines: int) -> None:
-    """Refuse a number of atoms that is zero, absurd, or more than the ``lines`` that follow."""
+    """Refuse a number of atoms that is zero, absurd, or larger than the number of ``lines`` that follow."""
     if declared == 0:
         raise InputError(f"{where} has no atoms")
     if declared > MOST_ATOMS:
@@ -69,7 +69,7 @@ def check_count(where: str, declared: int, lines: int) -> None:
 
 
 def counts(where: str, words: Iterable[str]) -> list[int]:
-    """Numbers of atoms of a line, each of at most 18 digits."""
+    """Return the numbers of atoms in a line, each of at most 18 digits."""
     words = list(words)
     if not words or not all(re.fullmatch(r"\+?[0-9]+", word) for word in words):
         raise InputError(f"{where} should be numbers of atoms, but is {quoted(' '.join(words))}")
@@ -77,12 +77,12 @@ def counts(where: str, words: Iterable[str]) -> list[int]:
 
 
 def c_numbers(line: str) -> str:
-    """A line with the exponents of Fortran (``1.0D+00``) as everyone else writes them."""
+    """Return a line with Fortran exponents (``1.0D+00``) in the usual form."""
     return _FORTRAN.sub("e", line) if "D" in line or "d" in line else line
 
 
 def check_numbers(where: str, words: Iterable[str], whole: bool = False) -> None:
-    """Refuse words that are no numbers: to say which, once a reader has refused the whole."""
+    """Refuse words that are no numbers; called to name them after a reader has refused the whole."""
     for word in words:
         try:
             int(word) if whole else float(word)

@@ -1,4 +1,4 @@
-"""Structures written for other programs: extxyz and ASE databases, with all that the formats can hold."""
+"""Structures written for other programs, as extxyz and ASE databases, with everything that the formats can hold."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _DATABASE = ("numbers", "positions", "masses", "tags", "momenta", "initial_charg
 
 
 def write_extxyz(path: str | os.PathLike[str], images: Sequence[Atoms]) -> None:
-    """Write ``images`` to one file, whole or not at all; the format rounds coordinates to 8 decimals.
+    """Write ``images`` to one file atomically; the format rounds coordinates to 8 decimals.
 
-    What is fixed, masses, tags, charges, moments, other columns and ``info`` are written; columns of more than two
-    dimensions, and objects that are no plain data, cannot be.
+    Constraints, masses, tags, charges, moments, other columns and ``info`` are written. The format cannot hold columns
+    of more than two dimensions, or objects that are no plain data.
     """
     from ase.io import write
 
@@ -42,10 +42,10 @@ def write_extxyz(path: str | os.PathLike[str], images: Sequence[Atoms]) -> None:
 def write_ase_db(
     path: str | os.PathLike[str], images: Sequence[Atoms], facts: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write ``images`` as a new ASE database, replacing the file; ``facts`` are its columns, one set an image.
+    """Write ``images`` as a new ASE database, replacing the file; ``facts`` are its columns, one set per image.
 
-    Further columns of atoms and ``info`` stand in the field ``data``. An export, never the store itself: a writer
-    killed while it holds ASE's lock file hangs all others.
+    Further columns of atoms and ``info`` go to the field ``data``. This is an export, never the store itself, because a
+    writer killed while it holds ASE's lock file blocks all others.
     """
     from ase.db import connect
 
@@ -67,7 +67,7 @@ def write_ase_db(
 
 
 def _for_extxyz(atoms: Atoms) -> Atoms:
-    """A copy with what the format can hold, said so that it is read as it was."""
+    """Return a copy with the entries that the format can hold, in a form that reads back unchanged."""
     told: Atoms = atoms.copy()
     told.calc = atoms.calc
     for name, array in atoms.arrays.items():
@@ -92,7 +92,7 @@ def _for_extxyz(atoms: Atoms) -> Atoms:
 
 
 def _said(value: Any) -> Any:
-    """``value`` so that ASE's reader takes it back as it is."""
+    """Return ``value`` in a form that ASE's reader reads back unchanged."""
     if isinstance(value, str):
         return (
             "_JSON " + json.dumps(value) if _NO_TEXT.fullmatch(value) or value.startswith("_JSON") else value

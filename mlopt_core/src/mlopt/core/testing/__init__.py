@@ -1,4 +1,4 @@
-"""Contracts as code: call these in the tests of a plugin of your own."""
+"""Contracts as code, to be called in the tests of a plugin."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What every experiment must keep, as a function to call in its tests.
+"""The contract of experiments, as a function to call in tests.
 
-A kind of run is right if it does not matter how it was run: bare, in a folder, stopped and resumed at any of its safe
-points, or killed there. And it tells people how far it is, and in the end what came out.
+The result of a run must not depend on how it was run: bare, in a folder, stopped and resumed at any safe point, or
+killed there. A run must also report its progress, and its outcome in the end.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ def check_experiment(
 ) -> Path:
     """Check the contract of an experiment, and return the folder of an undisturbed run.
 
-    That folder has ``results`` as those of a run directory, `summary.json` and `page.json` included, from which a
-    report can be written.
+    That folder has ``results`` as a run directory has them, with `summary.json` and `page.json`, so a report can be
+    written from it.
 
-    make: gives the experiment, a small one; it is called for each run. folder: an empty one to work in.
-    sittings: how often the run is killed, and stopped, on its way; at as many of its safe points.
-    kills: how often it is killed by SIGKILL at random instants besides, in processes of their own.
-    times: names of numbers that differ from run to run, in the summary and in files of JSON.
+    make: returns a small experiment; called for each run.
+    folder: an empty one to work in.
+    sittings: number of times that the run is killed, and stopped, each time at another safe point.
+    kills: number of additional kills by SIGKILL at random instants, in separate processes.
+    times: names of numbers that differ from run to run, in the summary and in JSON files.
 
     Raises:
         AssertionError: names the property that failed.
@@ -70,7 +71,7 @@ def check_experiment(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Runs of one experiment in folders below ``folder``, compared with one that was left alone."""
+    """Runs of one experiment in folders below ``folder``, compared with an undisturbed one."""
 
     name: str
     make: Callable[[], Experiment]
@@ -78,11 +79,11 @@ class _Trial:
     times: frozenset[str]
 
     def place(self, case: str) -> Path:
-        """Return the folder of a run; its own name, which may be in results, is the same in all cases."""
+        """Return the folder of a run; its last part, which results may contain, is the same in all cases."""
         return self.folder / case / "run"
 
     def killed(self, expected: dict[str, Any], saves: int, each: int) -> None:
-        """Kill the run right after every so many checkpoints, and go on with it."""
+        """Kill the run after every ``each`` checkpoints, and resume it."""
         for _ in range(saves + 2):
             try:
                 found = self._run("killed", kill_after=each)
@@ -94,7 +95,7 @@ class _Trial:
         )
 
     def stopped(self, expected: dict[str, Any], looks: int, each: int) -> None:
-        """Ask the run to stop after every so many steps, and go on with it."""
+        """Ask the run to stop after every ``each`` steps, and resume it."""
         for _ in range(looks + 2):
             try:
                 found = self._run("stopped", pauses=each, due=False)
@@ -105,7 +106,7 @@ class _Trial:
         raise AssertionError(f"{self.name}: stopped between steps, it begins anew instead of going on")
 
     def left(self, expected: dict[str, Any], question: int) -> None:
-        """Ask the run to stop where it asks for the so-manieth time: a resume may do that part over again."""
+        """Ask the run to stop at its ``question``-th look, where a resume may repeat the current part."""
         try:
             found = self._run("left", asked=question, due=False)
         except Preempted:
@@ -114,7 +115,7 @@ class _Trial:
         self._compare("asked to stop halfway", expected, found)
 
     def killed_at_random(self, kills: int) -> None:
-        """Kill processes that run it, and go on with it in others."""
+        """Kill processes that run it at random instants, and resume the run in others."""
 
         def start_or_resume(path: Path) -> int:
             torch.set_num_threads(1)  # the threads of the process that this one is a fork of are not here
@@ -131,7 +132,7 @@ class _Trial:
         assert not different, f"{self.name}: {different} of {runs} runs that were killed come out differently"
 
     def outcome(self, place: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that must not depend on how a run was run: numbers, rows of metrics, files of results."""
+        """Return everything that must not depend on how a run was run: numbers, rows of metrics, files of results."""
         found: dict[str, Any] = {"the summary": self.timeless(told)}
         found["metrics.jsonl"] = (place / "metrics.jsonl").read_text()
         for path in sorted(place.glob("results/**/*")):

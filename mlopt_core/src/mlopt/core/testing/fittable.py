@@ -1,4 +1,4 @@
-"""What every potential that can be fitted must keep, as a function to call in its tests."""
+"""The contract of fittable potentials, as a function to call in tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ def check_fittable(
     scale: float = 0.1,
     seed: int = 0,
 ) -> None:
-    """Check the contract on ``systems`` (float64): that of potentials, and that of theta.
+    """Check the contracts of potentials and of theta on ``systems`` (float64).
 
-    The parameters are moved by random numbers of the size ``scale``, for a potential that was never fitted may be zero.
+    Random numbers of the size ``scale`` are added to the parameters, because those of an unfitted potential may be
+    zero.
 
     Raises:
-        AssertionError: names the potential, the property and by how much it is off.
+        AssertionError: names the potential, the property and the deviation.
     """
     limits = tolerance or PotentialTolerance()
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +49,7 @@ def _close(found: torch.Tensor, wanted: torch.Tensor, relative: float, what: str
 
 
 def _check_rows(potential: FittablePotential, systems: Systems, limits: PotentialTolerance) -> None:
-    """Rows times theta, and what is fixed, are energy, force and stress."""
+    """Check that rows times theta, plus the fixed parts, are energy, force and stress."""
     cells = bool((systems.volume > 0).all())
     design = potential.design(systems, force=True, stress=cells, row_energy=True)
     if design is None:
@@ -79,7 +80,7 @@ def _check_rows(potential: FittablePotential, systems: Systems, limits: Potentia
 
 
 def _loss(potential: FittablePotential, systems: Systems, pull: torch.Tensor) -> torch.Tensor:
-    """A number in which energies and forces have a part."""
+    """Return a number that depends on energies and forces."""
     found = potential.evaluate(systems)
     return (found.energy**2).sum() + (found.force * pull).sum()
 
@@ -87,7 +88,7 @@ def _loss(potential: FittablePotential, systems: Systems, pull: torch.Tensor) ->
 def _check_gradients(
     potential: FittablePotential, systems: Systems, limits: PotentialTolerance, generator: torch.Generator
 ) -> None:
-    """A loss of energies and forces has the gradient in theta that differences have, without any at the positions."""
+    """Check the gradient in theta of a loss on energies and forces against differences, with constant positions."""
     pull = torch.randn(systems.pos.shape, generator=generator, dtype=torch.float64)
     theta = potential.parameters.detach().clone().requires_grad_(True)
     assert not systems.pos.requires_grad
@@ -107,7 +108,7 @@ def _check_gradients(
 def _check_own_theta(
     potential: FittablePotential, systems: Systems, limits: PotentialTolerance, generator: torch.Generator
 ) -> None:
-    """A batch in which each system has its own theta is each system with its theta."""
+    """Check that a batch with one theta per system equals each system with its theta."""
     theta = potential.parameters.detach()
     noise = torch.randn((len(systems), len(theta)), generator=generator, dtype=torch.float64)
     own = theta * (1.0 + 0.01 * noise)

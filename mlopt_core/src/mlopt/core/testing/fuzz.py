@@ -1,7 +1,7 @@
-"""Try a reader with very many inputs, in processes of their own, so that one which hangs or dies is found and named.
+"""Fuzz tests of readers, in separate processes, so that an input at which a reader hangs or dies is found and named.
 
-A reader may accept an input or refuse it with an `MloptError` whose lines are printable and short. Everything else is a
-fault: another exception, a warning, a message of several lines, a process that takes too long or dies.
+A reader may accept an input, or refuse it with an `MloptError` whose lines are printable and short. Everything else is
+a fault: another exception, a warning, a message of several lines, a hang, or the death of the process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Attempt = Callable[[int], None]
 
 @dataclass
 class Tally:
-    """What became of the inputs. ``faults``: (index, what happened), of which the first are kept."""
+    """The outcome of the inputs. ``faults``: (index, what happened), the first of them only."""
 
     inputs: int = 0
     accepted: int = 0
@@ -81,7 +81,7 @@ def try_inputs(
 
 
 def fuzz(attempt: Attempt, count: int, *, processes: int = 2, limit: float = 20.0, first: int = 0) -> Tally:
-    """Try the inputs ``first`` to ``first + count``, in forks; one of more than ``limit`` seconds counts as a hang."""
+    """Try ``count`` inputs from ``first`` on, in forks; an input of more than ``limit`` seconds counts as a hang."""
     context = multiprocessing.get_context("fork")
     tally = Tally()
     shares = [list(range(first + rank, first + count, processes)) for rank in range(processes)]
@@ -99,7 +99,7 @@ def fuzz(attempt: Attempt, count: int, *, processes: int = 2, limit: float = 20.
 
 
 class _Worker:
-    """A process with its share of inputs; what it has done before it hangs or dies is known but for the counts."""
+    """A process with its share of inputs; if it hangs or dies, only the counts of its finished inputs are lost."""
 
     def __init__(self, context: Any, attempt: Attempt, share: list[int]) -> None:
         self.share = share
@@ -118,7 +118,7 @@ class _Worker:
             sender.send(try_inputs(attempt, self.share[start : start + 20], told))
 
     def ended(self, tally: Tally, limit: float) -> list[int] | None:
-        """None while it works; then the inputs that are left."""
+        """Return None while the process works, then the inputs that are left."""
         alive = self.process.is_alive()
         while self.receiver.poll():
             try:

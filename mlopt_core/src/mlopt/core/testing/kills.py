@@ -1,4 +1,4 @@
-"""Kill a run at random instants, resume it until it is done, and see whether anything came out differently."""
+"""Tests that kill a run at random instants, resume it to its end, and compare the results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 
 def kill_and_resume(work: Callable[[], int], *, delays: list[float]) -> tuple[int, int]:
-    """Run ``work`` in child processes until one ends by itself, killing the first ones.
+    """Run ``work`` in child processes until one ends by itself; kill the first ones.
 
-    work: starts or resumes the run and returns an exit status, 0 when it is done. It runs in a fork of this process
-        (imports are paid once), so this process must not have used torch with several threads before.
-    delays: seconds after which the first, second, ... child gets SIGKILL; later ones are left alone.
+    Return the number of children that were really killed, and the exit status of the last.
 
-    Returns the number of children that were really killed, and the exit status of the last.
+    work: starts or resumes the run and returns an exit status, 0 when it is done. It runs in a fork of this process,
+        which pays for imports once. This process must therefore not have used torch with several threads before.
+    delays: seconds after which the first, second, ... child gets SIGKILL; later ones are not killed.
     """
     killed = 0
     for delay in [*delays, None]:
@@ -55,16 +55,15 @@ def check_kills(
     seed: int = 0,
     minutes: float = math.inf,
 ) -> dict[str, int]:
-    """Compare killed and resumed runs with one that was left alone.
+    """Compare killed and resumed runs with an undisturbed one.
 
-    start_or_resume: given a path, starts a run there or resumes the one that is there; returns 0 when it is done.
-    results: what of a finished run must be the same, as bytes; raises OSError where it is missing.
-    kills: how many runs to kill, each once, at instants drawn evenly over the life of an undisturbed run. One that
-        ends before its instant comes is compared, too, and another is run in its place.
+    Return ``{"runs", "killed", "different"}``: runs made, children killed, and runs with another result or exit status.
+
+    start_or_resume: given a path, starts or resumes a run there; returns 0 when it is done.
+    results: returns the part of a finished run that must be the same, as bytes; raises OSError if it is missing.
+    kills: number of runs to kill, each once, at instants spread evenly over the life of an undisturbed run. A run that
+        ends before its instant is compared too, and replaced by another.
     minutes: no run is begun after that time; fewer are killed then.
-
-    Returns ``{"runs", "killed", "different"}``: runs made, children killed, and runs with another result or exit
-    status.
 
     Raises:
         AssertionError: most runs end before they can be killed; an undisturbed one fails, or differs from another.

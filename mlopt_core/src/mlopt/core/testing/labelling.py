@@ -1,4 +1,4 @@
-"""What every query strategy and every labeller must keep, as functions to call in their tests."""
+"""The contracts of query strategies and labellers, as functions to call in tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_query_strategy(
     fitted: FittablePotential | None = None,
     count: int = 2,
 ) -> None:
-    """Check the contract: what is chosen, that it can be repeated, and that nothing which was given has changed.
+    """Check that a choice is valid and repeatable, and that no argument has changed.
 
     Raises:
         AssertionError: names the strategy and the property.
@@ -48,7 +48,7 @@ def _check_selection(found: Selection, n: int, count: int, name: str) -> None:
 
 
 def check_labeller(labeller: Labeller, systems: Systems) -> None:
-    """Check the contract: labels in order, each whole or NaN, and the same alone as in the batch.
+    """Check that labels are in order, that each is whole or NaN, and that a batch gives the labels of its structures.
 
     Raises:
         AssertionError: names the labeller and the property.

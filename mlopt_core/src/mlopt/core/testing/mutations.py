@@ -1,6 +1,6 @@
-"""What happens to files on their way: bytes that flip, lines that are lost, numbers that overflow, other encodings.
+"""Random damage to files: flipped bytes, lost lines, numbers that overflow, other encodings.
 
-All is a function of a NumPy generator, so a seed and an index name an input for ever.
+Everything is a function of a NumPy generator, so a seed and an index always give the same input.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_:]*")
 
 
 def mutated(data: bytes, others: Sequence[bytes], random: Generator) -> bytes:
-    """``data`` after one to four accidents; ``others`` are files that it may be spliced with."""
+    """Return ``data`` after one to four accidents; ``others`` are files that it may be spliced with."""
     for _ in range(_several(random)):
         accident = _ACCIDENTS[int(random.integers(len(_ACCIDENTS)))]
         data = accident(data, others, random)
@@ -42,19 +42,19 @@ def mutated(data: bytes, others: Sequence[bytes], random: Generator) -> bytes:
 
 
 def mutated_settings(settings: Any, random: Generator) -> Any:
-    """A configuration after one to four accidents to its keys and values."""
+    """Return a configuration after one to four accidents to its keys and values."""
     for _ in range(_several(random)):
         settings = _changed(settings, random)
     return settings
 
 
 def _several(random: Generator) -> int:
-    """How many accidents: most often one, four at most."""
+    """Return a number of accidents from one to four, most often one."""
     return int(random.choice((1, 1, 1, 1, 2, 2, 3, 4)))
 
 
 def _changed(value: Any, random: Generator) -> Any:
-    """A copy with one change, at a random depth."""
+    """Return a copy with one change, at a random depth."""
     if isinstance(value, dict) and value and random.random() < 0.9:
         key = list(value)[int(random.integers(len(value)))]
         kind = random.random()
@@ -79,7 +79,7 @@ def _changed(value: Any, random: Generator) -> Any:
 
 
 def _odd(random: Generator) -> Any:
-    """A value that nobody expects."""
+    """Return an unexpected value."""
     kind = int(random.integers(8))
     if kind == 0:
         return NUMBERS[int(random.integers(len(NUMBERS)))]

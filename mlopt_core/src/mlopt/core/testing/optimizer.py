@@ -1,4 +1,4 @@
-"""What every optimizer must keep, as a function to call in its tests."""
+"""The contract of optimizers, as a function to call in tests."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ def check_optimizer(
     differentiable: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Check the contract, on the CPU: of `Optimizer`, or of `ExternalOptimizer` as far as it applies.
+    """Check the contract of `Optimizer`, or the applicable part for an `ExternalOptimizer`, on the CPU.
 
     calls: length of the runs that are compared.
-    surfaces: a bowl, clusters, spins on unit spheres; leave out what the optimizer refuses with an error. Or others, by
-        name: functions of the numbers of rows that give a landscape and a point.
-    converges_within: force calls in which it must bring forces in the bowl below 1e-5; a search is only asked for an
-        energy below that of the start, and what seeks saddles must find the pass between two bowls.
+    surfaces: names of landscapes, by default a bowl, clusters, and spins on unit spheres. Leave out those that the
+        optimizer refuses. Others may be given by name, as functions from the numbers of rows to a landscape and a
+        point.
+    converges_within: force calls in which it must bring forces in the bowl below 1e-5. A search must only get below the
+        energy of its start; a saddle search must find the pass between two bowls.
     differentiable: a setting, if steps can be differentiated with respect to it (see `unroll`).
 
     Raises:
@@ -140,7 +141,7 @@ def _part(result: Result, landscape: Landscape, problems: list[int]) -> Result:
 def _check_batch(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """A problem fares the same alone, in the whole batch, and in another order."""
+    """Check that a problem gives the same result alone, in the whole batch, and in another order."""
     whole = _finish(optimizer, landscape, x, key, calls)
     for i in range(len(key)):
         index = torch.tensor([i])
@@ -163,7 +164,7 @@ def _check_batch(
 def _check_resume(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """Saved and loaded between two steps, a run ends as if nothing had happened."""
+    """Check that a run saved and loaded between two steps ends as an uninterrupted one."""
     from safetensors.torch import load, save
 
     whole = _finish(optimizer, landscape, x, key, calls)
@@ -188,7 +189,7 @@ def _check_resume(
 def _check_failure_alone(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """An energy that is NaN from some call on ends that problem, with that reason, and touches no other."""
+    """Check that an energy that becomes NaN ends its problem, with that reason, and affects no other."""
     whole = _finish(optimizer, landscape, x, key, calls)
     others = [0, 1, 3, 4]
     for first in (1, 2, calls // 3):
@@ -202,7 +203,7 @@ def _check_failure_alone(
 def _check_counts(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """Every evaluation is counted, and no more are made than allowed."""
+    """Check that every evaluation is counted, and that no more are made than allowed."""
     watched = Watched(landscape)
     result = _finish(optimizer, watched, x, key, calls)
     counted = result.calls.tolist()
@@ -215,7 +216,7 @@ def _check_counts(
 def _check_fixed_rows(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """Rows that are declared fixed, and feel no force, stay where they are."""
+    """Check that rows that are declared fixed, and feel no force, stay in place."""
     pinned = torch.zeros(len(x), dtype=torch.bool)
     pinned[::3] = True
     watched = Watched(landscape, pinned=pinned)
@@ -229,7 +230,7 @@ def _check_fixed_rows(
 def _check_progress(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, where: str, calls: int, converges: bool
 ) -> None:
-    """It goes down; to the bottom of a bowl, if it is no search."""
+    """Check that the energy falls; for a local optimizer, to the bottom of a bowl."""
     before = landscape.evaluate(x).energy
     result = minimize(landscape, optimizer, x, force_calls=calls, fmax=None if optimizer.searching else 1e-5)
     # the last step may be one that the optimizer would take back: the lowest of the later half counts
@@ -261,7 +262,7 @@ def _walk(
 
 
 def _check_saddle(optimizer: Optimizer, calls: int) -> None:
-    """It climbs to the pass, at the origin."""
+    """Check that the optimizer climbs to the pass, at the origin."""
     landscape, x = pass_between_bowls(_SIZES)
     result = minimize(landscape, optimizer, x, force_calls=calls, fmax=1e-5)
     where = f"{type(optimizer).__name__} on the way to a pass"
@@ -275,7 +276,7 @@ def _check_saddle(optimizer: Optimizer, calls: int) -> None:
 def _check_purity(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """`step` changes none of its arguments and gives the same twice."""
+    """Check that `step` changes none of its arguments and gives the same result twice."""
     x, state = _walk(optimizer, landscape, x, key, calls // 2)
     evaluation = landscape.evaluate(x)
     arguments = {"x": x, "energy": evaluation.energy, "force": evaluation.force} | state.tensors("state.")
@@ -291,7 +292,7 @@ def _check_purity(
 def _check_state(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """Declared fields have the right shapes, and `where`, `select`, `put` and `with_tensors` agree with each other."""
+    """Check the shapes of the fields, and that `where`, `select`, `put` and `with_tensors` are consistent."""
     segments = landscape.segments
     start = optimizer.init(landscape, x, key)
     _, state = _walk(optimizer, landscape, x, key, calls // 2)
@@ -322,7 +323,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _check_single_precision(
     optimizer: Optimizer, landscape: Landscape, x: torch.Tensor, key: torch.Tensor, calls: int, where: str
 ) -> None:
-    """float32 in, float32 out, finite."""
+    """Check that float32 in gives finite float32 out."""
     start = optimizer.init(landscape, x.float(), key).tensors()
     after, state = _walk(optimizer, landscape, x.float(), key, min(calls, 20))
     assert after.dtype == torch.float32, f"{where}: float32 points became {after.dtype}"
@@ -335,7 +336,7 @@ def _check_single_precision(
 
 
 def _check_derivative(optimizer: Optimizer, name: str, steps: int = 12, shift: float = 1e-5) -> None:
-    """The energy after some steps, differentiated by autograd and by central differences (relative)."""
+    """Compare the derivative of the energy after some steps by autograd with central differences (relative)."""
     value = float(getattr(optimizer, name))
 
     for surface in (quadratic, lennard_jones):
@@ -357,7 +358,7 @@ def _check_derivative(optimizer: Optimizer, name: str, steps: int = 12, shift: f
 
 
 def _check_config(optimizer: Optimizer) -> None:
-    """The settings, as plain data, make the same optimizer again."""
+    """Check that the settings, as plain data, make the same optimizer again."""
     cls = type(optimizer)
     for name, field in cls.model_fields.items():
         marker = next((m for m in field.metadata if isinstance(m, FromRegistry)), None)

@@ -1,4 +1,4 @@
-"""What every potential must keep, as a function to call in its tests."""
+"""The contract of potentials, as a function to call in tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlopt.core.lazy import torch
 
 @dataclass(frozen=True)
 class PotentialTolerance:
-    """How much may differ, relative to the larger of 1 and the largest entry of the system.
+    """The allowed deviations, relative to the larger of 1 and the largest entry of the system.
 
     gradient: closed-form force against autograd of `energy`, float64.
     difference: forces, stress and second derivatives against central finite differences.
@@ -35,13 +35,13 @@ class PotentialTolerance:
 def check_potential(
     potential: Potential, systems: Systems, tolerance: PotentialTolerance | None = None, *, seed: int = 0
 ) -> None:
-    """Check the contract on ``systems``: float64, at positions where nothing is singular or cut in two.
+    """Check the contract on ``systems``: float64, at positions away from singularities and discontinuities.
 
-    Include unlike sizes and, if the potential has it, periodicity. A potential that is not differentiable is spared
-    the derivatives by autograd.
+    Include systems of different sizes and, if the potential supports it, periodicity. Derivatives by autograd are
+    skipped for a potential that is not differentiable.
 
     Raises:
-        AssertionError: names the potential, the property, the system and by how much it is off.
+        AssertionError: names the potential, the property, the system and the deviation.
     """
     torch.manual_seed(seed)
     potential.check(systems)
@@ -83,7 +83,7 @@ def _each(systems: Systems) -> torch.Tensor:
 
 
 def _fields(found: Evaluation, systems: Systems) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Name, value and owners of everything that an evaluation holds."""
+    """Yield name, value and owning systems of every field of an evaluation."""
     yield "energy", found.energy, _each(systems)
     yield "force", found.force, systems.batch
     if found.row_energy is not None:
@@ -226,7 +226,7 @@ def _check_stress(potential: Potential, systems: Systems, limits: PotentialToler
 
 
 def _check_second_derivatives(potential: Potential, systems: Systems, limits: PotentialTolerance) -> None:
-    """Derivative of the force along one direction, back through another: by autograd and by differences."""
+    """Compare the second derivative along two directions by autograd with finite differences."""
     pos = systems.pos.clone().requires_grad_(True)
     left, right = torch.randn_like(pos), torch.randn_like(pos)
     force = potential.evaluate(systems.with_pos(pos)).force

@@ -1,4 +1,4 @@
-"""Surroundings of a run for tests of experiments: they keep everything, and ask it to stop when told."""
+"""Contexts for tests of experiments, which store everything and request stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlopt.core.runs.experiment import Context
 
 
 class Recorder(Context):
-    """Keeps everything; asks to stop after ``pauses`` steps of the search, or when ``stopping`` was asked so often."""
+    """A context that stores everything, and requests a stop after so many ``pauses`` or queries of ``stopping``."""
 
     def __init__(self, folder: Path | None = None, pauses: float = math.inf, asked: float = math.inf) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Recorder(Context):
 
 
 class Resumed(Recorder):
-    """Goes on from the last checkpoint of another."""
+    """A context that resumes from the last checkpoint of another."""
 
     def __init__(self, before: Recorder, **settings: Any) -> None:
         super().__init__(before.folder, **settings)
@@ -63,16 +63,17 @@ class Resumed(Recorder):
 
 
 class Killed(BaseException):
-    """Ends a run at once, as a signal does that nobody can catch."""
+    """The exception that ends a run at once, like a signal that cannot be caught."""
 
 
 class FolderRecorder(Recorder):
-    """Keeps checkpoints, metrics and results in a folder, as a run directory does, and goes on from what is there.
+    """A context that stores checkpoints, metrics and results in a folder, and resumes from them.
 
-    pauses, asked: as those of `Recorder`. due: whether a checkpoint is due at every safe point, or none before a stop.
-    kill_after: raises `Killed` right after that many checkpoints have been kept.
+    pauses, asked: as in `Recorder`.
+    due: True if a checkpoint is due at every safe point; False for none before a stop.
+    kill_after: number of stored checkpoints right after which `Killed` is raised.
 
-    kept: the numbers of the checkpoints, in the order in which they came. looks: how often `pause` was asked.
+    kept: the numbers of the checkpoints, in order of arrival. looks: number of calls of `pause`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Small landscapes for contracts: each tests what another cannot see."""
+"""Small landscapes for contracts, each for another property."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlopt.core.lazy import torch
 
 
 def quadratic(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """A bowl with curvatures 1, 4 and 9 along x, y and z about the origin, and a start."""
+    """Return a bowl with curvatures 1, 4 and 9 along x, y and z about the origin, and a start."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         return segments.sum(x * x * torch.tensor([0.5, 2.0, 4.5], dtype=x.dtype, device=x.device))
@@ -21,7 +21,7 @@ def quadratic(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch
 
 
 def pass_between_bowls(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """The bowl with a ridge across: a saddle at the origin, curvature -2 along the mean of x, and a start near it."""
+    """Return two bowls with a saddle at the origin, curvature -2 along the mean of x, and a start near it."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         bowl = segments.sum(x * x * torch.tensor([0.5, 2.0, 4.5], dtype=x.dtype, device=x.device))
@@ -33,7 +33,7 @@ def pass_between_bowls(sizes: list[int], seed: int = 0) -> tuple[FunctionLandsca
 
 
 def lennard_jones(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """Clusters with pair energies ``r^-12 - 2 r^-6``, and starts without close pairs."""
+    """Return clusters with pair energies ``r^-12 - 2 r^-6``, and starts without close pairs."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         total = x.new_zeros(segments.n_problems)
@@ -52,7 +52,7 @@ def lennard_jones(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, t
 
 
 def spins(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """Open chains of unit vectors with exchange and a field along z: the minimum is all up."""
+    """Return open chains of unit vectors with exchange and a field along z, whose minimum is all up, and a start."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         total = -segments.sum(x[:, 2])
@@ -78,7 +78,7 @@ def _made(
 
 
 class Watched(Landscape):
-    """A landscape seen through a wrapper that counts, spoils or pins.
+    """A wrapper of a landscape that counts evaluations, spoils energies or fixes rows.
 
     calls: force calls of all problems together, shared with every part that `select` makes.
     poison: ``(problem, first)``: from its ``first`` evaluation on, that problem's energy is NaN.
@@ -100,7 +100,7 @@ class Watched(Landscape):
         self.calls = [0, 0] if calls is None else calls  # of all problems; of the poisoned one
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """Count, evaluate, spoil, pin."""
+        """Count, evaluate, spoil energies, and zero the forces on fixed rows."""
         self.calls[0] += len(self.problems)
         found = self.inner.evaluate(x)
         energy, force = found.energy, found.force
@@ -114,7 +114,7 @@ class Watched(Landscape):
         return Evaluation(energy, force, found.row_energy)
 
     def select(self, problems: torch.Tensor) -> Watched:
-        """The same eye on a part."""
+        """Return the wrapper of the chosen problems."""
         _, rows = self.segments.select(problems)
         pinned = None if self.fixed is None else self.fixed[rows]
         return Watched(self.inner.select(problems), self.poison, pinned, self.problems[problems], self.calls)
