@@ -1,6 +1,6 @@
-"""A potential of mlopt as an ASE calculator, for everything that is written for ASE.
+"""A potential of mlopt as an ASE calculator, for all programs that take one.
 
-This module imports ASE at its top: it is loaded when it is asked for, and no plugin lives here.
+This module imports ASE at its top. It is loaded on request only, and holds no plugin.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mlopt.core.landscapes.potential import Potential
 
 
 class MloptCalculator(Calculator):
-    """``atoms.calc = MloptCalculator(LennardJones(epsilon=0.0104, r0=3.82))``, in eV and angstrom.
+    """An ASE calculator: ``atoms.calc = MloptCalculator(LennardJones(epsilon=0.0104, r0=3.82))``, in eV and angstrom.
 
-    A reduced potential's numbers are taken for eV and angstrom as they are. Stress is there for systems with three
-    lattice vectors; others raise `PropertyNotImplementedError`, as ASE's own calculators do. Constraints are ASE's
-    business: ``atoms`` applies them to what this returns.
+    Numbers of a reduced potential are taken as eV and angstrom. Stress exists for systems with three lattice vectors.
+    Others raise `PropertyNotImplementedError`, as ASE's own calculators do. Constraints are applied by ASE's ``atoms``,
+    not here.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies", "stress"]  # noqa: RUF012  (ASE's protocol)

@@ -1,4 +1,4 @@
-"""How failures of an ASE calculator are told: each cause once, with a count."""
+"""Reports of an ASE calculator's failures: each cause once, with a count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Seen:
-    """One cause: how often, what it said first, and the count at which it is told again."""
+    """One cause of failures: its count, its first message, and the count at which it is logged again."""
 
     text: str
     count: int = 0
@@ -24,17 +24,17 @@ class _Seen:
 
 
 class Failures:
-    """Counts failures by the kind of exception and the line that raised it.
+    """A count of failures by kind of exception and the line that raised it.
 
-    The text does not tell causes apart: it may hold the energy, a file name or a time, and differ at every call. Each
-    cause is logged at its first failure, and then when its count has grown tenfold.
+    The message does not distinguish causes, because it may contain an energy, a file name or a time, and differ at
+    every call. Each cause is logged at its first failure, and again when its count has grown tenfold.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], _Seen] = {}
 
     def add(self, calculator: str, error: Exception, index: int) -> None:
-        """Count one, and log it if it is due."""
+        """Count one failure, and log it if it is due."""
         text = cause(error)
         # what was returned, not where we noticed, tells bad results apart
         where = str(error) if isinstance(error, BadResultError) else _place(error)
@@ -51,7 +51,7 @@ class Failures:
             )
 
     def lines(self, calculator: str) -> list[str]:
-        """One line for each cause, with its count."""
+        """Return one line for each cause, with its count."""
         return [
             f"ASE calculator {calculator!r} failed {seen.count} {'time' if seen.count == 1 else 'times'}, and each "
             f"time one system got NaN; the first: {seen.text}"
@@ -60,7 +60,7 @@ class Failures:
 
 
 def cause(error: Exception) -> str:
-    """Kind and text of an exception in one line; for one without text, where it was raised."""
+    """Return kind and text of an exception in one line; for one without text, where it was raised."""
     name = "a bad result" if isinstance(error, BadResultError) else type(error).__name__
     text = one_line(error, 200)
     if isinstance(error, KeyError) and text.strip("'") in NUMBERS:
@@ -69,7 +69,7 @@ def cause(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """File, line and text of the line that raised."""
+    """Return file, line and text of the line that raised."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return ""

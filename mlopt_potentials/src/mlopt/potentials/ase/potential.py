@@ -38,10 +38,9 @@ Parameters: TypeAlias = Annotated[
 class AsePotential(Potential):
     """An ASE calculator, named in a configuration or given in Python: ``AsePotential.wrap(EMT())``.
 
-    Not differentiable. A calculator that raises for one system, or returns what is no energy or no forces, fails that
-    system alone, with NaN energy. It is reset
-    before every call, so that neighbour lists and wave functions that it may keep cannot make a result depend on what
-    was computed before.
+    It is not differentiable. If the calculator raises for one system, or returns no valid energy or forces, only that
+    system fails, with NaN energy. The calculator is reset before every call. Otherwise a result could depend on
+    neighbour lists or wave functions that it kept from earlier calls.
     """
 
     differentiable = False
@@ -56,7 +55,7 @@ class AsePotential(Potential):
 
     @classmethod
     def wrap(cls, calculator: Any) -> AsePotential:
-        """From a calculator object, of whatever kind. Its parameters then cannot be shown by `config`."""
+        """Return a potential from any calculator object. `config` then cannot show the calculator's parameters."""
         made = cls.model_construct(calculator=type(calculator).__name__, parameters={})
         made._given = calculator
         return made
@@ -83,14 +82,14 @@ class AsePotential(Potential):
         return self
 
     def energy(self, systems: Systems) -> torch.Tensor:
-        """Energy of each system: (n_systems,), without gradient."""
+        """Return the energy of each system: (n_systems,), without gradient."""
         return self.evaluate(systems).energy
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
-        """Energy, force, and stress where asked for; NaN for a system at which the calculator fails.
+        """Return energy, force, and stress where asked for; NaN for a system at which the calculator fails.
 
-        The energy is the one that forces belong to; where the calculator tells another one, extrapolated to electrons
-        without smearing, that is in ``zero_width``.
+        ``energy`` is the one whose gradient the forces are. Where the calculator also gives the energy extrapolated to
+        zero electronic smearing, that is in ``zero_width``.
         """
         import numpy as np
 
@@ -133,11 +132,11 @@ class AsePotential(Potential):
         self.trial(systems)
 
     def trial(self, systems: Systems) -> Trial:
-        """Try the calculator once for each set of elements and boundaries that occurs, and once only in a process.
+        """Run the calculator once for each set of elements and boundary conditions, and only once in a process.
 
-        Systems with positions are tried as they are. Of a formula, whose start may not have been drawn yet, a small
-        cluster of its elements is tried. Two calculations more compare the forces with the slope of the energy, and
-        another two where they disagree.
+        Systems with positions are tried as they are. For a formula, whose start may not have been drawn yet, a small
+        cluster of its elements is tried. Two further calculations compare the forces with the slope of the energy, and
+        two more follow if they disagree.
 
         Raises:
             InputError: the calculator raises, or its result is not finite.
@@ -158,7 +157,7 @@ class AsePotential(Potential):
         return Trial(calls, tuple(warnings))
 
     def _try(self, atoms: Atoms) -> tuple[int, list[str]]:
-        """Try one structure; return the calls that took, and what to warn of."""
+        """Run the calculator on one structure; return the number of calls, and warnings."""
         import numpy as np
 
         from mlopt.potentials.ase.results import ask
@@ -197,11 +196,11 @@ class AsePotential(Potential):
         return f"the calculator {quoted(self.calculator)}"
 
     def remarks(self) -> list[str]:
-        """How often the calculator has failed since this process began, one line for each cause."""
+        """Return one line per cause on how often the calculator has failed since this process began."""
         return self._failures.lines(self.calculator)
 
     def _calculator(self) -> Any:
-        """The calculator that was given, or a new one.
+        """Return the given calculator, or a new one.
 
         Raises:
             InputError: its constructor raises.

@@ -1,6 +1,6 @@
-"""What an ASE calculator says of one structure, read with care: numbers of the right shape, or a reason.
+"""Results of an ASE calculator for one structure, checked: numbers of the right shape, or a reason.
 
-Energies are those that the forces belong to: ``free_energy`` where the calculator offers it. A calculator that smears
+The energy is the one whose gradient the forces are: ``free_energy`` if the calculator has it. A calculator that smears
 electrons extrapolates its ``energy`` to zero width, and the forces are no gradient of that.
 """
 
@@ -19,14 +19,15 @@ Floats = NDArray[np.float64]
 
 
 class BadResultError(ValueError):
-    """A calculator returned what cannot be an energy, forces or a stress."""
+    """The error for a result that cannot be an energy, forces or a stress."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """energy: to which forces (n, 3) belong. zero_width: its extrapolation, the same where there is no smearing.
+    """The results for one structure.
 
-    stress: (3, 3), or None where it was not asked for.
+    energy: the one whose gradient the forces (n, 3) are, eV. zero_width: its extrapolation, equal without smearing.
+    stress: (3, 3) eV/angstrom^3, or None if it was not asked for.
     """
 
     energy: float
@@ -36,10 +37,10 @@ class Answer:
 
 
 def ask(calculator: Any, atoms: Atoms, stress: bool = False) -> Answer:
-    """One calculation from scratch; constraints of the atoms do not change what is returned.
+    """Return the results of one new calculation, without the effect of the atoms' constraints.
 
     Raises:
-        BadResultError: a result of a wrong kind or shape. Whatever else the calculator raises passes through.
+        BadResultError: a result of a wrong kind or shape. Exceptions of the calculator pass through.
     """
     if hasattr(calculator, "reset"):
         calculator.reset()
@@ -90,7 +91,7 @@ def _numbers(value: object, shape: tuple[int, ...], name: str) -> Floats:
 
 
 def _plain(value: object, name: str) -> NDArray[Any]:
-    """As an array of integers or floats."""
+    """Return a value as an array of integers or floats."""
     if value is None:
         raise BadResultError(f"{name}: None instead of numbers")
     try:

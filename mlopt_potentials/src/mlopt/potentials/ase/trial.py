@@ -1,4 +1,4 @@
-"""Trying an ASE calculator before a run: on which structure, and whether its forces belong to its energy."""
+"""The trial of an ASE calculator before a run: its structure, and whether forces agree with the energy."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _APART = 3.0  # angstrom between molecules of water
 
 
 def trial_structure(atoms: Atoms, calculator: str) -> Atoms:
-    """The atoms themselves where they have positions; for a formula a cluster of its elements, or molecules of water.
+    """Return the atoms themselves if they have positions; for a formula a cluster, or molecules of water.
 
     Raises:
-        InputError: water that is no sequence of whole molecules.
+        InputError: a formula of water whose atoms are not in the order of whole molecules.
     """
     if atoms.pbc.any() or (len(atoms) and np.ptp(atoms.positions, axis=0).any()):
         return atoms
@@ -44,8 +44,8 @@ def trial_structure(atoms: Atoms, calculator: str) -> Atoms:
 def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[int, tuple[float, float] | None]:
     """Compare the slope of the energy along one random direction, by central differences, with the forces.
 
-    Returns the calculations made, which are two, or four where the first two disagree; and both slopes, or None where
-    they agree to what noise and curvature allow, or where a difference cannot be had.
+    Return the number of calculations, which is two, or four if the first two disagree. Return also both slopes, or
+    None. None means that they agree within noise and curvature, or that no difference could be computed.
     """
     way = np.random.default_rng(0).normal(size=answer.forces.shape)
     way /= math.sqrt(float(np.mean(way**2))) or 1.0
@@ -63,7 +63,7 @@ def mismatch(calculator: Any, atoms: Atoms, answer: Answer) -> tuple[int, tuple[
 
 
 def _slope(calculator: Any, atoms: Atoms, shift: NDArray[np.float64]) -> float:
-    """Half the difference of the energies at ``shift (n, 3)`` and at its opposite; NaN where one cannot be had."""
+    """Return half the difference of the energies at ``shift (n, 3)`` and at its opposite; NaN if one fails."""
     energies = []
     for sign in (1.0, -1.0):
         moved = atoms.copy()
@@ -77,9 +77,10 @@ def _slope(calculator: Any, atoms: Atoms, shift: NDArray[np.float64]) -> float:
 
 
 def _clump(numbers: list[int]) -> Atoms:
-    """Each element twice at least, on a cubic grid with the width of the largest, a little out of order.
+    """Return a cluster with each element at least twice, on a slightly distorted cubic grid.
 
-    A chain would be simpler, but a slope across it says little about its energy.
+    The grid has the width of the largest element. A chain would be simpler, but the slope of its energy across the
+    chain says little.
     """
     from ase import Atoms
     from ase.data import covalent_radii

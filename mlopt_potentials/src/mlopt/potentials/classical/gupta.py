@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class GuptaPair(Plugin):
-    """Parameters of `Gupta` for one pair of elements."""
+    """The parameters of `Gupta` for one pair of elements."""
 
     a: float = setting(doc="repulsion at r0, of each atom by the other", unit="eV", gt=0)
     xi: float = setting(doc="hopping integral at r0", unit="eV", gt=0)
@@ -52,15 +52,15 @@ class GuptaPair(Plugin):
 class Gupta(LocalPotential):
     """Gupta potential of metals: pair repulsion, and cohesion by the square root of a sum over neighbours.
 
-    ``E = sum_i [ sum_j A exp(-p (r/r0 - 1)) - sqrt( sum_j xi^2 exp(-2 q (r/r0 - 1)) ) ]``, both sums over all j but i,
-    so that every pair repels twice; A, xi, p, q and r0 belong to the elements of i and j.
+    ``E = sum_i [ sum_j A exp(-p (r/r0 - 1)) - sqrt( sum_j xi^2 exp(-2 q (r/r0 - 1)) ) ]``. Both sums run over all j
+    except i, so every pair repels twice. A, xi, p, q and r0 belong to the elements of i and j.
 
-    Parameters are those of `preset` (see `gupta_presets` for sources and corrected misprints); `pairs`
+    Parameters are those of `preset`; see `gupta_presets` for sources and corrected misprints. The setting `pairs`
     replaces some of them or adds to them, as in ``pairs: {Ag-Pt: {a: 0.175, xi: 1.79, p: 10.73, q: 3.57, r0: 2.833}}``.
 
-    Without a cutoff all pairs count, as in published energies of clusters. With one, both exponentials are multiplied
-    by ``1 - 10 t^3 + 15 t^4 - 6 t^5``, where t goes from 0 to 1 over the last `taper` of the range. Nearer pairs are as
-    without a cutoff; first and second derivatives stay continuous (of an atom's last neighbour, the first).
+    Without a cutoff all pairs count, as in published energies of clusters. A cutoff multiplies both exponentials by ``1
+    - 10 t^3 + 15 t^4 - 6 t^5``. Here t goes from 0 to 1 over the last `taper` of the range. Closer pairs are as without
+    a cutoff. First and second derivatives stay continuous; for an atom's last neighbour, only the first.
 
     Source: R. P. Gupta, Phys. Rev. B 23, 6265 (1981); F. Cleri & V. Rosato, Phys. Rev. B 48, 22 (1993), eqs. 1-3.
     """
@@ -102,7 +102,7 @@ class Gupta(LocalPotential):
         return self
 
     def parameters(self) -> dict[tuple[int, int], GuptaPair]:
-        """Parameters of each pair of atomic numbers that are known, under both orders."""
+        """Return the parameters of each known pair of atomic numbers, under both orders."""
         rows = PRESETS[self.preset] if self.preset is not None else {}
         found = {name: GuptaPair(a=a, xi=xi, p=p, q=q, r0=r0) for name, (a, xi, p, q, r0) in rows.items()}
         both = {}
@@ -112,7 +112,7 @@ class Gupta(LocalPotential):
         return both
 
     def table(self, species: Sequence[int]) -> torch.Tensor:
-        """The parameters as numbers, for a kernel: (k, k, 5) float64 for the k atomic numbers ``species``.
+        """Return the parameters for a kernel: (k, k, 5) float64 for the k atomic numbers ``species``.
 
         The last dimension is A (eV), xi^2 (eV^2), p, q, r0 (angstrom); NaN for a pair that has no parameters.
         """
@@ -128,11 +128,11 @@ class Gupta(LocalPotential):
         return self.cutoff
 
     def usual_cutoff(self) -> float:
-        """Three times the largest r0: a crystal's energy is then right to 0.0001 eV an atom."""
+        """Return three times the largest r0, with which a crystal's energy is converged to 0.0001 eV per atom."""
         return 3 * max(pair.r0 for pair in self.parameters().values())
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """r0 of each atom's own element."""
+        """Return r0 of each atom's own element: (n_atoms,), angstrom."""
         lengths = torch.full((len(SYMBOLS),), float("nan"), dtype=torch.float64)
         for (i, j), pair in self.parameters().items():
             if i == j:
@@ -143,7 +143,7 @@ class Gupta(LocalPotential):
         """Refuse elements and pairs of elements without parameters.
 
         Raises:
-            InputError: as said, no cutoff though a system is periodic, or too many pairs.
+            InputError: parameters are missing, a system is periodic without a cutoff, or there are too many pairs.
         """
         known = self.parameters()
         owner = (
@@ -162,13 +162,13 @@ class Gupta(LocalPotential):
         super().check(systems)
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
-        """The same for the fused engine."""
+        """Return this potential for the fused engine."""
         return gupta_kernel(self.table(species).tolist(), species, self.cutoff, self.taper)
 
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row energy and force, a few systems (or a few rows of a large one) at a time."""
+        """Return row energy and force, computed for a few systems (or a few rows of a large one) at a time."""
         if not len(pos):
             return pos.new_zeros(0), torch.zeros_like(pos)
         x = pos.reshape(b, n, 3).permute(2, 0, 1).contiguous()
@@ -185,10 +185,10 @@ class Gupta(LocalPotential):
     def _chunk(
         self, x: torch.Tensor, kinds: torch.Tensor | None, coefficients: Coefficients
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row energy (b, n) and force (3, b, n) of systems at ``x (3, b, n)``.
+        """Return row energy (b, n) and force (3, b, n) of systems at ``x (3, b, n)``.
 
-        What is pulled at an atom depends on the density at its neighbours, so densities are summed first. A large
-        system is taken some rows at a time, and its pairs are computed a second time for the force.
+        The force on an atom depends on the densities at its neighbours, so densities are summed first. A large system
+        is treated in blocks of rows, and its pairs are computed a second time for the force.
         """
         n = x.shape[-1]
         rows = [(start, min(n, start + max(1, CHUNK // n))) for start in range(0, n, max(1, CHUNK // n))]
@@ -216,7 +216,7 @@ class Gupta(LocalPotential):
     def _block(
         self, x: torch.Tensor, kinds: torch.Tensor | None, coefficients: Coefficients, start: int, stop: int
     ) -> tuple[torch.Tensor, ...]:
-        """Differences, distances and `_functions` of the atoms ``start:stop`` with all atoms of their system."""
+        """Return differences, distances and `_functions` of the atoms ``start:stop`` with all atoms of their system."""
         difference = x[:, :, start:stop, None] - x[:, :, None, :]
         r2 = squares_of_distances(difference, start)
         r = r2.sqrt() if r2.requires_grad else r2.sqrt_()
@@ -227,7 +227,7 @@ class Gupta(LocalPotential):
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Row energy, force and dE/dstrain from the pairs within the cutoff."""
+        """Return row energy, force and dE/dstrain from the pairs within the cutoff."""
         reach = self.reach()
         if reach is None:  # unreachable after `_listed`; tells the type checker
             raise InputError(f"{type(self).__name__} needs a cutoff for a neighbour list")
@@ -251,10 +251,11 @@ class Gupta(LocalPotential):
         return spoil_lost(systems, pairs, repulsion - cohesion, force, virial)
 
     def _coefficients(self, z: torch.Tensor, like: torch.Tensor) -> tuple[Coefficients, torch.Tensor | None]:
-        """``(a, b, c, d)`` with repulsion ``exp(a + b r)`` and squared hopping ``exp(c + d r)``.
+        """Return ``(a, b, c, d)`` with repulsion ``exp(a + b r)`` and squared hopping ``exp(c + d r)``.
 
-        Floats and None where all atoms ``z`` are of one kind, else (k, k) tables and the kind of each atom. The
-        arithmetic that follows is the same, so a system's bits do not depend on the kinds of others in the batch.
+        They are floats, with None, if all atoms ``z`` are of one element. Otherwise they are (k, k) tables, with the
+        element of each atom. The arithmetic is the same in both cases, so a system's bits do not depend on the elements
+        of other systems.
         """
         alone = bool((z == z[0]).all()) if len(z) else True
         species = z[:1].tolist() if alone else torch.unique(z).tolist()
@@ -267,9 +268,9 @@ class Gupta(LocalPotential):
         return tuple(table.to(like) for table in tables), kinds[z]
 
     def _functions(self, r: torch.Tensor, coefficients: Coefficients) -> tuple[torch.Tensor, ...]:
-        """Repulsion and squared hopping of pairs at distances ``r``, and their derivatives.
+        """Return repulsion and squared hopping of pairs at distances ``r``, and their derivatives.
 
-        Fused multiplication and addition would round differently at the end of a tensor, so they stay apart.
+        Multiplication and addition stay apart, because fused ones would round differently at the end of a tensor.
         """
         a, b, c, d = coefficients
         if r.requires_grad:
@@ -295,7 +296,7 @@ class Gupta(LocalPotential):
 
 
 def _weight(r: torch.Tensor, functions: Sequence[torch.Tensor], roots: torch.Tensor) -> torch.Tensor:
-    """Half of ``-(dE/dr) / r`` of pairs; roots: a quarter of the sum of ``1 / sqrt(density)`` at both atoms."""
+    """Return half of ``-(dE/dr) / r`` of pairs; roots: a quarter of the sum of ``1 / sqrt(density)`` at both atoms."""
     _, _, repulsion, hopping = functions
     if r.requires_grad:
         return (roots * hopping - repulsion) / r
@@ -303,15 +304,15 @@ def _weight(r: torch.Tensor, functions: Sequence[torch.Tensor], roots: torch.Ten
 
 
 def _root(density: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``1 / sqrt(density)`` and ``sqrt(density)``; 0 and 0, with derivatives of 0, for an atom without neighbours."""
+    """Return ``1 / sqrt(density)`` and ``sqrt(density)``; both are 0, with derivatives of 0, without neighbours."""
     inverse = density.masked_fill(density == 0, float("inf")).sqrt().reciprocal()
     return inverse, density * inverse
 
 
 def _spread(table: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Entries of ``table (k, k)`` for all pairs of ``first (b, m)`` and ``second (b, n)``: (b, m, n).
+    """Return entries of ``table (k, k)`` for all pairs of ``first (b, m)`` and ``second (b, n)``: (b, m, n).
 
-    By selection from rows, which takes a third of the time of looking up every pair.
+    It selects from rows, which takes a third of the time of looking up every pair.
     """
     found = table[0][second][:, None, :]
     for kind in range(1, len(table)):
@@ -320,7 +321,7 @@ def _spread(table: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> t
 
 
 def _key(name: str) -> tuple[int, int]:
-    """Atomic numbers of a pair such as ``Ag-Au``."""
+    """Return the atomic numbers of a pair such as ``Ag-Au``."""
     symbols = name.split("-")
     if len(symbols) != 2 or not all(symbol in NUMBERS for symbol in symbols):
         raise ValueError(

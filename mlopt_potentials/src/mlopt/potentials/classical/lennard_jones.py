@@ -18,9 +18,9 @@ _MINIMUM_OF_SIGMA = 2.0 ** (1.0 / 6.0)
 
 
 class LennardJones(CutPairPotential):
-    """Lennard-Jones: ``E = sum_{i<j} epsilon [(r0/r)^12 - 2 (r0/r)^6]``, one kind of atom.
+    """Lennard-Jones: ``E = sum_{i<j} epsilon [(r0/r)^12 - 2 (r0/r)^6]``, one species.
 
-    The same as ``4 epsilon [(sigma/r)^12 - (sigma/r)^6]`` with ``r0 = 2^(1/6) sigma``; tables of cluster energies hold
+    It equals ``4 epsilon [(sigma/r)^12 - (sigma/r)^6]`` with ``r0 = 2^(1/6) sigma``. Tables of cluster energies hold
     for either, with epsilon = 1 and no cutoff.
 
     Source: J. E. Lennard-Jones, Proc. Phys. Soc. 43, 461 (1931); minima: Cambridge Cluster Database.
@@ -43,7 +43,7 @@ class LennardJones(CutPairPotential):
 
     @property
     def length(self) -> float:
-        """Distance of the pair's minimum, given as r0 or as sigma."""
+        """The distance of the pair's minimum, r0, computed from sigma if that was given."""
         if self.sigma is not None:
             return _MINIMUM_OF_SIGMA * self.sigma
         return 1.0 if self.r0 is None else self.r0
@@ -52,13 +52,13 @@ class LennardJones(CutPairPotential):
         return self.epsilon, self.length
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """The distance of the pair's minimum for every atom."""
+        """Return r0 for every atom: (n_atoms,)."""
         return torch.full(z.shape, float(self.length), dtype=torch.float64, device=z.device)
 
     def uncut(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``s^2 - 2 s`` with ``s = r^-6``, and ``12 (s^2 - s) / r^2``."""
+        """Return ``s^2 - 2 s`` with ``s = r^-6``, and ``12 (s^2 - s) / r^2``."""
         inverse = r2.reciprocal()
         if inverse.requires_grad:
             s = inverse * inverse * inverse
@@ -69,6 +69,6 @@ class LennardJones(CutPairPotential):
         return bound - s, inverse.mul_(bound).mul_(12.0)
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
-        """The same for the fused engine."""
+        """Return this potential for the fused engine."""
         numbers = self.epsilon, self.length**2, 12.0 * self.epsilon / self.length**2
         return pair_kernel(lennard_jones, numbers, self.cutoff, self.shift, self.length)

@@ -12,9 +12,9 @@ from mlopt.potentials.sums.pair import CutPairPotential
 
 
 class Morse(CutPairPotential):
-    """Morse: ``E = sum_{i<j} epsilon u (u - 2)`` with ``u = exp(rho0 (1 - r/r0))``, one kind of atom.
+    """Morse: ``E = sum_{i<j} epsilon u (u - 2)`` with ``u = exp(rho0 (1 - r/r0))``, one species.
 
-    The larger rho0, the shorter its range; 3, 6, 10 and 14 are the usual cases, and 6 is close to Lennard-Jones.
+    A larger rho0 means a shorter range. The usual values are 3, 6, 10 and 14, and 6 is close to Lennard-Jones.
 
     Source: P. M. Morse, Phys. Rev. 34, 57 (1929); J. P. K. Doye & D. J. Wales, J. Chem. Soc. Faraday Trans. 93, 4233
     (1997), eq. 1.
@@ -31,19 +31,19 @@ class Morse(CutPairPotential):
         return self.epsilon, self.r0
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """The distance of the pair's minimum for every atom."""
+        """Return r0 for every atom: (n_atoms,)."""
         return torch.full(z.shape, float(self.r0), dtype=torch.float64, device=z.device)
 
     def uncut(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``u (u - 2)``, and ``2 rho0 u (u - 1) / r``."""
+        """Return ``u (u - 2)``, and ``2 rho0 u (u - 1) / r``."""
         r = r2.sqrt()
         u = torch.exp(self.rho0 * (1.0 - r))
         pull = u * (u - 1.0)
         return pull - u, (2.0 * self.rho0) * pull / r
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
-        """The same for the fused engine."""
+        """Return this potential for the fused engine."""
         numbers = self.epsilon, self.rho0, self.r0
         return pair_kernel(morse, numbers, self.cutoff, self.shift, self.r0)

@@ -1,4 +1,4 @@
-"""Soft repulsive spheres, for taking overlaps out of random starts."""
+"""Soft repulsive spheres, which remove overlaps from random starts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from mlopt.potentials.sums.pair import PairPotential
 class SoftSphere(PairPotential):
     """Soft spheres: ``E = sum_{i<j} (epsilon / alpha) (1 - r/r0)^alpha`` where r < r0, else 0.
 
-    Finite at every distance; two atoms on one spot feel no force, for there is no direction to push them in.
+    The energy is finite at every distance. Two atoms at one point feel no force, because the force would have no
+    direction.
 
-    Source: A. Merchant et al., "Learn2Hop", ICML 2021, eq. 8, which prints "0 if d > 0.1"; that would be
-    discontinuous, and the JAX-MD function that the paper used is zero from one diameter on, as here.
+    Source: A. Merchant et al., "Learn2Hop", ICML 2021, eq. 8. The paper prints "0 if d > 0.1", which would be
+    discontinuous. The JAX-MD function that the paper used is zero from one diameter on, as here.
     """
 
     units = REDUCED
@@ -32,13 +33,13 @@ class SoftSphere(PairPotential):
         return self.r0
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """The diameter of the spheres, for every atom."""
+        """Return the diameter r0 for every atom: (n_atoms,)."""
         return torch.full(z.shape, float(self.r0), dtype=torch.float64, device=z.device)
 
     def pair(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``u^alpha / alpha`` and ``u^(alpha - 1) / r`` with the overlap ``u = 1 - r``."""
+        """Return ``u^alpha / alpha`` and ``u^(alpha - 1) / r`` with the overlap ``u = 1 - r``."""
         tiny = torch.finfo(r2.dtype).tiny
         r = r2.clamp(min=tiny).sqrt()
         u = (1.0 - r).clamp(min=0.0)

@@ -4,8 +4,9 @@ With weights ``g_j`` and unit vectors ``u_j`` towards the neighbours j of an ato
 
     sum_{j<k} g_j g_k (u_j . u_k + c)^2 = 1/2 [ |T|^2 + 2 c |V|^2 + c^2 S^2 - (1 + c)^2 Q ]
 
-where ``S = sum g_j``, ``V = sum g_j u_j``, ``T = sum g_j u_j u_j^T`` and ``Q = sum g_j^2``: multiply out the square and
-add the terms j = k. So energy and force cost as much as pairs do, and periodic images need no special care.
+where ``S = sum g_j``, ``V = sum g_j u_j``, ``T = sum g_j u_j u_j^T`` and ``Q = sum g_j^2``. To derive it, expand the
+square and add the terms j = k. Energy and force then cost as much as a pair potential, and periodic images need no
+special care.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 class StillingerWeber(LocalPotential):
-    """Stillinger-Weber silicon: bonds of a short range, and a penalty on angles that are not tetrahedral.
+    """Stillinger-Weber silicon: short-range bonds, and a penalty on angles that are not tetrahedral.
 
-    ``E = sum_{i<j} epsilon A [B (sigma/r)^p - (sigma/r)^q] exp(sigma / (r - a sigma))
-    + sum_i sum_{j<k} epsilon lambda (cos(theta_jik) - cos(theta0))^2 exp(gamma sigma / (r_ij - a sigma))
-    exp(gamma sigma / (r_ik - a sigma))``; both vanish smoothly, with all derivatives, at r = a sigma.
+    ``E = sum_{i<j} epsilon A [B (sigma/r)^p - (sigma/r)^q] exp(sigma / (r - a sigma)) + sum_i sum_{j<k} epsilon lambda
+    (cos(theta_jik) - cos(theta0))^2 exp(gamma sigma / (r_ij - a sigma)) exp(gamma sigma / (r_ik - a sigma))``; both
+    terms vanish smoothly, with all derivatives, at r = a sigma.
 
-    `preset` names the defaults of other programs; a setting that is given counts before it.
+    `preset` names the defaults of other programs; other settings take precedence over it.
 
-    - ``lammps``: the file Si.sw, epsilon = 2.1683 eV and a = 1.8; a crystal has -4.3366 eV an atom.
-    - ``paper``: as JAX-MD runs Learn2Hop (Merchant et al., ICML 2021), epsilon = 2.16826 eV and 3.77 angstrom as
-      a sigma; the crystal of 64 atoms at 5.431 angstrom has -277.1967 eV (they report -277.22), not -277.5424. Their
-      equation lacks one exponential and their table 5 the settings q and theta0.
+    - ``lammps``: the file Si.sw, epsilon = 2.1683 eV and a = 1.8; a crystal has -4.3366 eV per atom.
+    - ``paper``: as JAX-MD runs Learn2Hop (Merchant et al., ICML 2021), epsilon = 2.16826 eV and a sigma = 3.77
+    angstrom.
+      The crystal of 64 atoms at 5.431 angstrom has -277.1967 eV (they report -277.22), not -277.5424. Their equation
+      lacks one exponential, and their table 5 lacks the settings q and theta0.
 
     Source: F. H. Stillinger & T. A. Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.7.
     """
@@ -78,19 +80,19 @@ class StillingerWeber(LocalPotential):
         return self
 
     def species(self) -> set[int]:
-        """Silicon."""
+        """Return the atomic number of silicon."""
         return {14}
 
     def reach(self) -> float:
-        """``a sigma``."""
+        """Return the cutoff, ``a sigma``, in angstrom."""
         return self.a * self.sigma
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """Distance at which the pair term is least; ``2^(1/6) sigma`` for silicon."""
+        """Return the distance of the pair term's minimum for every atom; ``2^(1/6) sigma`` for silicon."""
         return torch.full(z.shape, _LEAST * self.sigma, dtype=torch.float64, device=z.device)
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
-        """The same for the fused engine."""
+        """Return this potential for the fused engine."""
         return stillinger_weber_kernel(
             reach=self.reach(),
             sigma=self.sigma,
@@ -104,13 +106,13 @@ class StillingerWeber(LocalPotential):
         )
 
     def _listed(self, systems: Systems) -> bool:
-        """All systems take a list: even in small clusters few pairs are within the range."""
+        """Return True: all systems use a neighbour list, because few pairs are within range even in small clusters."""
         return True
 
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Row energy, force and dE/dstrain from a neighbour list."""
+        """Return row energy, force and dE/dstrain from a neighbour list."""
         pairs = find_pairs(systems, self.reach())
         first, second = pairs.first, pairs.second
         difference = pairs.differences(systems)
@@ -123,10 +125,10 @@ class StillingerWeber(LocalPotential):
     def _sums(
         self, first: torch.Tensor, second: torch.Tensor, difference: torch.Tensor, zero: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row energy (n_atoms,), and ``-dE/d(difference)`` (3, n_pairs): by what a pair pulls its first atom."""
+        """Return row energy (n_atoms,), and ``-dE/d(difference)`` (3, n_pairs), a pair's force on its first atom."""
 
         def total(values: torch.Tensor, sign: float = 1.0) -> torch.Tensor:
-            """Sum over the neighbours of each atom; sign: of the same values as the second atom has them."""
+            """Sum over the neighbours of each atom. sign: that of the value when seen from the second atom."""
             return zero.index_add(0, first, values).index_add(0, second, values, alpha=sign)
 
         square = difference * difference
@@ -160,9 +162,9 @@ class StillingerWeber(LocalPotential):
         return row_energy, -(radial * u + (strength * across) * torch.stack(w))
 
     def _functions(self, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The pair term and its slope, the weight g of a neighbour and its slope.
+        """Return the pair term and its slope, and the weight g of a neighbour and its slope.
 
-        So close to the end of the range that exp(-1000) is 0 all are 0, and stay so beyond.
+        All are 0 from the distance on at which exp(-1000) underflows, close to the end of the range.
         """
         gap = (r - self.reach()).clamp(max=-1e-3 * self.sigma * min(1.0, self.gamma))
         x = self.sigma / r
@@ -176,7 +178,7 @@ class StillingerWeber(LocalPotential):
 
 
 def _power(x: torch.Tensor, exponent: float) -> torch.Tensor:
-    """``x ** exponent`` for x > 0, without `pow`, whose bits depend on the place in a tensor."""
+    """Return ``x ** exponent`` for x > 0, without `pow`, whose bits depend on the place in a tensor."""
     if exponent not in range(13):
         return torch.exp(exponent * torch.log(x))
     found = torch.ones_like(x)

@@ -16,8 +16,8 @@ from mlopt.core.plugins.plugin import FromRegistry, setting
 class SumPotential(Potential):
     """The sum of its terms: ``SumPotential(terms=[LennardJones(), Morse()])``.
 
-    It knows the species that all its terms know, and is differentiable where all are. Reduced terms take the units of
-    the others: give them their lengths and energies in those.
+    It knows the species that all its terms know, and is differentiable if all terms are. Reduced terms take the units
+    of the others; give their lengths and energies in those units.
     """
 
     terms: list[Annotated[Potential, FromRegistry("potential")]] = setting(
@@ -26,7 +26,7 @@ class SumPotential(Potential):
 
     @property
     def units(self) -> Units:  # type: ignore[override]
-        """Units of the terms that have any, else reduced.
+        """The units of the terms that have any, else reduced.
 
         Raises:
             InputError: the terms have different units.
@@ -40,18 +40,18 @@ class SumPotential(Potential):
 
     @property
     def differentiable(self) -> bool:  # type: ignore[override]
-        """Whether all terms are."""
+        """True if all terms are differentiable."""
         return all(term.differentiable for term in self.terms)
 
     def energy(self, systems: Systems) -> torch.Tensor:
-        """Sum of the energies: (n_systems,)."""
+        """Return the sum of the energies: (n_systems,)."""
         total = self.terms[0].energy(systems)
         for term in self.terms[1:]:
             total = total + term.energy(systems)
         return total
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
-        """Sums of all that every term gives."""
+        """Return the sum of the terms' evaluations, field by field."""
         parts = [term.evaluate(systems, stress=stress) for term in self.terms]
         energy, force = parts[0].energy, parts[0].force
         row_energy, tensor = parts[0].row_energy, parts[0].stress
@@ -64,18 +64,18 @@ class SumPotential(Potential):
         return Evaluation(energy, force, row_energy, tensor, torch.stack(widths).sum(0) if smeared else None)
 
     def select(self, problems: torch.Tensor) -> Self:
-        """See `Potential.select`."""
+        """Return the sum of the terms for some systems of a batch; see `Potential.select`."""
         parts = [term.select(problems) for term in self.terms]
         same = all(part is term for part, term in zip(parts, self.terms, strict=True))
         return self if same else self.replace(terms=parts)
 
     def species(self) -> set[int] | None:
-        """Those that all terms know."""
+        """Return the atomic numbers that all terms know."""
         known = [numbers for numbers in (term.species() for term in self.terms) if numbers is not None]
         return set.intersection(*known) if known else None
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """That of the first term."""
+        """Return the diameter of the first term."""
         return self.terms[0].diameter(z)
 
     def check(self, systems: Systems) -> None:
@@ -89,13 +89,13 @@ class SumPotential(Potential):
             term.check(systems)
 
     def trial(self, systems: Systems) -> Trial:
-        """What all terms spend, and all their warnings."""
+        """Return the cost of all terms together, and all their warnings."""
         trials = [term.trial(systems) for term in self.terms]
         warnings = tuple(line for trial in trials for line in trial.warnings)
         return Trial(sum(trial.calls for trial in trials), warnings)
 
     def remarks(self) -> list[str]:
-        """Those of all terms."""
+        """Return the remarks of all terms."""
         return [line for term in self.terms for line in term.remarks()]
 
 

@@ -1,4 +1,4 @@
-"""Sums over pairs nearer than a cutoff: all pairs of a small free cluster, else those that `near` finds."""
+"""Sums over pairs within a cutoff: all pairs of a small free cluster, else those of the list in `near`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _MOST = 2048
 
 
 def pair(r2: float, *numbers: float) -> tuple[float, float]:
-    """Stands for the potential's function."""
+    """Return energy and weight of a pair; a placeholder for the potential's own function."""
     return 0.0, 0.0
 
 
 def shifted(r2: float, cutoff: float, taken: float, steep: float, numbers: Any) -> tuple[float, float]:
-    """Energy and weight of a pair within the cutoff."""
+    """Return energy and weight of a pair within the cutoff."""
     energy, weight = pair(r2, *numbers)
     energy -= taken
     if SMOOTH == 1:
@@ -66,14 +66,14 @@ def evaluate(
     integers: Any,
     settings: Any,
 ) -> float:
-    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
+    """Compute the energy and fill force and row energies; see `mlopt.core.kernels.kernel.PotentialKernel`."""
     if n < LISTED_FROM and cell[9] == 0.0 and cell[10] == 0.0 and cell[11] == 0.0:
         return few_atoms(n, x, force, row_energy, table)
     return listed(n, x, force, row_energy, table, cell, reals, integers)
 
 
 def few_atoms(n: int, x: Any, force: Any, row_energy: Any, table: Any) -> float:
-    """All pairs, of which those beyond the cutoff do not count."""
+    """Compute the energy from all pairs, of which those beyond the cutoff contribute zero."""
     sum_energy = 0.0
     for i in range(lane(), n, lanes()):
         energy, fx, fy, fz = row(i, n, x[:n], x[n : 2 * n], x[2 * n :], table)
@@ -86,7 +86,7 @@ def few_atoms(n: int, x: Any, force: Any, row_energy: Any, table: Any) -> float:
 
 
 def row(i: int, n: int, x: Any, y: Any, z: Any, table: Any) -> tuple[float, float, float, float]:
-    """Twice the energy of atom i, and the force on it. A function of its own, so that its loop is vectorised."""
+    """Return twice the energy of atom i, and the force on it. A separate function, so that its loop is vectorised."""
     cutoff, taken, steep = table[0, CUTOFF], table[0, TAKEN], table[0, STEEP]
     numbers = numbers_of(table, 0)[OWN:]
     energy, fx, fy, fz = 0.0, 0.0, 0.0, 0.0
@@ -109,7 +109,7 @@ def row(i: int, n: int, x: Any, y: Any, z: Any, table: Any) -> tuple[float, floa
 def listed(
     n: int, x: Any, force: Any, row_energy: Any, table: Any, cell: Any, reals: Any, integers: Any
 ) -> float:
-    """The pairs that `near` finds."""
+    """Compute the energy from the pairs that `near` finds."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
     cutoff, taken, steep = table[0, CUTOFF], table[0, TAKEN], table[0, STEEP]
@@ -155,10 +155,10 @@ def cut_pair_kernel(
     shift: Literal["none", "energy", "force"] = "none",
     length: float = 1.0,
 ) -> PotentialKernel:
-    """A kernel for a pair potential of one species with a cutoff.
+    """Return a kernel for a pair potential of one species with a cutoff.
 
-    function: ``pair(r2, *numbers) -> (energy, weight)``. shift: see `CutPairPotential`. length:
-        about the distance of neighbours, for which space is laid out.
+    function: ``pair(r2, *numbers) -> (energy, weight)``. shift: see `CutPairPotential`.
+    length: about the distance of neighbours, from which the size of the pair buffer is estimated.
     """
     own = [float(one) for one in numbers]
     energy, weight = function(cutoff * cutoff, *own)

@@ -1,7 +1,8 @@
-"""The Gupta potential: all pairs of a free cluster, or those nearer than a cutoff.
+"""The Gupta potential: all pairs of a free cluster, or those within a cutoff.
 
-On one lane the exponentials of free clusters are taken once for each pair, all in one loop, and kept. Rows of pairs
-with j > i begin at a multiple of eight, for the sake of vector registers; the few pairs too many count as far apart.
+On one lane the exponentials of free clusters are computed once for each pair, all in one loop, and stored. Rows of
+pairs with j > i begin at a multiple of eight, which suits vector registers. The few additional pairs are treated as far
+apart.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ def all_pairs(
     integers: Any,
     settings: Any,
 ) -> float:
-    """See `mlopt.core.kernels.kernel.PotentialKernel`; without a cutoff."""
+    """Compute the energy without a cutoff, and fill force and row energies; see `PotentialKernel` of the core."""
     if lanes() == 1 and n <= KEPT_UP_TO:
         return kept(n, x, force, row_energy, kinds, table, reals)
     return anew(n, x, force, row_energy, kinds, table, reals)
 
 
 def padded(n: int) -> int:
-    """Atoms and as many more as fill vector registers."""
+    """Return the number of atoms, rounded up to fill vector registers."""
     return (n + 7) // 8 * 8
 
 
 def pairs_kept(n: int) -> int:
-    """Pairs for which there is space, with those too many."""
+    """Return the number of stored pairs, including the padding."""
     m, size = padded(n), 0
     for i in range(n):
         size += m - (i + 1) // 8 * 8
@@ -57,7 +58,7 @@ def pairs_kept(n: int) -> int:
 
 
 def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, reals: Any) -> float:
-    """Each pair once."""
+    """Compute the energy with each pair taken once and its exponentials stored."""
     m = padded(n)
     u, v, w = reals[:m], reals[m : 2 * m], reals[2 * m : 3 * m]
     density, repulsion, root = reals[3 * m : 4 * m], reals[4 * m : 5 * m], reals[5 * m : 6 * m]
@@ -168,12 +169,12 @@ def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, re
 
 
 def inverse_root(density: float) -> float:
-    """``1 / sqrt(density)``; 0 for an atom without neighbours."""
+    """Return ``1 / sqrt(density)``; 0 for an atom without neighbours."""
     return 0.0 if density == 0.0 else 1.0 / math.sqrt(density)
 
 
 def anew(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, reals: Any) -> float:
-    """Each pair from both its atoms, and its exponentials a second time for the force: nothing is kept of pairs."""
+    """Compute the energy with each pair taken from both its atoms; its exponentials are recomputed for the force."""
     u, v, w, root = x[:n], x[n : 2 * n], x[2 * n :], reals[:n]
     energy = 0.0
     for i in range(lane(), n, lanes()):
@@ -214,7 +215,7 @@ def gupta_kernel(
     cutoff: float | None,
     taper: float,
 ) -> PotentialKernel:
-    """A kernel from rows of A, xi^2, p, q and r0 for each ordered pair of species; NaN where there are none."""
+    """Return a kernel from rows of A, xi^2, p, q and r0 for each ordered pair of species; NaN where there are none."""
     table = [
         [(math.log(a) + p, -p / r0, math.log(xi2) + 2.0 * q, -2.0 * q / r0) for a, xi2, p, q, r0 in row]
         for row in rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def lennard_jones(r2: float, epsilon: float, length2: float, pull: float) -> tuple[float, float]:
-    """``epsilon (s^2 - 2 s)`` with ``s = (r0/r)^6``, and its weight.
+    """Return ``epsilon (s^2 - 2 s)`` with ``s = (r0/r)^6``, and its weight.
 
     length2 is r0 squared, pull ``12 epsilon / r0^2``.
     """

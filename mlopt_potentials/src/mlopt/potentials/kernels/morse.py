@@ -6,7 +6,7 @@ import math
 
 
 def morse(r2: float, epsilon: float, rho0: float, r0: float) -> tuple[float, float]:
-    """``epsilon u (u - 2)`` with ``u = exp(rho0 (1 - r/r0))``, and its weight."""
+    """Return ``epsilon u (u - 2)`` with ``u = exp(rho0 (1 - r/r0))``, and its weight."""
     r = math.sqrt(r2)
     u = math.exp(rho0 - rho0 / r0 * r)
     pull = u * (u - 1.0)

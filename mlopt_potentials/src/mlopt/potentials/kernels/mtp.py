@@ -1,7 +1,8 @@
 """Moment tensor potentials over the pairs that `near` finds, for one system on one lane: the CPU.
 
-First the sums over neighbours of all atoms, then the products of blocks of atoms side by side, forwards and back, then
-the forces of all pairs. Tables and coefficients are weights, so that another fit of one basis is not compiled anew.
+First come the sums over the neighbours of all atoms. Then the products are computed for blocks of atoms side by side,
+forwards and backwards. Last come the forces of all pairs. Tables and coefficients are weights, so that another fit with
+the same basis is not compiled anew.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ TILE, SIDE = 32, 16
 
 
 def weights(parts: Sequence[Sequence[float]]) -> list[float]:
-    """All of them, one after the other."""
+    """Return all weights, one part after the other."""
     return [float(number) for part in parts for number in part]
 
 
@@ -72,7 +73,7 @@ def moment_tensor(
     integers: Any,
     settings: Any,
 ) -> float:
-    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
+    """Compute the energy and fill force and row energies; see `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
     w = theta_of(settings)
@@ -191,7 +192,7 @@ def repel(i: int, r: float, charge: float, rate: float, w: Any, row_energy: Any)
 def radial(
     count: int, centre: int, kinds: Any, atoms: Any, ways: Any, w: Any, f: Any, df: Any, poly: Any
 ) -> None:
-    """All radial functions at some distances, and their slopes."""
+    """Compute all radial functions at some distances, and their slopes."""
     half = DEGREES * TILE
     for s in range(SETS):
         shortest, cutoff = w[AT_ENDS + 4 * s], w[AT_ENDS + 4 * s + 1]
@@ -232,7 +233,7 @@ def radial(
 
 
 def powers(count: int, ways: Any, w: Any, part: Any) -> None:
-    """All monomials of some unit vectors."""
+    """Compute all monomials of some unit vectors."""
     for k in range(count):
         part[k] = 1.0
     for q in range(1, MONOMIALS):
@@ -244,7 +245,7 @@ def powers(count: int, ways: Any, w: Any, part: Any) -> None:
 
 
 def products(n: int, row_energy: Any, kinds: Any, w: Any, sums: Any, slopes: Any, scratch: Any) -> None:
-    """Energies of all atoms, and the slopes of these by the sums over neighbours."""
+    """Compute the energies of all atoms, and their derivatives with respect to the sums over neighbours."""
     value, slope = scratch[: VALUES * SIDE], scratch[VALUES * SIDE : 2 * VALUES * SIDE]
     for block in range(0, n, SIDE):
         count = min(SIDE, n - block)
@@ -287,7 +288,7 @@ def products(n: int, row_energy: Any, kinds: Any, w: Any, sums: Any, slopes: Any
 def back(
     count: int, i: int, w: Any, slopes: Any, f: Any, df: Any, part: Any, weight: Any, ways: Any, across: Any
 ) -> None:
-    """From slopes by sums to those by the distance (in ``ways``) and by the unit vector (``across``) of each pair."""
+    """Compute the derivatives with respect to distance (in ``ways``) and unit vector (``across``) of each pair."""
     for k in range(MONOMIALS * TILE):
         weight[k] = 0.0
     for k in range(TILE):
@@ -333,11 +334,11 @@ def mtp_kernel(
     parts: dict[str, Sequence[float]],
     own_weights: Any,
 ) -> PotentialKernel:
-    """A kernel.
+    """Return a kernel.
 
     length: about the distance of neighbours. sizes: constants of the basis by their names in this module.
-    parts: weights by the names of their places, in order, without the coefficients. own_weights: takes all others, as a
-    list of numbers, and puts the coefficients before them.
+    parts: weights by the names of their places, in order, without the coefficients.
+    own_weights: takes all others, as a list of numbers, and puts the coefficients before them.
     """
     skin = 0.15 * cutoff
     width, room = widths(cutoff, skin, length)

@@ -1,24 +1,22 @@
-"""Pairs nearer than a cutoff, for one system: free or periodic, in a cell of any shape and size.
+"""Pairs within a cutoff, for one system: free or periodic, in a cell of any shape and size.
 
-A list of candidates, nearer than the cutoff and a skin, lasts until an atom has moved by half the skin. From it those
-within the cutoff are copied into a buffer at each evaluation, in the order of atoms i, then j, then image. So what is
-in the buffer, and hence every bit of a sum over it, follows from the positions and not from the age of the list.
+A list of candidates, within the cutoff and a skin, is valid until an atom has moved by half the skin. At each
+evaluation, the candidates within the cutoff are copied into a buffer, in the order of atoms i, then j, then image. The
+buffer, and so every bit of a sum over it, depends on the positions and not on the age of the list.
 
-A potential takes the rows block by block (see `block_count`), and each block in as many fillings of its part of the
-buffer as it needs, nearly always one::
+A potential takes the rows block by block (see `block_count`). It fills the block's part of the buffer as often as
+needed, nearly always once::
 
-    refresh(n, x, cell, table, reals, integers)
-    for block in range(lane(), block_count(n), lanes()):
-        first, last, low, room = block_of(block, n)
-        restart(first, n, integers)
-        while row_of(first, n, integers) < last:
-            entries = fill(first, last, low, room, n, x, cell, table, reals, integers)
+    refresh(n, x, cell, table, reals, integers) for block in range(lane(), block_count(n), lanes()): first, last, low,
+    room = block_of(block, n) restart(first, n, integers) while row_of(first, n, integers) < last: entries = fill(first,
+    last, low, room, n, x, cell, table, reals, integers)
             ...
 
-On one lane all rows are one block, whose pairs are contiguous, so that loops over them fill vector registers however
-few neighbours an atom has; with more lanes each row is a block, and no two lanes share a part of the buffer.
+On one lane all rows are one block. Its pairs are contiguous, so loops over them fill vector registers even if an atom
+has few neighbours. With more lanes each row is a block, and no two lanes share a part of the buffer.
 
-A row with more candidates than the list has room for is searched anew at each evaluation: slower, but the same bits.
+A row with more candidates than the list can hold is searched at each evaluation, which is slower but gives the same
+bits.
 """
 
 from __future__ import annotations
@@ -41,29 +39,29 @@ ALIGN = 32
 #: positions so many cells (or lengths) away have no digits left that say where in the cell they are
 FARTHEST = 2.0**30
 
-# reals: the cell with vectors put in where it is not periodic (9), its dual (9), both by `complete`; then 3 n each of
-# positions at the last rebuild and of those in units of the cell, shifts of the candidates (3 n LIST), and the buffer
+# reals: the completed cell (9) and its dual (9), both by `complete`. Then 3 n each of positions at the last rebuild, in
+# lengths and in units of the cell. Then shifts of the candidates (3 n LIST), and the buffer.
 CELL, DUAL, HEAD = 0, 9, 18
-# integers: seen, lost, images along each vector (3), all images; then n each of how many candidates there are, how
-# far the search for them came, whether that is all, and where the row begins and ends in the buffer; 4 n of the
-# cursors of the blocks, candidates (n LIST), and atoms j of the buffer
+# integers: seen, lost, images along each vector (3), all images. Then five of n each: the number of candidates, the
+# end of the search for them, whether they are all, and the row's begin and end in the buffer. Then 4 n cursors of the
+# blocks, candidates (n LIST), and the atoms j of the buffer.
 SEEN, LOST, IMAGES, TRIES = 0, 1, 2, 5
 BASE = 8
 COUNT, UPTO, WHOLE, BEGIN, END, CURSOR, NAMES = 0, 1, 2, 3, 4, 5, 9
 
 
 def reals_of(width: int, room: int, fields: int) -> Callable[[int], int]:
-    """How many reals a system of n atoms needs, for constants LIST, ROOM and FIELDS."""
+    """Return the number of reals for a system of n atoms as a function of n, for constants LIST, ROOM and FIELDS."""
     return lambda n: HEAD + 6 * n + 3 * n * width + fields * (n * room + ALIGN)
 
 
 def integers_of(width: int, room: int, fields: int = 1) -> Callable[[int], int]:
-    """The same for integers; fields: arrays of integers in the buffer, of which the first has the atoms j."""
+    """Return the number of integers likewise; fields: integer arrays in the buffer, the first for the atoms j."""
     return lambda n: BASE + NAMES * n + n * width + fields * (n * room + ALIGN)
 
 
 def widths(cutoff: float, skin: float, length: float) -> tuple[int, int]:
-    """LIST and ROOM for atoms that are packed as densely as spheres of diameter 0.9 ``length``."""
+    """Return LIST and ROOM for atoms packed as densely as spheres of diameter 0.9 ``length``."""
     density = math.sqrt(2.0) / (0.9 * length) ** 3
     sphere = 4.0 / 3.0 * math.pi
     listed = min(2000.0, sphere * (cutoff + skin) ** 3 * density) + 32
@@ -72,38 +70,38 @@ def widths(cutoff: float, skin: float, length: float) -> tuple[int, int]:
 
 
 def field(index: int, n: int, reals: Any) -> Any:
-    """Array ``index`` of the buffer; the first four are the difference (3) and the squared distance."""
+    """Return array ``index`` of the buffer; the first four are the difference (3) and the squared distance."""
     size = n * ROOM + ALIGN
     start = HEAD + 6 * n + 3 * n * LIST + index * size
     return reals[start : start + size]
 
 
 def neighbours(index: int, n: int, integers: Any) -> Any:
-    """Integer array ``index`` of the buffer; 0: the atoms j."""
+    """Return integer array ``index`` of the buffer; 0 has the atoms j."""
     size = n * ROOM + ALIGN
     start = BASE + NAMES * n + n * LIST + index * size
     return integers[start : start + size]
 
 
 def block_count(n: int) -> int:
-    """Blocks of rows; each belongs to one lane."""
+    """Return the number of blocks of rows; each belongs to one lane."""
     return 1 if lanes() == 1 else n
 
 
 def block_of(block: int, n: int) -> tuple[int, int, int, int]:
-    """Its rows ``first:last``, and where its part of the buffer begins and for how many pairs."""
+    """Return a block's rows ``first:last``, the start of its part of the buffer, and the room there in pairs."""
     if lanes() == 1:
         return 0, n, 0, min(n * ROOM, MOST)
     return block, block + 1, block * ROOM, ROOM
 
 
 def per_row(which: int, n: int, integers: Any) -> Any:
-    """A number for each row, such as `BEGIN`."""
+    """Return an integer array (n,) over rows, such as `BEGIN`."""
     return integers[BASE + which * n : BASE + (which + 1) * n]
 
 
 def restart(first: int, n: int, integers: Any) -> None:
-    """The next filling of this block begins with its first row."""
+    """Make the next filling of this block begin with the block's first row."""
     cursor = BASE + CURSOR * n + 4 * first
     integers[cursor] = first
     integers[cursor + 1] = 0
@@ -111,25 +109,25 @@ def restart(first: int, n: int, integers: Any) -> None:
 
 
 def fillings(first: int, n: int, integers: Any) -> int:
-    """How often the block was filled since `restart`; after one time all its pairs are in the buffer."""
+    """Return the number of fillings since `restart`; after a single one the buffer has all pairs of the block."""
     count: int = integers[BASE + CURSOR * n + 4 * first + 3]
     return count
 
 
 def row_of(first: int, n: int, integers: Any) -> int:
-    """The row at which the next filling goes on; the last filling ended in it."""
+    """Return the row at which the next filling continues, in which the last filling ended."""
     row: int = integers[BASE + CURSOR * n + 4 * first]
     return row
 
 
 def begun_at(first: int, n: int, integers: Any) -> int:
-    """The row with which the last filling began."""
+    """Return the row with which the last filling began."""
     row: int = integers[BASE + CURSOR * n + 4 * first + 2]
     return row
 
 
 def refresh(n: int, x: Any, cell: Any, table: Any, reals: Any, integers: Any) -> bool:
-    """Make the list anew where it may lack a pair; False where a position says nothing, and all is NaN."""
+    """Renew the list where it may lack a pair; return False for a non-finite position, where all is NaN."""
     skin = table[0, SKIN]
     limit = 0.2499 * skin * skin
     old = reals[HEAD : HEAD + 3 * n]
@@ -145,7 +143,7 @@ def refresh(n: int, x: Any, cell: Any, table: Any, reals: Any, integers: Any) ->
 
 
 def rebuild(n: int, x: Any, cell: Any, reach: float, reals: Any, integers: Any) -> None:
-    """Forget the candidates of all rows; `fill` finds others, for positions as they are now."""
+    """Discard the candidates of all rows; `fill` finds new ones, for the present positions."""
     if lane() == 0:
         complete(cell, CELL, reals)
         tries = 1
@@ -184,14 +182,14 @@ def rebuild(n: int, x: Any, cell: Any, reach: float, reals: Any, integers: Any) 
 
 
 def nearest(value: float) -> float:
-    """The nearest whole number."""
+    """Return the nearest whole number."""
     return float(math.floor(value + 0.5))
 
 
 def scan(i: int, upto: int, n: int, cell: Any, reach: float, reals: Any, integers: Any) -> tuple[int, int]:
-    """Candidates of row i into its list, from ``upto`` on; how many, and where the search ended.
+    """Write candidates of row i into its list, from ``upto`` on; return their number and the end of the search.
 
-    ``upto`` counts atoms j, times images: it is all of them unless the list was full before.
+    ``upto`` counts atoms j times images. The search reaches the last of them unless the list is full.
     """
     start = BASE + NAMES * n + i * LIST
     names = integers[start : start + LIST]
@@ -280,11 +278,10 @@ def fill(
     reals: Any,
     integers: Any,
 ) -> int:
-    """Pairs of the rows ``first:last`` into the buffer from ``low`` on, as many as there is room for.
+    """Copy pairs of the rows ``first:last`` into the buffer from ``low`` on, as many as it has room for.
 
-    Goes on where the last filling of the block ended. Returns how many entries there are, with those that fill it up
-    to a multiple of `ALIGN`: they are `FAR` apart. A row i has its pairs in ``BEGIN`` to
-    ``integers[END + 4 n + i]``.
+    It continues where the last filling of the block ended. Return the number of entries, padded to a multiple of
+    `ALIGN` with entries that are `FAR` apart. A row i has its pairs in ``BEGIN`` to ``integers[END + 4 n + i]``.
     """
     cursor = BASE + CURSOR * n + 4 * first
     i, c, at, limit = integers[cursor], integers[cursor + 1], low, low + room
@@ -346,7 +343,7 @@ def fill(
 
 
 def spoil(n: int, force: Any, row_energy: Any) -> float:
-    """NaN everywhere."""
+    """Set force and row energies to NaN, and return NaN."""
     nan = math.inf - math.inf
     for i in range(lane(), n, lanes()):
         row_energy[i] = nan

@@ -44,7 +44,7 @@ def near_gupta(
     integers: Any,
     settings: Any,
 ) -> float:
-    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
+    """Compute the energy and fill force and row energies; see `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
     start = HEAD + 6 * n + 3 * n * LIST + FIELDS * (n * ROOM + ALIGN)
@@ -93,7 +93,7 @@ def functions(
     reals: Any,
     integers: Any,
 ) -> None:
-    """Repulsion and squared hopping of what is in the buffer, and their derivatives over r."""
+    """Compute repulsion and squared hopping of the pairs in the buffer, and their derivatives over r."""
     high = low + entries
     repelling, hopping = field(3, n, reals)[low:high], field(4, n, reals)[low:high]
     push, pull = field(5, n, reals)[low:high], field(6, n, reals)[low:high]
@@ -132,7 +132,7 @@ def functions(
 
 
 def sums(first: int, last: int, n: int, density: Any, repulsion: Any, reals: Any, integers: Any) -> None:
-    """Add to those of each atom what is in the buffer."""
+    """Add the pairs in the buffer to the sums of their atoms."""
     begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
     repelling, hopping = field(3, n, reals), field(4, n, reals)
     for i in range(begun_at(first, n, integers), min(last, row_of(first, n, integers) + 1)):
@@ -153,7 +153,7 @@ def pulls(
     reals: Any,
     integers: Any,
 ) -> None:
-    """Add to the force what is in the buffer."""
+    """Add the pairs in the buffer to the force."""
     begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
     dx, dy, dz = field(0, n, reals), field(1, n, reals), field(2, n, reals)
     push, pull, atoms = field(5, n, reals), field(6, n, reals), neighbours_of(0, n, integers)

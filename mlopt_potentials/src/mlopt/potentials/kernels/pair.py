@@ -1,9 +1,8 @@
-"""Sums over all pairs of a free cluster; for those nearer than a cutoff see `cut_pair`.
+"""Sums over all pairs of a free cluster; for a cutoff see `cut_pair`.
 
-All pairs are taken in both directions, i with j and j with i. That is twice the arithmetic, but the loop over j then
-only reads, runs over contiguous coordinates without a branch, and fills whole vector registers; it beats the loop
-over half the pairs, which has to write to every j, by a factor of two to three. On CUDA no two threads write to one
-place.
+All pairs are taken in both directions, i with j and j with i. That is twice the arithmetic. In return the loop over j
+only reads, has no branch, runs over contiguous coordinates, and fills whole vector registers. It is two to three times
+faster than the loop over half the pairs, which has to write to every j. On CUDA no two threads write to one place.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ FAR = 1e24
 
 
 def pair(r2: float, *numbers: float) -> tuple[float, float]:
-    """Stands for the potential's function."""
+    """Return energy and weight of a pair; a placeholder for the potential's own function."""
     return 0.0, 0.0
 
 
 def row(
     i: int, start: int, stop: int, x: Any, y: Any, z: Any, numbers: tuple[float, ...]
 ) -> tuple[float, float, float, float]:
-    """Twice the energy of atom i with the atoms ``start:stop``, and the force on it."""
+    """Return twice the energy of atom i with the atoms ``start:stop``, and the force on it."""
     energy, fx, fy, fz = 0.0, 0.0, 0.0, 0.0
     a, b, c = x[i], y[i], z[i]
     for j in range(start, stop):
@@ -58,7 +57,10 @@ def all_pairs(
     integers: Any,
     settings: Any,
 ) -> float:
-    """Energy, force and row energies of a free cluster. ``runs``: where atoms of another species begin, and n."""
+    """Compute the energy of a free cluster, and fill force and row energies.
+
+    runs: the indices at which atoms of another species begin, and n.
+    """
     sum_energy = 0.0
     a, b, c = x[:n], x[n : 2 * n], x[2 * n :]
     for i in range(lane(), n, lanes()):
@@ -88,9 +90,10 @@ def pair_kernel(
     shift: Literal["none", "energy", "force"] = "none",
     length: float = 1.0,
 ) -> PotentialKernel:
-    """A kernel for a pair potential of one species.
+    """Return a kernel for a pair potential of one species.
 
-    function: ``pair(r2, *numbers) -> (energy, weight)``. cutoff: from here on pairs do not count; None for all pairs.
+    function: ``pair(r2, *numbers) -> (energy, weight)``.
+    cutoff: distance from which pairs do not count; None for all pairs.
     shift, length: see `mlopt.potentials.kernels.cut_pair.cut_pair_kernel`.
     """
     if cutoff is not None:

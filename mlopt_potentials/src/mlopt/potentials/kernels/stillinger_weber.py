@@ -63,7 +63,7 @@ def stillinger_weber(
     integers: Any,
     settings: Any,
 ) -> float:
-    """See `mlopt.core.kernels.kernel.PotentialKernel`."""
+    """Compute the energy and fill force and row energies; see `mlopt.core.kernels.kernel.PotentialKernel`."""
     if not refresh(n, x, cell, table, reals, integers):
         return spoil(n, force, row_energy)
     start = HEAD + 6 * n + 3 * n * LIST + FIELDS * (n * ROOM + ALIGN)
@@ -101,7 +101,7 @@ def stillinger_weber(
 
 
 def angles(at: int, c: float, moments: Any) -> float:
-    """``|T|^2 + 2 c |V|^2 + c^2 S^2`` of the atom whose moments begin ``at``."""
+    """Return ``|T|^2 + 2 c |V|^2 + c^2 S^2`` of the atom whose moments begin ``at``."""
     vx, vy, vz, s = moments[at], moments[at + 1], moments[at + 2], moments[at + 9]
     xx, xy, xz = moments[at + 3], moments[at + 4], moments[at + 5]
     yy, yz, zz = moments[at + 6], moments[at + 7], moments[at + 8]
@@ -111,7 +111,7 @@ def angles(at: int, c: float, moments: Any) -> float:
 
 
 def power(base: float, whole: int, exponent: float) -> float:
-    """``base ** exponent``; whole: the exponent, or -1 where it is none of 0 to 12."""
+    """Return ``base ** exponent``; whole: the exponent if it is one of 0 to 12, else -1."""
     if whole < 0:
         return math.exp(exponent * math.log(base))
     found = 1.0
@@ -121,7 +121,7 @@ def power(base: float, whole: int, exponent: float) -> float:
 
 
 def functions(low: int, entries: int, n: int, table: Any, reals: Any) -> None:
-    """Everything of a pair that does not depend on other pairs; unit vectors take the place of differences."""
+    """Compute all functions of single pairs; unit vectors take the place of differences."""
     high = low + entries
     dx, dy, dz = field(0, n, reals)[low:high], field(1, n, reals)[low:high], field(2, n, reals)[low:high]
     pair, slope = field(PAIR, n, reals)[low:high], field(SLOPE, n, reals)[low:high]
@@ -168,7 +168,7 @@ def add_moments(
     reals: Any,
     integers: Any,
 ) -> None:
-    """Sums over the neighbours of each atom, of what is in the buffer."""
+    """Add the pairs in the buffer to the moments of their atoms."""
     ux, uy, uz = field(0, n, reals), field(1, n, reals), field(2, n, reals)
     pair, weights = field(PAIR, n, reals), field(WEIGHT, n, reals)
     begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
@@ -216,7 +216,10 @@ def pulls(
     reals: Any,
     integers: Any,
 ) -> None:
-    """Add to the force what is in the buffer: linear in the moments of both atoms, so these are added up first."""
+    """Add the pairs in the buffer to the force.
+
+    It is linear in the moments of both atoms, so these are added first.
+    """
     ux, uy, uz = field(0, n, reals), field(1, n, reals), field(2, n, reals)
     slope, weights = field(SLOPE, n, reals), field(WEIGHT, n, reals)
     weight_slopes, inverses = field(WEIGHT_SLOPE, n, reals), field(INVERSE, n, reals)
@@ -263,7 +266,7 @@ def stillinger_weber_kernel(
     cosine: float,
     strength: float,
 ) -> PotentialKernel:
-    """A kernel; bond: epsilon A; cosine: minus that of the angle without penalty; strength: epsilon lambda."""
+    """Return a kernel. bond: epsilon A; cosine: minus that of the ideal angle; strength: epsilon lambda."""
     skin = 0.15 * reach
     width, room = widths(reach, skin, 1.1 * sigma)
     least = -1e-3 * sigma * min(1.0, gamma)

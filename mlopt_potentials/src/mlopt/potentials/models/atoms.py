@@ -29,10 +29,10 @@ _WITHOUT_CONSTRAINTS = (".cif", ".pdb", ".xyz")
 
 
 class AtomsModel(Model):
-    """Atoms of a structure file, whose cell, periodicity and fixed atoms hold for all states.
+    """Atoms of a structure file, whose cell, periodicity and fixed atoms apply to all states.
 
-    A state is ``{file: NAME}``, with ``index: K`` for a file of several structures: the same atoms, of which the same
-    are fixed. The order of atoms may be another where a path aligns its ends.
+    A state is ``{file: NAME}``, with ``index: K`` for a file of several structures. It has the same atoms, with the
+    same ones fixed. The order of atoms may differ where a path aligns its ends.
     """
 
     system: SystemSpec = setting(..., "the atoms; cell, periodicity and fixed atoms of all states")
@@ -68,7 +68,7 @@ class AtomsModel(Model):
     def aligned(
         self, x: torch.Tensor, to: torch.Tensor, *, exchange: bool = True, mirror: bool = False
     ) -> Aligned:
-        """Like atoms exchanged, and a free cluster turned and shifted, so that ``x`` is as near to ``to`` as can be."""
+        """Return ``x`` aligned with ``to``: like atoms are exchanged, and a free cluster is rotated and translated."""
         own = self.system.load()
         if mirror and (own.periodic or bool(own.fixed.any())):
             raise InputError(
@@ -133,7 +133,7 @@ class AtomsModel(Model):
 
 
 def _ordered(found: Systems, own: Systems) -> torch.Tensor:
-    """Positions of ``found`` in the order of ``own``: each atom the nearest of its kind, fixed ones the fixed."""
+    """Return positions of ``found`` in the order of ``own``: the nearest atom of the species, fixed to fixed."""
     told = bool(found.fixed.any())  # fixed atoms are then kinds of their own
     here, there = ((2 * one.z + (one.fixed & told).to(torch.int64)).numpy() for one in (own, found))
     cell, pbc = own.cell[0].numpy(), own.pbc[0].numpy()

@@ -1,4 +1,4 @@
-"""Energies of two coordinates with known saddles, for `FunctionLandscape`: every problem is one row ``(x, y)``.
+"""Energies of two coordinates with known saddles, for `FunctionLandscape`; every problem is one row ``(x, y)``.
 
 Each is ``energy(x (n_rows, 2), segments) -> (n_problems,)``; rows of one problem add up.
 """
@@ -22,7 +22,7 @@ _R_AC, _K_C, _C = 3.742, 0.2025, 1.154
 
 
 def muller_brown(x: torch.Tensor, segments: Segments) -> torch.Tensor:
-    """``sum_k A_k exp(a_k (x-x_k)^2 + b_k (x-x_k)(y-y_k) + c_k (y-y_k)^2)``: three minima and two saddles.
+    """Return ``sum_k A_k exp(a_k (x-x_k)^2 + b_k (x-x_k)(y-y_k) + c_k (y-y_k)^2)``; three minima and two saddles.
 
     Source: K. Müller & L. D. Brown, Theor. Chim. Acta 53, 75 (1979), eq. 13 and figure 4.
     """
@@ -34,18 +34,18 @@ def muller_brown(x: torch.Tensor, segments: Segments) -> torch.Tensor:
 
 
 def leps(x: torch.Tensor, segments: Segments) -> torch.Tensor:
-    """Three atoms A, B, C in a line, as a function of the distances AB and BC: one saddle between two valleys.
+    """Return the energy (eV) of three atoms A, B, C in a line at distances AB and BC (angstrom); one saddle.
 
     Source: the London-Eyring-Polanyi-Sato form with the numbers of Jónsson, Mills & Jacobsen, in Classical and Quantum
-    Dynamics in Condensed Phase Simulations (1998), appendix A.1: a = c = 0.05, b = 0.30. eV and angstrom.
+    Dynamics in Condensed Phase Simulations (1998), appendix A.1: a = c = 0.05, b = 0.30.
     """
     return segments.sum(_leps(x[:, 0], x[:, 1], 0.05, 0.30, 0.05))
 
 
 def leps_harmonic(x: torch.Tensor, segments: Segments) -> torch.Tensor:
-    """LEPS with A and C fixed, as a function of the distance AB and of an oscillator coupled to B.
+    """Return LEPS (eV) with A and C fixed, for the distance AB (angstrom) and an oscillator coupled to B.
 
-    ``LEPS(x, r_AC - x) + 2 k (x - (r_AC / 2 - y / c))^2``. Source: as `leps`, appendix A.2: b = 0.80. eV and angstrom.
+    ``LEPS(x, r_AC - x) + 2 k (x - (r_AC / 2 - y / c))^2``. Source: as `leps`, appendix A.2: b = 0.80.
     """
     r, oscillator = x[:, 0], x[:, 1]
     stretch = r - (0.5 * _R_AC - oscillator / _C)
@@ -53,7 +53,7 @@ def leps_harmonic(x: torch.Tensor, segments: Segments) -> torch.Tensor:
 
 
 def _leps(ab: torch.Tensor, bc: torch.Tensor, a: float, b: float, c: float) -> torch.Tensor:
-    """Coulomb integrals, less the root of exchange integrals."""
+    """Return the sum of the Coulomb integrals minus the root of the exchange integrals."""
     coulomb, exchange = [], []
     for distance, d, sato in ((ab, _D_AB, a), (bc, _D_BC, b), (ab + bc, _D_AC, c)):
         near = torch.exp(-_ALPHA * (distance - _R0))

@@ -18,7 +18,7 @@ from mlopt.potentials.models.formulas import leps, leps_harmonic, muller_brown
 
 
 class SurfaceModel(Model):
-    """A function of two coordinates. A state is ``{point: [x, y]}``, or ``{name: NAME}`` of one that is known."""
+    """A function of two coordinates. A state is ``{point: [x, y]}``, or ``{name: NAME}`` of a stationary point."""
 
     #: starting points that have names, to three digits: paths relax their ends
     points: ClassVar[Mapping[str, tuple[float, float]]] = {}
@@ -30,7 +30,7 @@ class SurfaceModel(Model):
         return REDUCED
 
     def energy(self, x: torch.Tensor, segments: Segments) -> torch.Tensor:
-        """Energies (n_problems,) at ``x (n_problems, 2)``."""
+        """Return energies (n_problems,) at ``x (n_problems, 2)``."""
         raise NotImplementedError(f"{type(self).__name__} must define `energy`")
 
     def landscape(
@@ -70,7 +70,7 @@ class SurfaceModel(Model):
 
 
 class MullerBrown(SurfaceModel):
-    """The surface of Müller and Brown: minima A, I and B, a saddle between each two."""
+    """The surface of Müller and Brown: minima A, I and B, and a saddle on each side of I."""
 
     points: ClassVar[Mapping[str, tuple[float, float]]] = {
         "A": (-0.558, 1.442),
@@ -84,7 +84,7 @@ class MullerBrown(SurfaceModel):
 
 
 class Leps(SurfaceModel):
-    """Three atoms in a line; coordinates are the two distances, angstrom. Its valleys are open at the far ends."""
+    """Three atoms in a line; the coordinates are the two distances, angstrom. Its valleys are open at the far ends."""
 
     points: ClassVar[Mapping[str, tuple[float, float]]] = {"A": (0.742, 4.0), "B": (4.0, 0.742)}
     window: ClassVar[tuple[float, float, float, float]] = (0.5, 4.0, 0.5, 4.0)

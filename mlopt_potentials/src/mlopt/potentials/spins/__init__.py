@@ -1,4 +1,4 @@
-"""Classical spins on lattices: their energy as a landscape, states to begin with, and files."""
+"""Classical spins on lattices: their energy as a landscape, initial states, and files."""
 
 from mlopt.potentials.spins.files import read_spins, write_spins
 from mlopt.potentials.spins.heisenberg import MU_B, Anisotropy, Heisenberg, SpinPair

@@ -1,4 +1,4 @@
-"""Configurations of spins from and to files: OVF 2.0 and npy, one image or a chain of them."""
+"""Files of spin configurations, read and written: OVF 2.0 and npy, one image or a chain of them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def read_spins(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """The configurations of a file as unit vectors (n_images, n_spins, 3); float64 unless ``dtype`` says otherwise.
+    """Return the configurations of a file as unit vectors (n_images, n_spins, 3); float64 unless ``dtype`` is given.
 
-    A file has a vector for each site (what stands at vacant sites is not looked at) or for each spin. Vectors may have
-    any length, such as a magnetisation in A/m: only directions are taken. npy files have the shape (n, 3) or
+    A file has a vector for each site or for each spin; vectors at vacant sites are ignored. Vectors may have any
+    length, such as a magnetisation in A/m, because only directions are used. npy files have the shape (n, 3) or
     (n_images, n, 3).
 
     Raises:
-        InputError: what `read_ovf` raises, another format, images that do not fit the lattice or each other, or a
-            vector that has no length or is not finite; the message names the file, the image and the site.
+        InputError: an error of `read_ovf`, or an unknown format. Images do not fit the lattice or each other. A vector
+            has no length or is not finite. The message names the file, the image and the site.
     """
     file = Path(path)
     suffix = file.suffix.lower()
@@ -73,14 +73,15 @@ def write_spins(
     kind: Kind = "binary 8",
     titles: Sequence[str] = (),
 ) -> None:
-    """Write configurations (n_spins, 3), (n_images, n_spins, 3) or a list of them, in the format that the name tells.
+    """Write configurations (n_spins, 3), (n_images, n_spins, 3) or a list of them, in the format of the name's ending.
 
-    Vacant sites get zero vectors, as other programs write them. In OVF the atoms of a cell follow each other along x,
-    as Spirit writes them. kind, titles: of the segments, for OVF alone.
+    Vacant sites get zero vectors, as in other programs. In OVF the atoms of a cell follow each other along x, as in
+    Spirit.
+    kind, titles: of the segments, for OVF alone.
 
     Raises:
         InputError: a shape that does not fit the lattice, no image, or an unknown format.
-        MloptError: the file cannot be written; a former one is then intact.
+        MloptError: the file cannot be written; an earlier file of that name stays intact.
     """
     file = Path(path)
     single = isinstance(x, torch.Tensor) and x.ndim == 2

@@ -1,4 +1,4 @@
-"""The Heisenberg Hamiltonian of classical spins: which numbers it has, and the quadratic form that they make."""
+"""The Heisenberg Hamiltonian of classical spins: its parameters, and the quadratic form that they define."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Anisotropy(Part):
 
 
 class SpinPair(Part):
-    """A bond that is given by itself, between two atoms of the basis, in every cell: ``-J S_i.S_j - D.(S_i x S_j)``."""
+    """An individual bond between two atoms of the basis, in every cell: ``-J S_i.S_j - D.(S_i x S_j)``."""
 
     i: int = setting(0, "atom of the basis")
     j: int = setting(0, "atom of the basis")
@@ -57,7 +57,7 @@ class SpinPair(Part):
 
     @property
     def key(self) -> tuple[int, ...]:
-        """The same for the same bond, seen from either end."""
+        """An identifier that is the same for a bond seen from either end."""
         a, b, c = self.translation
         return max((self.i, self.j, a, b, c), (self.j, self.i, -a, -b, -c))
 
@@ -66,13 +66,13 @@ class Heisenberg(Model):
     """Classical spins of unit length with exchange, Dzyaloshinskii-Moriya interaction, anisotropy and a field.
 
     ``E = -sum_pairs [J S_i.S_j + D_ij.(S_i x S_j)] - sum_i [sum_a k_a (S_i.e_a)^2 + (mu_i mu_B B + h).S_i]``, where
-    each pair counts once. ``exchange`` and ``dmi`` have a number for each shell of neighbours, the nearest first.
-    D_ij has the length of its number and, with r along the bond from i to j,
+    each pair counts once. ``exchange`` and ``dmi`` have a number for each shell of neighbours, the nearest first. The
+    length of D_ij is its number. Its direction depends on r, the direction of the bond from i to j:
 
     - ``bulk``: the direction of r. A positive D makes Bloch skyrmions of helicity 90 degrees (core down);
     - ``interfacial``: the direction of ``normal x r``. A positive D makes Neel skyrmions of helicity 180 (core down).
 
-    A negative number is the other chirality, and so is a core that points up: -90 and 0 degrees.
+    A negative number gives the other chirality. For a core that points up the helicities are -90 and 0 degrees.
 
     In ``reduced`` units mu_B is 1.
 
@@ -134,16 +134,16 @@ class Heisenberg(Model):
         return REDUCED if self.units == "reduced" else SPINS
 
     def state(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """The spins of a state such as ``{kind: skyrmion, radius: 4.0}`` or ``{file: start.ovf}``."""
+        """Return the spins of a state such as ``{kind: skyrmion, radius: 4.0}`` or ``{file: start.ovf}``."""
         found = {"kind": "given"} | dict(given) if "file" in given else dict(given)
         return make_state(found, "a state of spins").spins(self.lattice)
 
     def path(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """All configurations of an OVF or npy file."""
+        """Return all configurations of an OVF or npy file."""
         return read_spins(given["file"], self.lattice)
 
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
-        """An OVF 2.0 file with a segment for each configuration, its energy in the title."""
+        """Write an OVF 2.0 file with a segment for each configuration and its energy in the title."""
         file = stem.with_suffix(".ovf")
         titles = [f"energy {energy:.12g} {self.energy_units.energy}" for energy in energies]
         write_spins(file, points, self.lattice, titles=titles)
@@ -165,7 +165,7 @@ class Heisenberg(Model):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> SpinLandscape:
-        """The energy of ``n_problems`` copies of the system as a landscape; float64 unless ``dtype`` says otherwise."""
+        """Return the landscape of ``n_problems`` copies of the system; float64 unless ``dtype`` says otherwise."""
         lattice = self.lattice
         pinned = lattice.pinned_rows
         return SpinLandscape(
@@ -178,7 +178,7 @@ class Heisenberg(Model):
         )
 
     def form(self) -> QuadraticForm:
-        """``E = 1/2 S.A.S + b.S`` of all spins, float64 on the CPU."""
+        """Return ``E = 1/2 S.A.S + b.S`` of all spins, float64 on the CPU."""
         lattice, n = self.lattice, self.lattice.n_spins
         blocks = [(i, j, block) for i, j, block in self._bonds()]
         blocks += [(j, i, block.transpose(0, 2, 1)) for i, j, block in blocks]
@@ -196,7 +196,7 @@ class Heisenberg(Model):
         return QuadraticForm.from_blocks(blocks, linear)
 
     def _bonds(self) -> Iterator[tuple[Integers, Integers, Floats]]:
-        """Rows (q,), rows (q,) and blocks (q, 3, 3) of the bonds, each bond once."""
+        """Yield rows (q,), rows (q,) and blocks (q, 3, 3) of the bonds, each bond once."""
         found = self.lattice.bonds(max(len(self.exchange), len(self.dmi)))
         exchange = np.array([j for _, _, j, _ in self._shells()])
         d = np.array([self._dmi_vector(vector, d) for _, vector, _, d in self._shells()])
@@ -214,7 +214,7 @@ class Heisenberg(Model):
             yield i, j, blocks[bond]
 
     def _shells(self) -> Iterator[tuple[int, Floats, float, float]]:
-        """Of each bond of a cell: its shell, its vector, J and D."""
+        """Yield for each bond of a cell its shell, its vector, J and D."""
         found = self.lattice.bonds(max(len(self.exchange), len(self.dmi)))
         for shell, vector in zip(found.shell.tolist(), found.vector, strict=True):
             j = self.exchange[shell] if shell < len(self.exchange) else 0.0
@@ -229,13 +229,13 @@ class Heisenberg(Model):
 
 
 def _unit(vector: Floats) -> Floats:
-    """A vector at length 1, without components that are but rounding."""
+    """Return a vector scaled to length 1, with components at rounding level set to zero."""
     scaled: Floats = vector / np.linalg.norm(vector)
     return np.where(np.abs(scaled) < 1e-14, 0.0, scaled)
 
 
 def _blocks(exchange: Floats, dmi: Floats) -> Floats:
-    """(p, 3, 3) matrices M with ``-J S_i.S_j - D.(S_i x S_j) = S_i.M S_j``. exchange: (p,); dmi: (p, 3)."""
+    """Return (p, 3, 3) matrices M with ``-J S_i.S_j - D.(S_i x S_j) = S_i.M S_j``. exchange: (p,); dmi: (p, 3)."""
     x, y, z = dmi.T
     o = np.zeros_like(x)
     cross = np.array([[o, z, -y], [-z, o, x], [y, -x, o]]).transpose(2, 0, 1)  # D.(a x b) = a.cross b

@@ -15,7 +15,7 @@ from mlopt.potentials.spins.quadratic import QuadraticForm
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Product of the vectors of two columns (n, 3, ...): (n, ...). Added by hand, so in one order."""
+    """Return the products of the vectors of two columns (n, 3, ...): (n, ...), added in one fixed order."""
     x, y, z = (a * b).unbind(1)
     return (x + y) + z
 
@@ -26,8 +26,8 @@ class SpinLandscape(Landscape):
     form: the energy of one copy. fixed: (n_spins,) bool, spins that must not turn. moments: (n_spins,) in mu_B.
     label: names a spin in messages.
 
-    All of `evaluate` and `hessian_product` can be differentiated by autograd, any number of times. On the CPU a copy's
-    results are bit for bit the same in any batch.
+    `evaluate` and `hessian_product` can be differentiated by autograd, any number of times. On the CPU a copy's results
+    are bit for bit the same in any batch.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SpinLandscape(Landscape):
         self.moments = None if moments is None else moments.repeat(n_problems)
 
     def select(self, problems: torch.Tensor) -> SpinLandscape:
-        """As many copies as there are ``problems``, which may repeat: the copies are all alike."""
+        """Return as many copies as there are ``problems``, which may repeat; all copies are alike."""
         return SpinLandscape(
             self.form,
             len(problems),
@@ -70,12 +70,12 @@ class SpinLandscape(Landscape):
         return self.label(row % self.n_spins)
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """Energy, row energies, and minus the gradient projected on the spheres; pinned spins feel none.
+        """Return energy, row energies, and minus the gradient projected on the spheres; zero force on pinned spins.
 
         A pair's energy is shared equally between its two rows.
 
         Raises:
-            InputError: ``x`` has another shape, type or device than the landscape.
+            InputError: ``x`` has another shape, dtype or device than the landscape.
         """
         self._fits(x, "x")
         spins = self._columns(x)
@@ -85,24 +85,24 @@ class SpinLandscape(Landscape):
         return Evaluation(self.segments.sum(row_energy), self._rows(force), row_energy)
 
     def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """``A x + b (n_rows, 3)``: the gradient in space, not projected; minus the effective field times moment."""
+        """Return the unprojected gradient ``A x + b``, (n_rows, 3): minus the effective field times the moment."""
         self._fits(x, "x")
         return self._rows(self.form.times(self._columns(x)) + self.form.linear[:, :, None])
 
     @property
     def hessian_calls(self) -> int:
-        """Force calls that one `hessian_product` costs: as much work as one evaluation."""
+        """Force calls of one `hessian_product`: 1, because it costs as much as an evaluation."""
         return 1
 
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """The Riemannian Hessian at ``x (n_rows, 3)`` times ``v (n_rows, 3)`` or (k, n_rows, 3): the shape of ``v``.
+        """Return the Riemannian Hessian at ``x (n_rows, 3)`` times ``v``, (n_rows, 3) or (k, n_rows, 3).
 
-        With P the projection on the tangent space, ``P (A - x.(A x + b)) P v`` for each spin; exact, also where the
-        force is not zero (Absil, Mahony & Sepulchre, Optimization Algorithms on Matrix Manifolds, 2008, eq. 5.15).
-        Rows and columns of pinned spins are zero.
+        With P the projection on the tangent space it is ``P (A - x.(A x + b)) P v`` for each spin. This is exact, also
+        where the force is not zero. Rows and columns of pinned spins are zero. Source: Absil, Mahony & Sepulchre,
+        Optimization Algorithms on Matrix Manifolds, 2008, eq. 5.15.
 
         Raises:
-            InputError: shapes, types or devices that do not fit.
+            InputError: shapes, dtypes or devices that do not fit.
         """
         self._fits(x, "x")
         self._fits(v, "v")
@@ -114,11 +114,11 @@ class SpinLandscape(Landscape):
         return self._rows(self._tangent(spins, self.form.times(tangent) - radial[:, None] * tangent))
 
     def check(self, x: torch.Tensor, tolerance: float = 1e-3) -> None:
-        """Refuse what is no configuration of unit spins; for what users give, not for every step.
+        """Refuse a configuration that has no unit spins. It is for user input, not for every step.
 
         Raises:
-            InputError: a wrong shape, type or device, a row that is not finite, or one whose length is not 1 by more
-                than ``tolerance``; the message names the problem and the site.
+            InputError: a wrong shape, dtype or device, a row that is not finite, or one whose length differs from 1 by
+                more than ``tolerance``; the message names the problem and the site.
         """
         self._fits(x, "x")
         length = torch.linalg.vector_norm(x.detach(), dim=-1)
@@ -133,14 +133,14 @@ class SpinLandscape(Landscape):
             )
 
     def _tangent(self, spins: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """The part of ``vector (n, 3, ...)`` along which free spins can turn."""
+        """Return the part of ``vector (n, 3, ...)`` along which free spins can turn."""
         found = vector - _dot(vector, spins)[:, None] * spins
         if self._fixed is None:
             return found
         return found.masked_fill(self._fixed.view(-1, *[1] * (found.ndim - 1)), 0.0)
 
     def _columns(self, x: torch.Tensor) -> torch.Tensor:
-        """(n_rows, 3) or (k, n_rows, 3) as (n_spins, 3, n_problems) or (n_spins, 3, k, n_problems).
+        """Rearrange (n_rows, 3) or (k, n_rows, 3) to (n_spins, 3, n_problems) or (n_spins, 3, k, n_problems).
 
         With the problems along the last dimension all arithmetic runs through contiguous memory.
         """
@@ -148,7 +148,7 @@ class SpinLandscape(Landscape):
         return split.movedim((-2, -1), (0, 1)).contiguous()
 
     def _rows(self, columns: torch.Tensor) -> torch.Tensor:
-        """What `_columns` was made of."""
+        """Undo `_columns`."""
         return columns.movedim((0, 1), (-2, -1)).reshape(*columns.shape[2:-1], -1, 3)
 
     def _fits(self, x: torch.Tensor, name: str) -> None:

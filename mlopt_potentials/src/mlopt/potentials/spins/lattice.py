@@ -1,4 +1,4 @@
-"""Where spins are: a lattice with its edges, vacancies, pinned sites and magnetic moments."""
+"""The lattice of spins, with its boundaries, vacancies, pinned sites and magnetic moments."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _Vectors = Annotated[list[Vector], BeforeValidator(plain)]
 class SpinLattice(Plugin):
     """A lattice of spins, open or periodic along each direction.
 
-    Site ``basis + n_basis (a + n_a (b + n_b c))`` is an atom of the basis in the cell (a, b, c), as in Spirit and in
-    OVF files (x runs fastest). Vacant sites keep their number but have no spin: rows of ``x`` are the occupied sites
-    in their order.
+    Site ``basis + n_basis (a + n_a (b + n_b c))`` is an atom of the basis in the cell (a, b, c). Spirit and OVF files
+    use the same order (x runs fastest). Vacant sites keep their number but have no spin: rows of ``x`` are the occupied
+    sites in their order.
 
     kind: a ``chain`` repeats along x, ``square`` and ``hexagonal`` (60 degrees between a and b) along x and y,
-    ``cubic`` along all three; ``given`` is what `cell` and `basis` say, see also `from_atoms`.
+        ``cubic`` along all three. A ``given`` lattice is defined by `cell` and `basis`; see also `from_atoms`.
     """
 
     kind: Literal["chain", "square", "hexagonal", "cubic", "given"] = setting("cubic", "which lattice")
@@ -133,10 +133,11 @@ class SpinLattice(Plugin):
         species: str | Sequence[str] | None = None,
         **settings: Any,
     ) -> SpinLattice:
-        """The lattice of an ASE ``Atoms``: its cell, its atoms as the basis, and its periodicity.
+        """Make the lattice of an ASE ``Atoms``: its cell, its atoms as the basis, and its periodicity.
 
-        species: chemical symbols of the magnetic atoms; all by default. Initial magnetic moments are taken over by
-        their magnitude if there are any, and atoms that have none are then left out. Other settings are passed on.
+        species: chemical symbols of the magnetic atoms; all by default. Other settings are passed on.
+
+        If there are initial magnetic moments, their magnitudes are taken, and atoms without a moment are left out.
 
         Raises:
             InputError: no atom is left, or an initial moment is a vector that is not finite.
@@ -168,13 +169,13 @@ class SpinLattice(Plugin):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Unit cells along the three directions."""
+        """The number of unit cells along the three directions."""
         a, b, c = (*self.repeat, 1, 1)[:3]
         return a, b, c
 
     @property
     def pbc(self) -> tuple[bool, bool, bool]:
-        """Whether each of the three directions is periodic."""
+        """(3,) bool, true along periodic directions."""
         flags = [self.periodic] * DIMENSIONS[self.kind] if isinstance(self.periodic, bool) else self.periodic
         a, b, c = (*flags, False, False, False)[:3]
         return a, b, c
@@ -220,7 +221,7 @@ class SpinLattice(Plugin):
 
     @property
     def pinned_rows(self) -> NDArray[np.bool_]:
-        """(n_spins,) whether each spin is pinned."""
+        """(n_spins,) bool, true for pinned spins."""
         flags = np.zeros(self.n_sites, dtype=bool)
         flags[indices("pinned", self.pinned, self.n_sites, "sites")] = True
         if self.pin_edges:
@@ -238,17 +239,17 @@ class SpinLattice(Plugin):
         ]  # repeats one value, or those of the basis
 
     def label(self, row: int) -> str:
-        """Which site a row of one problem is, for messages."""
+        """Return the site of a row of one problem, for messages."""
         site = int(self.sites[row])
         cell, atom = divmod(site, len(self.basis))
         a, b, c = self._cells()[cell].tolist()
         return f"site {site} (cell {a}, {b}, {c}" + (f"; atom {atom})" if len(self.basis) > 1 else ")")
 
     def bonds(self, shells: int) -> Bonds:
-        """The first ``shells`` shells of neighbours, of the lattice as far as it goes.
+        """Return the first ``shells`` shells of neighbours that exist in a lattice of this extent.
 
-        Along a direction that is not periodic a lattice of n cells has no neighbours n or more cells away. So the
-        second neighbours of a chain are two cells away, and a layer has the shells of a layer.
+        Along a direction that is not periodic, a lattice of n cells has no neighbours n or more cells away. The second
+        neighbours of a chain are therefore two cells away, and a layer has the shells of a layer.
         """
         limits = [
             None if periodic else number - 1 for number, periodic in zip(self.shape, self.pbc, strict=True)
@@ -258,7 +259,7 @@ class SpinLattice(Plugin):
     def pairs(
         self, first: IntegerArray, second: IntegerArray, translation: IntegerArray
     ) -> tuple[IntegerArray, IntegerArray, IntegerArray]:
-        """Pairs of rows that bonds of a unit cell make all over the lattice: bond, row, row (each (q,)).
+        """Return the pairs of rows that a unit cell's bonds make all over the lattice: bond, row, row (each (q,)).
 
         In a periodic lattice of one or two cells several bonds join the same two spins, and each counts.
         """
@@ -276,7 +277,7 @@ class SpinLattice(Plugin):
         return bond[there], i[there], j[there]
 
     def _cells(self) -> IntegerArray:
-        """(n_cells, 3) each cell's place along the three directions; the first runs fastest."""
+        """Return (n_cells, 3) the place of each cell along the three directions; the first runs fastest."""
         a, b, c = self.shape
         counted = np.unravel_index(np.arange(a * b * c), (c, b, a))
         return np.stack(counted[::-1], -1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What is measured on spins: mean magnetisation and topological charge."""
+"""Observables of spins: mean magnetisation and topological charge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlopt.potentials.spins.lattice import SpinLattice
 
 
 def magnetization(lattice: SpinLattice, x: torch.Tensor) -> torch.Tensor:
-    """Mean of the spins, weighted by their moments, for ``x (n_problems * n_spins, 3)``: (n_problems, 3)."""
+    """Return the mean of the spins weighted by their moments, for ``x (n_problems * n_spins, 3)``: (n_problems, 3)."""
     spins = _problems(lattice, x)
     moments = torch.from_numpy(lattice.spin_moments).to(x)
     found: torch.Tensor = (moments[:, None] * spins).sum(1) / moments.sum()
@@ -20,15 +20,15 @@ def magnetization(lattice: SpinLattice, x: torch.Tensor) -> torch.Tensor:
 
 
 def topological_charge(lattice: SpinLattice, x: torch.Tensor) -> torch.Tensor:
-    """How often the spins of a layer wrap the sphere, for ``x (n_problems * n_spins, 3)``: (n_problems,).
+    """Return how often the spins of a layer wrap the sphere, for ``x (n_problems * n_spins, 3)``: (n_problems,).
 
-    The solid angles of two triangles a cell, divided by 4 pi: a whole number in a periodic lattice. A skyrmion with its
-    core down has -1, with its core up 1. Triangles with a vacant site are left out.
+    It is the sum of the solid angles of two triangles per cell, divided by 4 pi, a whole number in a periodic lattice.
+    A skyrmion has -1 with its core down, and 1 with its core up. Triangles with a vacant site are left out.
 
     Source: B. Berg & M. Luescher, Nucl. Phys. B 190, 412 (1981).
 
     Raises:
-        InputError: the lattice has more than one atom a cell, or is not one layer along its first two directions.
+        InputError: the lattice has more than one atom per cell, or is not one layer along its first two directions.
     """
     a, b, c = lattice.shape
     if len(lattice.basis) > 1 or c > 1:
@@ -63,7 +63,7 @@ def topological_charge(lattice: SpinLattice, x: torch.Tensor) -> torch.Tensor:
 
 
 def _problems(lattice: SpinLattice, x: torch.Tensor) -> torch.Tensor:
-    """``x`` as (n_problems, n_spins, 3)."""
+    """Return ``x`` as (n_problems, n_spins, 3)."""
     if x.ndim != 2 or x.shape[1] != 3 or len(x) % lattice.n_spins:
         raise InputError(
             f"`x` must have shape (n_problems * {lattice.n_spins}, 3) to fit the lattice, got {tuple(x.shape)}"

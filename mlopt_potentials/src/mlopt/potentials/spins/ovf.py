@@ -1,8 +1,8 @@
-"""OVF 2.0, the format in which OOMMF, mumax3, Spirit and others keep vector fields.
+"""OVF 2.0, the format of vector fields in OOMMF, mumax3, Spirit and other programs.
 
-A file has one segment or several (a chain of images), each with a header and data as text, or as little-endian binary
-of 4 or 8 bytes. Rectangular meshes run fastest along x; irregular ones have three coordinates before the values of each
-point, which are read and left. Spirit's comma-separated text (``Data CSV``) is read as well.
+A file has one or more segments, such as a chain of images. Each has a header and data, as text or as little-endian
+binary of 4 or 8 bytes. Rectangular meshes run fastest along x. Irregular meshes have three coordinates before the
+values of each point, which are skipped. Spirit's comma-separated text (``Data CSV``) is read as well.
 
 Source: OOMMF User's Guide, "The OVF 2.0 format" (NIST, https://math.nist.gov/oommf/doc/userguide20a3/userguide).
 """
@@ -37,7 +37,7 @@ _END = re.compile(rb"^[ \t]*#[ \t]*End[ \t]*:[ \t]*Data\b[^\n]*", re.IGNORECASE 
 class OvfSegment:
     """One vector field.
 
-    values: (n, valuedim) float64. nodes: along x, y and z; None where the mesh is irregular.
+    values: (n, valuedim) float64. nodes: along x, y and z; None for an irregular mesh.
     header: the entries of the header, names in lower case without blanks.
     """
 
@@ -47,11 +47,11 @@ class OvfSegment:
 
 
 def read_ovf(path: str | Path) -> list[OvfSegment]:
-    """All segments of an OVF 2.0 file, in their order.
+    """Return all segments of an OVF 2.0 file, in their order.
 
     Raises:
-        InputError: no such file, another format or version, a header that lacks something or contradicts itself, data
-            that are cut short, too long or no numbers; the message names the file and the segment.
+        InputError: there is no such file, or it has another format or version. A header is incomplete or contradicts
+            itself. Data are cut short, too long or no numbers. The message names the file and the segment.
     """
     file = existing_file(path)
     try:
@@ -64,7 +64,7 @@ def read_ovf(path: str | Path) -> list[OvfSegment]:
 
 
 class _Reader:
-    """A place in a file."""
+    """A file with a position in it."""
 
     def __init__(self, name: str, data: bytes) -> None:
         self.name, self.data = name, data
@@ -123,7 +123,7 @@ class _Reader:
         return line.decode("utf-8", "replace")
 
     def _entry(self) -> tuple[str, str] | None:
-        """The next ``# key: value``, without the comment (``##``) that may follow."""
+        """Return the next ``# key: value``, without the comment (``##``) that may follow; None at the end."""
         while (line := self._line()) is not None:
             text = line.strip()
             if not text or text.startswith("##"):
@@ -226,12 +226,14 @@ def write_ovf(
 ) -> None:
     """Write vector fields on a rectangular mesh as the segments of one OVF 2.0 file.
 
-    fields: (nodes, valuedim) each, x fastest. step: distances of the nodes, m. titles: of the segments. labels: of the
-    components. Numbers are kept bit for bit in ``text`` and ``binary 8``.
+    fields: (nodes, valuedim) each, x fastest. step: distances of the nodes, m.
+    titles: of the segments. labels: of the components.
+
+    Numbers are kept bit for bit in ``text`` and ``binary 8``.
 
     Raises:
         InputError: an unknown ``kind``, no field, or one whose shape does not fit ``nodes`` and ``labels``.
-        MloptError: the file cannot be written; a former one is then intact.
+        MloptError: the file cannot be written; an earlier file of that name stays intact.
     """
     if kind not in ("text", "binary 4", "binary 8"):
         raise InputError(f"write_ovf: `kind` is {quoted(kind)}; it can be 'text', 'binary 4' or 'binary 8'")

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuadraticForm:
-    """A symmetric matrix A of few entries a row, and a vector b, over the ``3 n`` components of n spins.
+    """A sparse symmetric matrix A, and a vector b, over the ``3 n`` components of n spins.
 
-    A table for each component holds the components that it couples to: exchange, a DM interaction of any direction and
-    every axis of anisotropy are entries of one kind, and zeros among them cost nothing.
+    A table for each component holds the components that it couples to. Exchange, anisotropy and DM interaction of any
+    direction are entries of one kind. Zeros among them cost nothing.
 
-    index: (m, 3 n) int64, the m components that each one couples to. weight: (m, 3 n), the entries of A; a component
-    that couples to fewer has itself with weight 0. linear: (n, 3), b.
+    index: (m, 3 n) int64, the m components that each one couples to.
+    weight: (m, 3 n), the entries of A; a component that couples to fewer has itself with weight 0.
+    linear: (n, 3), b.
     """
 
     index: torch.Tensor
@@ -31,14 +32,14 @@ class QuadraticForm:
 
     @property
     def n_spins(self) -> int:
-        """Number of spins of one copy."""
+        """The number of spins of one copy."""
         return len(self.linear)
 
     @classmethod
     def from_blocks(
         cls, blocks: Sequence[tuple[Integers, Integers, Floats]], linear: Floats
     ) -> QuadraticForm:
-        """From the 3 x 3 blocks of A, several of which may be at one place: they are added.
+        """Make the form from 3 x 3 blocks of A; blocks at the same place are added.
 
         blocks: rows (q,), columns (q,) and values (q, 3, 3) each. linear: (n, 3).
         """
@@ -66,15 +67,15 @@ class QuadraticForm:
         )
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype) -> QuadraticForm:
-        """The same on another device, with numbers of another type."""
+        """Return the form on another device, with numbers of another dtype."""
         return QuadraticForm(
             self.index.to(device), self.weight.to(device, dtype), self.linear.to(device, dtype)
         )
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
-        """``A x`` for ``x (n, 3, ...)``, where the last dimensions number copies of the system: the same shape.
+        """Return ``A x`` for ``x (n, 3, ...)``, where the last dimensions number copies of the system: the same shape.
 
-        Products are added up entry by entry, so that no bit of a copy depends on how many there are.
+        Products are added entry by entry, so that the bits of a copy do not depend on the number of copies.
         """
         copies = x.reshape(self.index.shape[1], -1)
         total = torch.zeros_like(copies)

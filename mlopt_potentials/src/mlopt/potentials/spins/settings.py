@@ -1,4 +1,4 @@
-"""Types of settings that the modules of spins share: vectors and lists that may be given as arrays."""
+"""Types of settings for spins: vectors and lists that may be given as arrays."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlopt.core.plugins.plugin import Plugin, unknown_key
 
 
 def plain(value: Any) -> Any:
-    """Arrays, tensors and tuples as lists, which is what a configuration holds and strict validation takes."""
+    """Return arrays, tensors and tuples as lists, as configurations and strict validation need them."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def several(value: Any) -> Any:
-    """The same, and one number as a list of one."""
+    """Return the value as `plain` does, with a single number as a list of one."""
     value = plain(value)
     return value if isinstance(value, list) else [value]
 
@@ -52,7 +52,7 @@ Sites = Annotated[list[int] | list[bool], BeforeValidator(_sites)]
 
 
 class Part(Plugin):
-    """Settings that stand in a list: an unknown key is explained by the part's own keys."""
+    """A group of settings in a list; an unknown key is explained by the keys of the group."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,10 +66,10 @@ class Part(Plugin):
 
 
 def indices(name: str, given: list[int] | list[bool], count: int, what: str) -> list[int]:
-    """Sorted indices of ``given``, which are indices already or a flag for each of ``count``.
+    """Return the sorted indices of ``given``, which are indices already or a flag for each of ``count``.
 
     Raises:
-        ValueError: as many flags as there are not, or an index that is none or stands there twice.
+        ValueError: a wrong number of flags, or an index that is out of range or repeated.
     """
     if given and isinstance(given[0], bool):
         if len(given) != count:

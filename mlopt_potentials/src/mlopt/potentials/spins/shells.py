@@ -20,9 +20,9 @@ MOST = 20_000_000
 class Bonds:
     """Bonds from the atoms of one unit cell, each bond of the crystal once.
 
-    first, second: (p,) atoms of the basis; translation: (p, 3) cells from the one to the other.
+    first, second: (p,) atoms of the basis. translation: (p, 3) number of cells from the first to the second.
     vector: (p, 3) from first to second, in the units of the cell.
-    shell: (p,) counted from 0: all bonds of a length are a shell.
+    shell: (p,) counted from 0; all bonds of one length are a shell.
     count: number of shells that were found.
     """
 
@@ -37,14 +37,14 @@ class Bonds:
 def find_bonds(
     vectors: Floats, offsets: Floats, limits: Sequence[int | None], count: int, tolerance: float
 ) -> Bonds:
-    """The first ``count`` shells of neighbours, or all if there are fewer.
+    """Return the first ``count`` shells of neighbours, or all if there are fewer.
 
     vectors: (3, 3) of the cell as rows. offsets: (b, 3) Cartesian positions of the basis.
-    limits: the largest translation along each direction; None where the crystal does not end.
+    limits: the largest translation along each direction; None for an infinite crystal.
     tolerance: lengths that differ by less belong to one shell.
 
     Raises:
-        ValueError: two atoms on one spot, or too many pairs to look at.
+        ValueError: two atoms coincide, or there are too many pairs to look at.
     """
     if count == 0:
         none = np.zeros(0, np.int64)
@@ -84,7 +84,7 @@ def find_bonds(
 def _within(
     vectors: Floats, offsets: Floats, reach: Sequence[int], tolerance: float
 ) -> tuple[Integers, Integers, Integers, Floats]:
-    """All bonds with translations up to ``reach``, each once: first, second, translation, vector."""
+    """Return all bonds with translations up to ``reach``, each once: first, second, translation, vector."""
     axes = [np.arange(-n, n + 1) for n in reach]
     number = len(offsets) ** 2 * int(np.prod([len(axis) for axis in axes]))
     if number > MOST:

@@ -1,4 +1,4 @@
-"""Configurations to begin with: a ferromagnet, a domain wall, a skyrmion, random spins, or given ones.
+"""Initial configurations: a ferromagnet, a domain wall, a skyrmion, random spins, or given ones.
 
 ``make_state({"kind": "skyrmion", "radius": 4.0}).spins(lattice)`` are the unit vectors (n_spins, 3) of one problem.
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class SpinState(Plugin):
-    """A configuration of the spins of any lattice that it fits."""
+    """A configuration of spins for any lattice that it fits."""
 
     @abstractmethod
     def directions(self, lattice: SpinLattice) -> Floats:
-        """(n_spins, 3) vectors of any length but zero."""
+        """Return (n_spins, 3) vectors of any length but zero."""
 
     def spins(
         self,
@@ -45,7 +45,7 @@ class SpinState(Plugin):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
-        """Unit vectors (n_spins, 3) of one problem; float64 unless ``dtype`` says otherwise.
+        """Return unit vectors (n_spins, 3) of one problem; float64 unless ``dtype`` says otherwise.
 
         Raises:
             InputError: the state does not fit the lattice, or a spin would have no direction.
@@ -68,9 +68,10 @@ class Ferromagnet(SpinState):
 class DomainWall(SpinState):
     """A wall between spins along a direction and spins against it.
 
-    The angle from `direction` is ``2 atan(exp((r - position) / width))`` at the distance r along `axis`, which is the
-    exact wall of the continuum; its width is ``sqrt(J / (2 K))`` times the spacing in a chain. In its middle the spins
-    point along `through`: by default across axis and direction, a Bloch wall; along the axis it is a Neel wall.
+    The angle from `direction` is ``2 atan(exp((r - position) / width))`` at the distance r along `axis`. This is the
+    exact wall of the continuum; in a chain its width is ``sqrt(J / (2 K))`` times the spacing. In the middle of the
+    wall the spins point along `through`. By default that is perpendicular to axis and direction, a Bloch wall; along
+    the axis it is a Neel wall.
     """
 
     kind: Literal["domain-wall"] = "domain-wall"
@@ -101,12 +102,12 @@ class DomainWall(SpinState):
 class Skyrmion(SpinState):
     """A skyrmion in the plane of x and y, or a tube of them, in a background along z or -z.
 
-    Spins turn by ``2 atan(sinh(radius / width) / sinh(r / width))`` from the background: half a turn in the centre, a
-    quarter at `radius`. In the plane a spin at the angle phi points to ``vorticity * phi + helicity``: helicity 0 and
-    180 are Neel skyrmions, 90 and -90 Bloch skyrmions of the two chiralities; which of them a Dzyaloshinskii-Moriya
-    interaction makes is told at `Heisenberg`. Vorticity -1 is an antiskyrmion.
+    Spins turn from the background by ``2 atan(sinh(radius / width) / sinh(r / width))``: 180 degrees in the centre, 90
+    degrees at `radius`. A spin at the polar angle phi points in the plane along ``vorticity * phi + helicity``.
+    Helicities 0 and 180 are Neel skyrmions; 90 and -90 are Bloch skyrmions of the two chiralities. `Heisenberg` says
+    which of them a Dzyaloshinskii-Moriya interaction makes. Vorticity -1 is an antiskyrmion.
 
-    Source: of the profile, X. S. Wang, H. Y. Yuan & X. R. Wang, Commun. Phys. 1, 31 (2018).
+    Source of the profile: X. S. Wang, H. Y. Yuan & X. R. Wang, Commun. Phys. 1, 31 (2018).
     """
 
     kind: Literal["skyrmion"] = "skyrmion"
@@ -138,7 +139,7 @@ class Skyrmion(SpinState):
         return np.stack([np.sin(angle) * np.cos(plane), np.sin(angle) * np.sin(plane), up], -1)
 
     def _from_center(self, lattice: SpinLattice, center: Floats) -> Floats:
-        """(n_spins, 2) shortest ways from the centre, around periodic edges too."""
+        """Return (n_spins, 2) shortest vectors from the centre, across periodic boundaries too."""
         found = lattice.positions - np.append(center, 0.0)
         found[:, 2] = 0.0
         cell, extra = np.zeros((3, 3)), []
@@ -178,12 +179,12 @@ class Skyrmion(SpinState):
 
 
 def _steps(k: int) -> Floats:
-    """All (3^k, k) steps of -1, 0 or 1 along k vectors."""
+    """Return all (3^k, k) steps of -1, 0 or 1 along k vectors."""
     return np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=k)))
 
 
 class RandomSpins(SpinState):
-    """Spins of independent directions, all equally likely; the same for the same seed."""
+    """Spins of independent directions, uniform on the sphere; the same for the same seed."""
 
     kind: Literal["random"] = "random"
     seed: int = setting(0, "which configuration")
@@ -196,7 +197,7 @@ class RandomSpins(SpinState):
 
 
 class GivenSpins(SpinState):
-    """Spins from a file (OVF, npy) or as numbers; made unit vectors."""
+    """Spins from a file (OVF, npy) or as numbers, scaled to unit length."""
 
     kind: Literal["given"] = "given"
     file: str | None = setting(None, "an .ovf or .npy file")
@@ -234,12 +235,13 @@ StateLike: TypeAlias = Any
 
 
 def make_state(spec: StateLike, source: str = "") -> SpinState:
-    """A state from settings with a ``kind`` of `STATES`, the name of a state or a file, or vectors (n_spins, 3).
+    """Return a state from settings with a ``kind`` of `STATES`, from its name or a file, or from vectors (n_spins, 3).
 
     source: names the origin in messages.
 
     Raises:
-        InputError: none of these, or settings that do not validate (then a `ConfigError`).
+        InputError: the argument is none of these.
+        ConfigError: the settings do not validate.
     """
     if isinstance(spec, SpinState):
         return spec
@@ -265,9 +267,9 @@ def make_state(spec: StateLike, source: str = "") -> SpinState:
 
 
 def random_spins(segments: Segments, key: torch.Tensor) -> torch.Tensor:
-    """Random unit vectors (n_rows, 3), float64, for problems with the keys ``key (n_problems,)`` int64.
+    """Return random unit vectors (n_rows, 3), float64, for problems with the keys ``key (n_problems,)`` int64.
 
-    A problem gets the same in any batch; see `mlopt.core.batch.random.problem_keys`.
+    A problem gets the same spins in any batch; see `mlopt.core.batch.random.problem_keys`.
     """
     drawn = Draws(key, torch.zeros_like(key), segments).normal_rows(3)
     found: torch.Tensor = drawn / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)

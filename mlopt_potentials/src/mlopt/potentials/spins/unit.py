@@ -1,4 +1,4 @@
-"""What a user gives as spins, made unit vectors or refused."""
+"""Spins from a user, scaled to unit length or refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlopt.core.errors import InputError
 def unit_spins(
     values: ArrayLike, n_spins: int, *, where: str = "spins", label: Callable[[int], str] = "spin {}".format
 ) -> NDArray[np.float64]:
-    """Vectors of any length as unit vectors (n_spins, 3) in float64.
+    """Return vectors of any length as unit vectors (n_spins, 3) in float64.
 
     label: names a spin in messages.
 

@@ -1,4 +1,4 @@
-"""Sums over neighbours: pairs, and what all potentials of a short range share."""
+"""Sums over neighbours: pairs, and the common base of short-range potentials."""
 
 from __future__ import annotations
 

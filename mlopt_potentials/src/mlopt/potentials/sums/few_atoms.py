@@ -1,4 +1,4 @@
-"""Neighbours in small systems, many systems at once and on their own device, for potentials of a short range."""
+"""Neighbours in batches of small systems, on their own device, for short-range potentials."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FARTHEST = 2.0**30
 
 
 def find_pairs(systems: Systems, cutoff: float) -> Neighbours:
-    """All pairs closer than ``cutoff``: those of `find_neighbours`, each once, in another order.
+    """Return all pairs closer than ``cutoff``: those of `find_neighbours`, each once, in another order.
 
-    Every pair of atoms of a small system, free or periodic along all directions, is tried with every image that can
-    be within reach; other systems are left to `find_neighbours`. The order of a system's pairs depends on it alone.
+    In a small system, free or periodic along all directions, every pair of atoms is tried with every image within
+    reach. Other systems are left to `find_neighbours`. The order of a system's pairs depends on that system alone.
     """
     pos, cell = systems.pos.detach().double(), systems.cell.detach().double()
     counts, batch = systems.segments.counts, systems.batch
@@ -67,9 +67,9 @@ def find_pairs(systems: Systems, cutoff: float) -> Neighbours:
 def _tried(
     at: torch.Tensor, start: torch.Tensor, n: int, m: list[int], metric: torch.Tensor | None, cutoff: float
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Pairs of the systems of ``n`` atoms that begin at ``start (b,)``, with images up to ``m`` cells away.
+    """Return the pairs of systems of ``n`` atoms that begin at ``start (b,)``, with images up to ``m`` cells away.
 
-    at: (3, n_atoms) in cells, or as they are where metric is None; metric: six numbers of each cell (6, b).
+    at: (3, n_atoms) in cells, or in lengths where metric is None. metric: six numbers of each cell (6, b).
     """
     device = at.device
     steps = torch.cartesian_prod(*[torch.arange(-k, k + 1, device=device) for k in m]).T.double()  # (3, k)
@@ -99,7 +99,7 @@ def _tried(
 
 
 def _square(d: torch.Tensor, steps: torch.Tensor, metric: torch.Tensor) -> torch.Tensor:
-    """Squared lengths (b, k, n, n) of ``d (3, b, n, n)`` plus ``steps (3, k)``, in cells."""
+    """Return squared lengths (b, k, n, n) of ``d (3, b, n, n)`` plus ``steps (3, k)``, in cells."""
     if steps.shape[1] == 1:
         x, y, z = d[:, :, None]
     else:
@@ -112,7 +112,7 @@ def _square(d: torch.Tensor, steps: torch.Tensor, metric: torch.Tensor) -> torch
 
 
 def _metric(cell: torch.Tensor) -> torch.Tensor:
-    """Products of the vectors of ``cell (b, 3, 3)``: aa, bb, cc, 2 ab, 2 ac, 2 bc (6, b)."""
+    """Return products of the vectors of ``cell (b, 3, 3)``: aa, bb, cc, 2 ab, 2 ac, 2 bc (6, b)."""
     a, b, c = cell.unbind(1)
     pairs = ((a, a, 1), (b, b, 1), (c, c, 1), (a, b, 2), (a, c, 2), (b, c, 2))
     return torch.stack([k * (u[:, 0] * v[:, 0] + u[:, 1] * v[:, 1] + u[:, 2] * v[:, 2]) for u, v, k in pairs])

@@ -1,11 +1,11 @@
-"""What potentials that look at the neighbours of each atom share: who takes all pairs, who takes a neighbour list.
+"""The base of potentials that sum over the neighbours of each atom.
 
-Free clusters take all pairs at once, in blocks of systems of one size; periodic systems, and large ones where the
-range is finite, take a neighbour list.
+Free clusters take all pairs at once, in blocks of systems of one size. Periodic systems, and large ones if the range is
+finite, use a neighbour list.
 
-Invariant: on the CPU a system's result is bit for bit the same alone and in any batch. Arithmetic done element by
-element and sums along rows keep this; matrix products do not, and are not used. (A system of more than 32768 atoms
-may differ in the last bit, where torch splits the sum over its atoms among threads.)
+Invariant: on the CPU a system's result is bit for bit the same alone and in any batch. Element-wise arithmetic and sums
+along rows have this property. Matrix products do not, and are not used. (A system of more than 32768 atoms may differ
+in the last bit, where torch splits the sum over its atoms among threads.)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.potential import Potential, per_volume
 from mlopt.core.lazy import torch
 
-#: pairs (n * n for n atoms) treated at once: they and what is computed from them stay in the cache, and they are
-#: enough to be worth a second thread (torch's grain is 32768 elements)
+#: pairs (n * n for n atoms) treated at once. They and their results stay in the cache, and they are enough to be worth
+#: a second thread (torch's grain is 32768 elements)
 CHUNK = 98304
 #: atoms of a free system from which on a neighbour list beats all pairs, where the range is finite
 LISTED_FROM = 300
@@ -29,15 +29,15 @@ MOST_PAIRS = 50_000_000
 class LocalPotential(Potential):
     """A potential in which atoms interact with their neighbours.
 
-    Write `reach`, `sums_of_all` and `sums_of_near`; energies, forces, stress and messages are made of them here.
+    Write `reach`, `sums_of_all` and `sums_of_near`; this class makes energies, forces, stress and messages from them.
     """
 
     def reach(self) -> float | None:
-        """Distance from which on atoms do not interact, in the length of ``pos``; None where they always do."""
+        """Return the distance beyond which atoms do not interact, in the length of ``pos``; None for infinite range."""
         return None
 
     def usual_cutoff(self) -> float:
-        """A cutoff to suggest where one is missing, in the length of ``pos``."""
+        """Return a cutoff to suggest if one is missing, in the length of ``pos``."""
         raise NotImplementedError(
             f"{type(self).__name__} must define `usual_cutoff`, or always have a `reach`"
         )
@@ -45,21 +45,21 @@ class LocalPotential(Potential):
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row energy (b * n,) and force (b * n, 3) of ``b`` free systems of ``n`` atoms each, from all pairs."""
+        """Return row energy (b * n,) and force (b * n, 3) of ``b`` free systems of ``n`` atoms each, from all pairs."""
         raise NotImplementedError(f"{type(self).__name__} must define `sums_of_all`")
 
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Row energy, force, and dE/dstrain (n_systems, 3, 3) where asked for, from the neighbour list."""
+        """Return row energy, force, and dE/dstrain (n_systems, 3, 3) where asked for, from the neighbour list."""
         raise NotImplementedError(f"{type(self).__name__} must define `sums_of_near`")
 
     def energy(self, systems: Systems) -> torch.Tensor:
-        """Energy of each system: (n_systems,)."""
+        """Return the energy of each system: (n_systems,)."""
         return self.evaluate(systems).energy
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
-        """Energy, force, the energy of each atom, and stress where asked for.
+        """Return energy, force, the energy of each atom, and stress where asked for.
 
         Stress is NaN for systems without three lattice vectors.
         """
@@ -84,10 +84,10 @@ class LocalPotential(Potential):
         return Evaluation(systems.segments.sum(row_energy), force, row_energy, tensor)
 
     def check(self, systems: Systems) -> None:
-        """Refuse periodic systems where the range is infinite, and more pairs than fit into memory.
+        """Refuse periodic systems if the range is infinite, and more pairs than fit into memory.
 
         Raises:
-            InputError: as said, or an unknown species.
+            InputError: one of these, or an unknown species.
         """
         super().check(systems)
         self._listed(systems)
@@ -107,9 +107,9 @@ class LocalPotential(Potential):
             )
 
     def _listed(self, systems: Systems) -> bool | torch.Tensor:
-        """Which systems take a neighbour list: all (True), none (False), or a mask (n_systems,).
+        """Return the systems that use a neighbour list: all (True), none (False), or a mask (n_systems,).
 
-        A property of each system alone, or its bits would depend on the batch.
+        The choice depends on each system alone; otherwise its bits would depend on the batch.
         """
         reach = self.reach()
         if reach is None:
@@ -129,7 +129,7 @@ class LocalPotential(Potential):
         return mask if bool(mask.any()) else False
 
     def _all_pairs(self, systems: Systems) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row energy (n_atoms,) and force (n_atoms, 3) of free systems from all pairs."""
+        """Return row energy (n_atoms,) and force (n_atoms, 3) of free systems from all pairs."""
         segments, pos, z = systems.segments, systems.pos, systems.z
         if segments.size is not None:
             return self.sums_of_all(pos, z, len(systems), segments.size)
@@ -144,7 +144,10 @@ class LocalPotential(Potential):
 
 
 def _virial_of_free(systems: Systems, force: torch.Tensor) -> torch.Tensor:
-    """dE/dstrain (n_systems, 3, 3) of free systems: minus the sum of position times force, which has no net part."""
+    """Return dE/dstrain (n_systems, 3, 3) of free systems: minus the sum of position times force.
+
+    It does not depend on the origin, because the net force is zero.
+    """
     total = systems.segments.sum
     upper = {(a, b): -total(systems.pos[:, a] * force[:, b]) for a in range(3) for b in range(a, 3)}
     return torch.stack(
@@ -153,7 +156,7 @@ def _virial_of_free(systems: Systems, force: torch.Tensor) -> torch.Tensor:
 
 
 def short_range(name: str, given: float, bond: str, length: float, usual: float) -> str:
-    """What to say of the range ``given`` as setting ``name`` that ends within the bond ``bond`` of this ``length``."""
+    """Return a warning about a range ``given`` as setting ``name`` that is shorter than the bond ``bond``."""
     return (
         f"{name}: {given:g} is not longer than {bond} ({length:.4g}), the distance at which a pair's energy is least, "
         f"so that atoms would not hold together. Both are lengths in the unit of the positions (angstrom for most "
@@ -162,7 +165,7 @@ def short_range(name: str, given: float, bond: str, length: float, usual: float)
 
 
 def squares_of_distances(difference: torch.Tensor, start: int = 0) -> torch.Tensor:
-    """Squared distances (b, rows, n) of ``difference (3, b, rows, n)``; inf for an atom with itself.
+    """Return squared distances (b, rows, n) of ``difference (3, b, rows, n)``; inf for an atom with itself.
 
     Row ``k`` belongs to atom ``start + k``.
     """
@@ -182,9 +185,9 @@ def squares_of_distances(difference: torch.Tensor, start: int = 0) -> torch.Tens
 def force_of_pairs(
     zero: torch.Tensor, first: torch.Tensor, second: torch.Tensor, pull: torch.Tensor
 ) -> torch.Tensor:
-    """Force (n_atoms, 3) where each pair pulls its first atom by ``pull (3, n_pairs)`` and its second the other way.
+    """Return the force (n_atoms, 3) of pairs that pull their first atom by ``pull (3, n_pairs)``, the second opposite.
 
-    One component at a time: on the CPU, 1-D index_add is a plain loop, fast and in a fixed order.
+    It goes one component at a time, because on the CPU 1-D index_add is a plain loop, fast and in a fixed order.
     """
     return torch.stack(
         [zero.index_add(0, first, part).index_add(0, second, part, alpha=-1) for part in pull.unbind(0)],
@@ -195,7 +198,7 @@ def force_of_pairs(
 def virial_of_pairs(
     systems: Systems, first: torch.Tensor, pull: torch.Tensor, difference: torch.Tensor
 ) -> torch.Tensor:
-    """dE/dstrain (n_systems, 3, 3) of pairs that are ``difference (3, n_pairs)`` apart and feel ``pull``."""
+    """Return dE/dstrain (n_systems, 3, 3) of pairs with ``difference (3, n_pairs)`` and force ``pull``."""
     owner = systems.batch[first]
     none = systems.cell.new_zeros(len(systems))
     upper = {
@@ -215,7 +218,7 @@ def spoil_lost(
     force: torch.Tensor,
     virial: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The same three, with NaN for systems whose neighbours could not be found."""
+    """Return the three arrays with NaN for systems whose neighbours could not be found."""
     if not bool(pairs.lost.any()):
         return row_energy, force, virial
     nan, rows = float("nan"), systems.segments.rows_of(pairs.lost)

@@ -2,16 +2,13 @@
 
 A new one states one formula, in its own reduced units::
 
-    class InversePower(PairPotential):
-        units = REDUCED
+    class InversePower(PairPotential): units = REDUCED
 
-        def pair(self, r2, first, second):
-            energy = r2**-6
-            return energy, 12.0 * energy / r2
+        def pair(self, r2, first, second): energy = r2**-6 return energy, 12.0 * energy / r2
 
-and has batched energies, closed-form forces, energies per atom, and derivatives of all of them; one that also states
-its range has periodic systems and stress. How they are evaluated, and what keeps the bits of a system the same in any
-batch, is said in `mlopt.potentials.sums.local`.
+It then has batched energies, closed-form forces, energies per atom, and derivatives of all of them. One that also
+states its range has periodic systems and stress. `mlopt.potentials.sums.local` describes the evaluation, and why a
+system's bits are the same in any batch.
 """
 
 from __future__ import annotations
@@ -42,32 +39,32 @@ class PairPotential(LocalPotential):
     def pair(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy phi and weight ``-(dphi/dr) / r`` of pairs at squared distances ``r2``, in the units of `scales`.
+        """Return energy phi and weight ``-(dphi/dr) / r`` of pairs, in the units of `scales`.
 
-        r2: any shape; inf for an atom with itself, where both must be 0 (as any potential that vanishes at infinity).
+        r2: squared distances, any shape; inf for an atom with itself, where both results must be 0.
         first, second: int64 atomic numbers of the two atoms, broadcastable with ``r2``.
 
-        Do not change the arguments in place, and write nothing that depends on an element's place in ``r2``: no
+        Do not change the arguments in place. The result must not depend on an element's place in ``r2``. So use no
         matrix products, and no `pow` with a fractional exponent, whose bits differ at the end of a tensor.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `pair`")
 
     def scales(self) -> tuple[float, float]:
-        """Energy and length in whose units `pair` is written."""
+        """Return the units of energy and length in which `pair` is written."""
         return 1.0, 1.0
 
     def reach(self) -> float | None:
-        """Distance from which on `pair` is zero, in the length of ``pos``; None where it is never."""
+        """Return the distance from which on `pair` is zero, in the length of ``pos``; None for infinite range."""
         return None
 
     def usual_cutoff(self) -> float:
-        """Three lengths of the potential."""
+        """Return three lengths of the potential."""
         return 3 * float(self.scales()[1])
 
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row energy and force, a few systems (or a few rows of a large one) at a time."""
+        """Return row energy and force, computed for a few systems (or a few rows of a large one) at a time."""
         scale, length = self.scales()
         x = (pos / length).reshape(b, n, 3).permute(2, 0, 1).contiguous()
         z = z.reshape(b, n)
@@ -95,12 +92,12 @@ class PairPotential(LocalPotential):
     def _block(
         self, x: torch.Tensor, z: torch.Tensor, start: int, stop: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums over all atoms for the atoms ``start:stop`` of each system.
+        """Return sums over all atoms for the atoms ``start:stop`` of each system: (b, rows) and (3, b, rows).
 
-        x: (3, b, n) reduced; z: (b, n). Returns (b, rows) and (3, b, rows).
+        x: (3, b, n) reduced; z: (b, n).
 
-        One tensor holds all three components, for that halves the number of calls, which is what small clusters wait
-        for; the Gram matrix would be cheaper still, but its bits depend on the batch.
+        One tensor holds all three components. This halves the number of calls, which limits the speed for small
+        clusters. The Gram matrix would be cheaper still, but its bits depend on the batch.
         """
         difference = x[:, :, start:stop, None] - x[:, :, None, :]
         r2 = squares_of_distances(difference, start)
@@ -114,7 +111,7 @@ class PairPotential(LocalPotential):
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Row energy, force and dE/dstrain: each pair of the list counts half for each of its atoms."""
+        """Return row energy, force and dE/dstrain; each pair of the list counts half for each of its atoms."""
         scale, length = self.scales()
         reach = self.reach()
         if reach is None:  # unreachable after `_listed`; tells the type checker
@@ -136,9 +133,9 @@ class PairPotential(LocalPotential):
 class CutPairPotential(PairPotential):
     """A pair potential of infinite range that can be cut. Write `uncut`, as `PairPotential.pair`.
 
-    With the cutoff c, pairs beyond c do not count, and nearer ones count as
+    With the cutoff c, pairs beyond c do not count. Closer pairs count as
 
-    - ``shift: none``: phi(r), with a jump at c: fit for comparing numbers, not for minimising;
+    - ``shift: none``: phi(r), with a jump at c: for comparing numbers, not for minimising;
     - ``shift: energy``: phi(r) - phi(c): continuous, with a jump of the force;
     - ``shift: force``: phi(r) - phi(c) - (r - c) phi'(c): continuous with a continuous force.
     """
@@ -163,7 +160,7 @@ class CutPairPotential(PairPotential):
     def uncut(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `pair` is without a cutoff."""
+        """Return `pair` without a cutoff."""
         raise NotImplementedError(f"{type(self).__name__} must define `uncut`")
 
     def reach(self) -> float | None:
@@ -172,7 +169,7 @@ class CutPairPotential(PairPotential):
     def pair(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`uncut`, cut and shifted."""
+        """Return `uncut`, cut and shifted."""
         energy, weight = self.uncut(r2, first, second)
         if self.cutoff is None:
             return energy, weight
