@@ -1,4 +1,4 @@
-"""``python -m mlopt`` is ``mlopt``; the distribution with the command alone has this file."""
+"""The entry point of ``python -m mlopt``, which is ``mlopt``; only the distribution with the command has this file."""
 
 from mlopt.cli.main import main
 

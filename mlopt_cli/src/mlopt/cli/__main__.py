@@ -1,4 +1,4 @@
-"""``python -m mlopt.cli`` is ``mlopt``."""
+"""The entry point of ``python -m mlopt.cli``, which is ``mlopt``."""
 
 from mlopt.cli.main import main
 

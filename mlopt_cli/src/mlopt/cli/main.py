@@ -1,4 +1,4 @@
-"""The command `mlopt`: subcommands imported when called, and every error turned into one message and an exit code.
+"""The command `mlopt`: subcommands imported when called, and each error as one message with an exit code.
 
 Invariant: ``mlopt --help`` imports nothing but click. Exit codes: see `EXIT_CODES`, shown by ``mlopt --help``.
 """
@@ -47,7 +47,7 @@ _LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is called."""
+    """A group of commands that imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> NoReturn:
-        """Run, and leave with an exit code; no exception gets out but SystemExit."""
+        """Run the command and leave with an exit code; no exception except SystemExit passes through."""
         given = list(sys.argv[1:] if args is None else args)
         more = {"prog_name": "mlopt", **more, "standalone_mode": False}
         sys.exit(self._guarded(given, "--json" in given, more))

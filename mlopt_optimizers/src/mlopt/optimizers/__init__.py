@@ -1,4 +1,4 @@
-"""Optimizers, searches, moves and starts of mlopt, and the experiment `Search`."""
+"""Optimizers, searches, moves and starts of mlopt, and the kinds of run."""
 
 from __future__ import annotations
 

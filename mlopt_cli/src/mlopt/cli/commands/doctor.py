@@ -1,4 +1,4 @@
-"""``mlopt doctor``: what is installed, what this machine offers, and what to do where something is amiss."""
+"""``mlopt doctor``: the installation, the machine, and a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REQUIRED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ``remedy`` is empty exactly if all is well."""
+    """One result of a check. ``remedy`` is empty exactly if all is well."""
 
     what: str
     found: str

@@ -1,4 +1,4 @@
-"""``mlopt info``: what a plugin is and what can be set."""
+"""``mlopt info``: the description of a plugin and of its settings."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _owners(name: str) -> list[Entry]:
 
 
 def _find(name: str, kind: str | None) -> Entry:
-    """The one plugin of that name; of all kinds together if none is given."""
+    """Return the one plugin of that name, among all kinds if none is given."""
     from mlopt.core.errors import InputError
     from mlopt.core.plugins import registry
     from mlopt.core.quoting import one_line, quoted
@@ -94,7 +94,7 @@ def _find(name: str, kind: str | None) -> Entry:
 
 
 def _default(value: Any) -> str:
-    """A default as one would type it; a nested plugin by its name alone if all its settings are defaults too."""
+    """Return a default as one would type it; a nested plugin by its name alone if all its settings are defaults."""
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         return str(value["name"])
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""``mlopt init``: a configuration to start from."""
+"""``mlopt init``: a new configuration file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mlopt list``: what is installed, by name; no plugin is imported."""
+"""``mlopt list``: the names of all that is installed; no plugin is imported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(kind: str | None, as_json: bool) -> None:
 
 
 def _kind(given: str, kinds: list[str]) -> str:
-    """The kind that was meant: `optimizers` is `optimizer`, `query-strategies` is `query-strategy`."""
+    """Return the kind for a plural or hyphenated form: `optimizers`, `query-strategies`."""
     from mlopt.core.errors import InputError
     from mlopt.core.quoting import quoted
     from mlopt.core.suggestions import hint

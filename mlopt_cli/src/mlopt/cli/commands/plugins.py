@@ -1,4 +1,4 @@
-"""``mlopt plugins``: which distribution brings what, and under --check whether it loads."""
+"""``mlopt plugins``: the distribution of each plugin, and with --check whether the plugin loads."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def command(check: bool, limit: float, as_json: bool) -> int:
 
 
 def _faults(entries: list[Entry], limit: float) -> list[str | None]:
-    """What is wrong with each plugin; of those that share a name none is imported."""
+    """Return the fault of each plugin, or None; plugins that share a name are not imported."""
     from mlopt.cli.configs.loading import problems
     from mlopt.core.errors import PluginError
     from mlopt.core.plugins import registry

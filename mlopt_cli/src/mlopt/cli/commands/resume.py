@@ -1,4 +1,4 @@
-"""``mlopt resume``: go on with a run that was stopped or killed."""
+"""``mlopt resume``: the continuation of a run that was stopped or killed."""
 
 from __future__ import annotations
 

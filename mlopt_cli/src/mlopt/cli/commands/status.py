@@ -1,4 +1,4 @@
-"""``mlopt status``: how far a run is, whether anyone still runs it."""
+"""``mlopt status``: the progress of a run, and whether a process still runs it."""
 
 from __future__ import annotations
 

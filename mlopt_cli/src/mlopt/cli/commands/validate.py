@@ -1,4 +1,4 @@
-"""``mlopt validate``: every mistake of every configuration, and what a run would refuse before it begins."""
+"""``mlopt validate``: every mistake of a configuration, and everything that a run would refuse before it begins."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Configurations: files and recipes, and what the settings of a plugin are."""
+"""Configurations: files and recipes, and the description of a plugin's settings."""

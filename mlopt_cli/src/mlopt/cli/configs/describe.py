@@ -1,4 +1,4 @@
-"""What a plugin's settings are, read off its fields: type, default, unit, limits, documentation."""
+"""The settings of a plugin, read from its fields: type, default, unit, limits, documentation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. ``name`` is dotted within groups; ``default`` is plain data and means nothing if ``required``."""
+    """One setting. ``name`` is dotted within groups; ``default`` is plain data, without meaning if ``required``."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ class Setting:
 
 
 def settings(cls: type[Plugin], prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a plugin class; those of a group of settings follow it, with dotted names."""
+    """Yield every setting of a plugin class; settings of a group follow it, with dotted names."""
     # `config` turns defaults into plain data; it needs an instance, so one without its required settings.
     required = {name: None for name, field in cls.model_fields.items() if field.is_required()}
     defaults = cls.model_construct(**required).config()
@@ -68,7 +68,7 @@ def settings(cls: type[Plugin], prefix: str = "") -> Iterator[Setting]:
 
 
 def type_name(annotation: Any, metadata: Any = ()) -> str:
-    """A type in words: ``integer or null``, ``"start" or "run"``, ``optimizer``."""
+    """Return a type in words: ``integer or null``, ``"start" or "run"``, ``optimizer``."""
     marker = next((one for one in metadata if isinstance(one, FromRegistry)), None)
     if marker is not None:
         return marker.kind
@@ -90,7 +90,7 @@ def type_name(annotation: Any, metadata: Any = ()) -> str:
 
 
 def limits(field: FieldInfo) -> str:
-    """The limits of a field: ``> 0, < 1``."""
+    """Return the limits of a field: ``> 0, < 1``."""
     found = []
     for item in field.metadata:
         if isinstance(item, FromRegistry):
@@ -107,7 +107,7 @@ def _marker(field: FieldInfo) -> FromRegistry | None:
 
 
 def _group(annotation: Any) -> type[Plugin] | None:
-    """The class of a group of settings (such as `budget`), also where the group is optional."""
+    """Return the class of a group of settings (such as `budget`), also of an optional group."""
     for one in (annotation, *get_args(annotation)):
         if isinstance(one, type) and issubclass(one, Plugin):
             return one

@@ -1,8 +1,9 @@
-"""Load plugins to see whether they can be, in processes that may die of it.
+"""Trial loading of plugins, in processes that a faulty plugin may end.
 
-A fresh interpreter imports what all plugins need, and forks a child for each distribution. (A fork of a program that
-has threads is unsafe, and the command may run in one.) The child loads the plugins of its distribution in turn. When it
-leaves, crashes or takes too long, that is the fault of the plugin it was at; another child goes on after it.
+A fresh interpreter imports what all plugins need, and forks a child for each distribution. (The command may run in a
+program with threads, for which a fork is unsafe.) The child loads the plugins of its distribution one after the other.
+If it leaves, crashes or takes too long, the plugin that it was loading is at fault. Another child continues with the
+next plugin.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _PRINTED = 4_096
 
 
 def problems(entries: Sequence[Entry], limit: float) -> list[str | None]:
-    """What is wrong with each plugin, in one line, or None.
+    """Return the fault of each plugin in one line, or None.
 
     limit: seconds that one may take to load.
 
     Raises:
-        MloptError: the process that loads them has failed itself.
+        MloptError: the process that loads the plugins has failed itself.
     """
     work = {"path": sys.path, "limit": limit, "entries": [asdict(entry) for entry in entries]}
     command = [sys.executable, "-c", "from mlopt.cli.configs.loading import serve; serve()"]
@@ -50,7 +51,7 @@ def problems(entries: Sequence[Entry], limit: float) -> list[str | None]:
 
 
 def serve() -> None:
-    """The fresh interpreter: read what to load from standard input, write what is wrong to standard output."""
+    """Read from standard input what to load, and write the faults to standard output; runs in the fresh interpreter."""
     work = json.load(sys.stdin)
     sys.path[:] = work["path"]
     entries = [Entry(**one) for one in work["entries"]]
@@ -71,7 +72,7 @@ def serve() -> None:
 
 @dataclass
 class _Group:
-    """The plugins of one distribution, and the process that is loading them."""
+    """The plugins of one distribution, and the process that loads them."""
 
     limit: float
     entries: list[Entry] = field(default_factory=list)
@@ -82,7 +83,7 @@ class _Group:
     since: float = 0.0
 
     def looked_at(self) -> bool:
-        """Start what has to be started, take up what is told; whether there is more to come."""
+        """Start a process if needed, read its messages, and return whether more will come."""
         if not self.pid:
             if len(self.faults) == len(self.entries):
                 return False

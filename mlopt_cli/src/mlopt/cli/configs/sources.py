@@ -1,6 +1,6 @@
-"""Where a configuration comes from: a file, or a recipe inside the package.
+"""The source of a configuration: a file, or a recipe inside the package.
 
-Invariant: a recipe is found by comparing names, never by joining a name to a path, so none can lead elsewhere.
+Invariant: a recipe is found by comparing names, never by joining a name to a path, so a name cannot lead elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEMPLATE = Path(__file__).with_name("template.yaml")
 
 @dataclass(frozen=True)
 class Source:
-    """A configuration as given: ``name`` for its runs, ``label`` for messages, the text and the overridden content."""
+    """A configuration as given: ``name`` for runs, ``label`` for messages, the text, and the overridden content."""
 
     name: str
     label: str
@@ -34,17 +34,25 @@ class Source:
     config: dict[str, Any]
 
     def experiment(self) -> Experiment:
-        """Validate; raises `ConfigError`."""
+        """Validate the configuration and return its experiment.
+
+        Raises:
+            ConfigError: lists every mistake.
+        """
         return load_experiment(self.config, self.label)
 
 
 def recipe_paths() -> dict[str, Path]:
-    """Name of each recipe, sorted, and its file."""
+    """Return the file of each recipe by name, sorted."""
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"), key=_natural)}
 
 
 def recipe(name: str) -> str:
-    """The text of a recipe; `InputError`, with a suggestion, if none has that name."""
+    """Return the text of a recipe.
+
+    Raises:
+        InputError: none has that name; gives a suggestion.
+    """
     recipes = recipe_paths()
     if name not in recipes:
         raise InputError(_unknown(name, recipes, "is not a recipe"))
@@ -52,13 +60,13 @@ def recipe(name: str) -> str:
 
 
 def describe(path: Path) -> str:
-    """The first line of a recipe, which says in a comment what it is."""
+    """Return the first line of a recipe, a comment that describes it."""
     with path.open(encoding="utf-8") as file:
         return file.readline().removeprefix("#").strip()
 
 
 def find(given: str, assignments: Sequence[str] = ()) -> Source:
-    """The configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
+    """Return the configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
     path = Path(given)
     recipes = recipe_paths()
     if path.suffix.lower() in _STRUCTURES and path.is_file():
@@ -85,13 +93,13 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
 
 
 def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
-    """What to say of a name that is no recipe (nor a file), with the nearest one."""
+    """Return the message about a name that is neither recipe nor file, with the nearest one."""
     meant = hint(given, {**recipes, **dict.fromkeys(_configurations(Path(given).parent))})
     return f"{quoted(given)} {what}.{meant} Recipes: {', '.join(recipes)}."
 
 
 def _configurations(folder: Path) -> list[str]:
-    """The YAML files of a folder, as one would name them."""
+    """Return the YAML files of a folder, as one would name them."""
     try:
         return [str(path) for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".yml")]
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 84.0, 30.0, 30.0, 56.0
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps numbers in [low, high] to a stretch of the page, linearly or by logarithm."""
+    """A map of numbers in [low, high] to a stretch of the page, linear or logarithmic."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Scale:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a number; infinities and what lies far out are drawn a little outside."""
+        """Return the place of a number; infinities and distant numbers are drawn a little outside."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-12))
@@ -68,7 +68,7 @@ def decimals(ticks: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class Axes:
-    """A frame with an x and a y scale; draws itself around what is put into it."""
+    """A frame with an x and a y scale, drawn around its content."""
 
     x: Scale
     y: Scale

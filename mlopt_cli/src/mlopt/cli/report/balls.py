@@ -1,7 +1,7 @@
 """Ball pictures of clusters and cells as SVG: shaded spheres, far ones faded, seen along the symmetry axis.
 
-One-element structures are coloured by coordination (how many neighbours an atom has), for that is what tells their
-minima apart; others by element, in the colours of Jmol.
+Structures of one element are coloured by coordination number, which distinguishes their minima. Others are coloured by
+element, in the colours of Jmol.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COORDINATION = (
 
 
 def pictured(minima: Sequence[ShownMinimum], most: int) -> tuple[ShownMinimum, ...]:
-    """Return the first minima that pictures are worth making of, at most ``most``."""
+    """Return the first minima that are worth drawing, at most ``most``."""
     chosen: list[ShownMinimum] = []
     spheres = 0
     for minimum in minima[:most]:
@@ -50,7 +50,7 @@ def pictured(minima: Sequence[ShownMinimum], most: int) -> tuple[ShownMinimum, .
 
 
 def gradients(minima: Sequence[ShownMinimum]) -> str:
-    """Return the definitions that the pictures of these minima use, once a page."""
+    """Return the colour gradients for the pictures of these minima; include them once per page."""
     colours = sorted({colour for minimum in minima for colour in _colours(minimum)})
     spheres = "".join(
         f'<radialGradient id="{_name(colour)}" cx=".5" cy=".5" r=".5" fx=".34" fy=".3">'
@@ -94,7 +94,7 @@ def picture(minimum: ShownMinimum, label: str) -> str:
 
 
 def pictures_alike(minima: Sequence[ShownMinimum], labels: Sequence[str]) -> list[str]:
-    """Return structures as SVG elements, all turned and scaled as suits the first: stages of one motion."""
+    """Return structures as SVG elements with the rotation and scale of the first, as stages of one motion."""
     import numpy as np
 
     turn = None
@@ -115,7 +115,7 @@ def pictures_alike(minima: Sequence[ShownMinimum], labels: Sequence[str]) -> lis
 
 
 def _extent(points: Floats, box: list[Floats], radii: Floats) -> tuple[Floats, Floats]:
-    """Return the lowest and the highest corner (2,) of what is drawn."""
+    """Return the lowest and the highest corner (2,) of the drawing."""
     import numpy as np
 
     everything = np.concatenate([points[:, :2] - radii[:, None], points[:, :2] + radii[:, None], *box])
@@ -204,7 +204,7 @@ def _projected(minimum: ShownMinimum, turn: Floats | None = None) -> tuple[Float
 
 
 def _view(centred: Floats, minimum: ShownMinimum) -> Floats:
-    """Return the rotation that shows a cluster: its symmetry axis, else its shortest side, to the viewer."""
+    """Return the rotation that turns a cluster's symmetry axis, or else its shortest side, to the viewer."""
     import numpy as np
 
     if len(centred) == 1:
@@ -228,7 +228,7 @@ def _view(centred: Floats, minimum: ShownMinimum) -> Floats:
 
 
 def _symmetry_axis(centred: Floats, minimum: ShownMinimum) -> tuple[Floats, int] | None:
-    """Return axis and order of the highest rotation that maps the structure on itself, if there is one."""
+    """Return axis and order of the highest rotational symmetry, or None."""
     import numpy as np
 
     from mlopt.core.minima.matching import alignments
@@ -278,7 +278,7 @@ def _shortest(minimum: ShownMinimum) -> float:
 def _radii(minimum: ShownMinimum) -> Floats:
     """Return radii (n,) in the ratio of covalent ones, such that the closest pair nearly touches.
 
-    Not covalent radii themselves: in reduced units a length means nothing to them.
+    Covalent radii themselves have no meaning in reduced units.
     """
     import numpy as np
     from ase.data import covalent_radii
@@ -293,7 +293,7 @@ def _radii(minimum: ShownMinimum) -> Floats:
 
 
 def _coordination(minimum: ShownMinimum) -> Any:
-    """Return how many neighbours each atom (n,) has."""
+    """Return the number of neighbours of each atom: (n,)."""
     import numpy as np
 
     if len(minimum.numbers) == 1:

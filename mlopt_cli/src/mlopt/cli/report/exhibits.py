@@ -1,4 +1,4 @@
-"""What a run wants its report to show, read from ``results/page.json`` and the files that it names.
+"""The exhibits of a run, read from ``results/page.json`` and the files that it names.
 
 Invariant: only files inside the results are read; one that is missing or no picture is named in a note.
 """
@@ -25,7 +25,7 @@ _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 
 @dataclass(frozen=True)
 class Image:
-    """A picture as it is in its file. ``kind``: its media type, such as ``image/svg+xml``."""
+    """A picture in its file's format. ``kind``: its media type, such as ``image/svg+xml``."""
 
     title: str
     caption: str
@@ -45,7 +45,7 @@ class Structures:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """Cards, remarks and tables of a run, and its figures with what is in their files."""
+    """Cards, remarks and tables of a run, and the contents of its figures."""
 
     cards: tuple[Card, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Exhibits:
 
 
 def read_exhibits(results: Path, page: Any, notes: list[str]) -> Exhibits | None:
-    """Read what ``page`` (content of ``page.json``) names; None where the run gave no page."""
+    """Read the files named in ``page`` (the content of ``page.json``); return None for a run without a page."""
     if page is None:
         return None
     try:
@@ -73,14 +73,14 @@ def read_exhibits(results: Path, page: Any, notes: list[str]) -> Exhibits | None
 
 
 def drawn(results: Path, notes: list[str]) -> tuple[Image, ...]:
-    """Read every SVG in the results: what a run that gave no page has drawn."""
+    """Return every SVG in the results, for a run without a page."""
     titles = ((file, file.stem.replace("_", " ").replace("-", " ")) for file in sorted(results.glob("*.svg")))
     images = (_image(results, Figure(title.capitalize(), file.name), notes) for file, title in titles)
     return tuple(image for image in images if image is not None)
 
 
 def _inside(results: Path, name: str, most: int, notes: list[str]) -> Path | None:
-    """Return the file of this name if it is one of the results, and not too large."""
+    """Return the file of this name if it is one of the results and not too large."""
     path = results / name
     try:
         if not path.resolve().is_relative_to(results.resolve()):

@@ -1,4 +1,4 @@
-"""Files of a run directory, read with tolerance: one that is missing is empty, one that cannot be read is noted."""
+"""Tolerant reading of a run directory: a missing file is empty, an unreadable one is noted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def number(value: Any) -> float | None:
 
 
 def read_text(path: Path, notes: list[str]) -> str:
-    """Return the text of a file, empty where it is not there."""
+    """Return the text of a file, empty if it is missing."""
     try:
         return atomic.read_bytes(path).decode("utf-8", errors="replace")
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def read_text(path: Path, notes: list[str]) -> str:
 
 
 def read_json(path: Path, notes: list[str]) -> Any:
-    """Return what a JSON file holds, None where it is not there or damaged."""
+    """Return the content of a JSON file, None if it is missing or damaged."""
     text = read_text(path, notes)
     if not text:
         return None
@@ -50,7 +50,7 @@ def read_json(path: Path, notes: list[str]) -> Any:
 
 
 def read_object(path: Path, notes: list[str]) -> dict[str, Any]:
-    """Return the object that a JSON file holds, empty where there is none."""
+    """Return the object in a JSON file, empty if there is none."""
     value = read_json(path, notes)
     if value is not None and not isinstance(value, dict):
         notes.append(f"{path.name}: holds no object")

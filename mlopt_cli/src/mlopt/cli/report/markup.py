@@ -37,7 +37,7 @@ def table(
 
 
 def details(title: str, inside: str) -> str:
-    """Return a part that opens at a click, or nothing where there is nothing in it."""
+    """Return a part that opens at a click, or nothing for empty content."""
     return f"<details><summary>{escape(title)}</summary>{inside}</details>" if inside else ""
 
 

@@ -1,4 +1,4 @@
-"""The structures in ``results/minima.extxyz``, which any run may leave; lowest first."""
+"""The structures in ``results/minima.extxyz``, lowest first; any kind of run may write that file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ShownMinimum:
 
 
 def minimum_of(atoms: Any, place: int) -> ShownMinimum:
-    """Read a structure with what its file says of it; the first has place 0."""
+    """Read a structure with its facts from the file; the first has place 0."""
     info = dict(atoms.info)
     if atoms.calc is not None:
         info = {**atoms.calc.results, **info}

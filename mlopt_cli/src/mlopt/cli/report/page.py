@@ -1,8 +1,8 @@
-"""The report of a run: one HTML file that explains what came out, made from the files of its run directory alone.
+"""The report of a run: one HTML file about its outcome, made from the files of its run directory alone.
 
-It needs no network and no script (its own policy forbids both), so it can be mailed, archived and opened in ten
-years. It can be written at any time, also while the run goes on; what is not there yet is left out. Which sections it
-has follows from the files that are there, so every kind of run gets the same page.
+It needs no network and no script (its own policy forbids both), so it can be mailed, archived and opened in ten years.
+It can be written at any time, also during the run; missing parts are left out. Its sections follow from the files that
+exist, so every kind of run gets the same page.
 
 Invariant: every text that comes from a file passes through ``html.escape``.
 """
@@ -100,7 +100,7 @@ def _verdict(record: Record) -> Verdict | None:
 
 
 def _headline(record: Record) -> str:
-    """What came out: as the run says, else what its starts tell, else its state."""
+    """Return the outcome: as the run gives it, else from its starts, else its state."""
     told = record.summary.get("headline")
     if told:
         return str(told)
@@ -111,7 +111,7 @@ def _headline(record: Record) -> str:
 
 
 def _cards(record: Record) -> str:
-    """What the run wants to be seen first, else what its starts tell; and the time."""
+    """Return the cards of the run, else those of its starts, and the card of the time."""
     shown = record.exhibits
     verdict = None if shown.cards else _verdict(record)
     if verdict is not None:
@@ -136,13 +136,13 @@ def _time(record: Record) -> list[tuple[str, str, str]]:
 
 
 def _exhibits(record: Record) -> str:
-    """Figures and tables that the run wants to be shown, else all that it has."""
+    """Return the figures and tables that the run names, else all that it has."""
     shown = record.exhibits
     return presented.figures(shown.figures or record.drawn) + (presented.tables(shown) or _rows(record))
 
 
 def _rows(record: Record) -> str:
-    """Tables of the summary."""
+    """Return the tables of the summary."""
     parts = []
     for value in record.summary.values():
         if is_table(value):

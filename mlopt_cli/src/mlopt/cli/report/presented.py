@@ -1,4 +1,4 @@
-"""What a run wants its report to show, as HTML: cards, tables, pictures and structures."""
+"""The exhibits of a run as HTML: cards, tables, pictures and structures."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def figures(shown: Sequence[Image | Structures]) -> str:
 
 
 def spelled(value: Value, decimals: int | None = None, unit: str = "") -> str:
-    """Spell a value for people: thousands apart, six digits, an interval in brackets, the unit behind."""
+    """Format a value for people: separated thousands, six digits, an interval in brackets, the unit behind."""
     text = _spelled(value, decimals)
     known = unit.split(",", maxsplit=1)[0].strip()  # an older file may say ``eV, angstrom``
     return text if value is None or known in _NO_UNIT else f"{text} {known}"
@@ -85,7 +85,7 @@ def _number(value: float, decimals: int | None) -> str:
 
 
 def _digits(value: float, decimals: int | None) -> str:
-    """Spell a number that is known to an interval: three digits tell all."""
+    """Format a number with a known interval, to three digits."""
     if not math.isfinite(value):
         return "∞"
     return rounded(value) if decimals is None else f"{value:,.{decimals}f}"
@@ -122,7 +122,7 @@ def _image(shown: Image) -> str:
 
 
 def _pictured(shown: Structures) -> list[ShownMinimum]:
-    """Return the structures that are drawn: none of a gallery that is too large to be worth it."""
+    """Return the structures to draw; none of a gallery that is too large."""
     minima = [minimum_of(atoms, place) for place, atoms in enumerate(shown.atoms[:_MOST])]
     return minima if len(balls.pictured(minima, _MOST)) == len(minima) else []
 
@@ -140,6 +140,6 @@ def _structures(shown: Structures, minima: Sequence[ShownMinimum]) -> str:
 
 
 def _wide(shown: Image) -> str:
-    """Return the class of a picture that a phone has to scroll, by the width that it gives itself."""
+    """Return the class of a picture that needs scrolling on a phone, by the picture's own width."""
     found = re.search(rb'<svg[^>]*\swidth="([\d.]+)(?:pt)?"', shown.content[:4096])
     return " wide" if found and float(found[1]) > _WIDE else ""

@@ -1,7 +1,7 @@
-"""What the files of a run directory say, read with tolerance: a report must also come out of half a run.
+"""The content of a run directory, read tolerantly, because an unfinished run also has a report.
 
-A file that is missing is missing; one that cannot be read is named in ``Record.notes``. Every number is a finite
-float or None, whatever the file holds.
+A missing file is left out; an unreadable one is named in ``Record.notes``. Every number is a finite float or None,
+whatever the file holds.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _FINISHED = ("finished", "not-converged", "converged", "ok", "done")
 
 @dataclass(frozen=True)
 class Record:
-    """Content of a run directory; ``starts`` and ``minima`` are those of a run that has left such files.
+    """The content of a run directory; ``starts`` and ``minima`` are empty for a run without such files.
 
-    exhibits: what the run wants to be shown. drawn: every SVG that it drew, where it names no figures.
+    exhibits: the content of the run's page. drawn: every SVG of the run, if its page names no figures.
     """
 
     folder: str
@@ -46,18 +46,18 @@ class Record:
 
     @property
     def state(self) -> str:
-        """State of the run in one word; STATUS.json is the newest, unless the run was about to write it."""
+        """The state of the run in one word. STATUS.json has it, unless the process was about to write it."""
         own, told = str(self.status.get("state", "")), str(self.summary.get("status", ""))
         return told if told and own in ("", "running") else own or told or "unknown"
 
     @property
     def partial(self) -> bool:
-        """Whether more may come: the numbers are those so far."""
+        """True if the run may continue, so that its numbers are not final."""
         return self.state not in _FINISHED
 
     @property
     def units(self) -> str:
-        """Unit of energies, in a word: what the run says, else what its potential or model declares."""
+        """The unit of energies in a word, from the run, else from its potential or model."""
         told = self.summary.get("units")
         try:
             units = Units.of(str(told)) if told else declared_units(self.config)
@@ -67,12 +67,12 @@ class Record:
 
     @property
     def unit(self) -> str:
-        """The same behind a number: nothing in reduced units."""
+        """The unit of energies behind a number, empty for reduced units."""
         return "" if self.units == Units.of("reduced").label else self.units
 
     @property
     def name(self) -> str:
-        """What the run was about: ``LJ38``, a formula, or the run directory's name."""
+        """The subject of the run: ``LJ38``, a formula, or the run directory's name."""
         if self.summary.get("name"):
             return str(self.summary["name"])
         system = self.config.get("system")
@@ -89,7 +89,11 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Read a run directory; `RunDirectoryError` if there is nothing of a run in it."""
+    """Read a run directory.
+
+    Raises:
+        RunDirectoryError: the folder holds nothing of a run.
+    """
     if not folder.is_dir():
         raise RunDirectoryError(f"{folder}: no such run directory. Give the folder that `mlopt run` made.")
     notes: list[str] = []
@@ -121,7 +125,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _status(folder: Path, notes: list[str]) -> dict[str, Any]:
-    """Return STATUS.json; a run that calls itself running while nobody runs it was killed."""
+    """Return STATUS.json; a run that is marked as running and has no process was killed."""
     status = read_object(folder / "STATUS.json", notes)
     if status.get("state") == "running":
         with contextlib.suppress(MloptError):
@@ -130,7 +134,7 @@ def _status(folder: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def declared_units(config: dict[str, Any]) -> Units | None:
-    """What the potential or the model of a configuration says of its numbers; None where it cannot be asked."""
+    """Return the units of a configuration's potential or model; None if it cannot be loaded."""
     for kind, name in (("model", "energy_units"), ("potential", "units")):
         cls, settings = _plugin(config, kind)
         if cls is None:
@@ -142,7 +146,7 @@ def declared_units(config: dict[str, Any]) -> Units | None:
 
 
 def _plugin(config: dict[str, Any], kind: str) -> tuple[type[Plugin] | None, dict[str, Any]]:
-    """Find the class that a configuration names at its top, and its settings; None where there is none, or not here."""
+    """Return the class at the top of a configuration and its settings; None if it is missing or not installed."""
     given = config.get(kind)
     settings = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, dict) else {}
     if "name" not in settings:
@@ -153,7 +157,7 @@ def _plugin(config: dict[str, Any], kind: str) -> tuple[type[Plugin] | None, dic
 
 
 def _target(record: Record) -> float | None:
-    """The energy to be reached; before the summary is written, that of the configuration."""
+    """Return the target energy; before the summary is written, that of the configuration."""
     if "target_energy" in record.summary:
         return number(record.summary["target_energy"])
     given = record.config.get("target")

@@ -1,1 +1,1 @@
-"""Running: from a configuration to a finished run directory, in every way that a run can end."""
+"""Runs of the command line: from a configuration to a finished run directory, with every possible ending."""

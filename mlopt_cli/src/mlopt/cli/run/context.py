@@ -1,8 +1,7 @@
-"""What surrounds a run of the command line: its directory, its log, signals, and a person who watches.
+"""The context of a run of the command line: its directory, its log, signals, and the display.
 
-Order inside a checkpoint: metrics are forced to the disk before the checkpoint is written, so a checkpoint never
-knows of more than the metrics do; the rows after it are cut off when the run is resumed. Each checkpoint carries the
-identity of its run, so that it carries on no other.
+Metrics are forced to the disk before a checkpoint is written, so a checkpoint never contains more than the metrics. A
+resume drops the rows after its checkpoint. Each checkpoint has the identity of its run, and continues no other.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _STATUS_EVERY = 5.0  # seconds between two updates of STATUS.json, each of which
 
 
 class RunContext(Context):
-    """The context of a run that has a directory; hold the directory's lock while it is used."""
+    """The context of a run with a directory. Hold the directory's lock while it is in use."""
 
     def __init__(
         self,
@@ -99,7 +98,7 @@ class RunContext(Context):
         self._display.close()
 
     def record(self, text: str) -> None:
-        """Write to log.txt alone, each line with the time; a full disk must not end a run for its log."""
+        """Write to log.txt alone, each line with the time; a full disk does not end the run."""
         with contextlib.suppress(MloptError):
             for line in text.splitlines():
                 atomic.append_line(self.run.path("log.txt"), f"{timestamp()} {line}")

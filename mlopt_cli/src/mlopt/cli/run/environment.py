@@ -1,4 +1,4 @@
-"""What a result may depend on besides its configuration: threads and versions, set, recorded and compared."""
+"""Threads and versions, on which the last bits of a result depend: set, recorded and compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlopt.core.runs.environment import environment
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with that many threads, at most one for each core; None leaves the choice to torch."""
+    """Set the number of threads, at most one per core; None leaves the choice to torch."""
     if threads is None:
         return
     if threads < 1:
@@ -41,13 +41,13 @@ def load_torch() -> None:
 
 
 def recorded_threads(run: RunDirectory) -> int | None:
-    """The number of threads with which a run began: sums depend on it in their last bits."""
+    """Return the number of threads with which a run began; sums depend on it in their last bits."""
     threads = _recorded(run).get("torch_threads")
     return threads if isinstance(threads, int) and threads >= 1 else None
 
 
 def differences(run: RunDirectory) -> list[str]:
-    """What has changed since the run began that may change its last bits, one line each."""
+    """Return the changes since the run began that may affect its last bits, one line each."""
     before, now = _recorded(run), environment()
     found = []
     for name in (

@@ -1,7 +1,6 @@
-"""Make the directory of a new run, and take it back if the run never began.
+"""The directory of a new run, removed again if the run never began.
 
-Invariant: only what mlopt has just written goes; a folder that existed before, and any file that mlopt does not know,
-stays.
+Invariant: only files that mlopt has just written are removed. A folder that existed before, and any other file, stays.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Made:
     folders: list[Path]
 
     def discard_if_idle(self) -> None:
-        """Remove the directory if the run has saved and found nothing yet."""
+        """Remove the directory if the run has stored nothing yet."""
         traces = [self.run.root / "metrics.jsonl", *self.run.root.glob("checkpoints/*")]
         traces += self.run.root.glob("results/*")
         if not any(path.exists() for path in traces):
@@ -72,7 +71,7 @@ def _expanded(out: str) -> Path:
 
 
 def _missing(path: Path) -> list[Path]:
-    """The part of the path that does not exist, innermost first."""
+    """Return the missing part of the path, innermost first."""
     try:
         path = path.expanduser().absolute()
         return [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -1,4 +1,4 @@
-"""What ``mlopt run`` and ``mlopt resume`` share: their options, and how they show the outcome."""
+"""Common parts of ``mlopt run`` and ``mlopt resume``: options, and the display of the outcome."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run_options(function: Function) -> Function:
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
-    """The options as the runner takes them."""
+    """Return the options in the runner's form."""
     from mlopt.cli.run.runner import Options
 
     return Options(
@@ -74,7 +74,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
 
 
 def finish(outcome: Ending, *, as_json: bool) -> int:
-    """Show how a run ended, and last on a terminal what to open next; return the exit code."""
+    """Show how a run ended and, on a terminal, what to open next; return the exit code."""
     if as_json:
         emit_json(outcome.summary)
     elif "message" not in outcome.summary:

@@ -1,8 +1,9 @@
-"""Start a run, or go on with one, in a run directory; and end it in every way that a run can end.
+"""The runner: it starts or resumes a run in a run directory, and handles every possible ending.
 
-Order at the end: results, results/summary.json, report, STATUS.json. Invariant: a run is finished exactly if
-STATUS.json says so; killed at any instant before, it is resumed from its newest sound checkpoint (or its beginning)
-and writes the same results again.
+Order at the end: results, results/summary.json, report, STATUS.json.
+
+Invariant: a run is finished exactly if STATUS.json says so. Killed at any instant before, it resumes from its newest
+sound checkpoint, or from its beginning, and writes the same results again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says about the conduct of a run; nothing of it changes the result but ``threads``."""
+    """The options of a run on the command line; only ``threads`` affects the result."""
 
     strict: bool = False
     quiet: bool = False
@@ -53,7 +54,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: exit code, one line for people, and the summary (what --json prints)."""
+    """The ending of a run: exit code, one line for people, and the summary (what --json prints)."""
 
     code: ExitCode
     message: str
@@ -63,7 +64,7 @@ class Ending:
 def start(
     experiment: Experiment, *, name: str, config_input: str, out: str | None, options: Options
 ) -> Ending:
-    """Check, make the run directory, and run. Whatever is wrong with the request leaves nothing behind."""
+    """Check the experiment, make the run directory, and run. A refused request leaves no files."""
     clock = CheckpointClock(options.checkpoint_every)
     environment.use_threads(options.threads)
     resolved, files = examined(experiment)
@@ -91,9 +92,9 @@ def start(
 
 
 def examined(experiment: Experiment) -> tuple[str, KeptFiles]:
-    """Refuse what could not run, as a run does before it writes: its settings, its files, its `check`.
+    """Refuse an experiment that could not run, before anything is written: its settings, its files, its `check`.
 
-    Returns the resolved configuration and the files that it names.
+    Return the resolved configuration and the files that it names.
     """
     resolved, files = _resolved(experiment), KeptFiles.of(experiment)
     experiment.check()
@@ -101,7 +102,7 @@ def examined(experiment: Experiment) -> tuple[str, KeptFiles]:
 
 
 def resume(path: str, options: Options) -> Ending:
-    """Go on from the newest sound checkpoint; a finished run only says what it found."""
+    """Resume a run from its newest sound checkpoint; for a finished run, return its outcome."""
     clock = CheckpointClock(options.checkpoint_every)
     run = RunDirectory.open(path)
     if processes.is_worker() and (follower := workers.described(run)).ranked:
@@ -150,7 +151,7 @@ def resume(path: str, options: Options) -> Ending:
 
 
 def _files_of(run: RunDirectory, text: str, source: str) -> tuple[Experiment, KeptFiles, list[str]]:
-    """The experiment of a run that is resumed, reading the files that it began with; and what to say of these."""
+    """Return the experiment of a resumed run with its kept files, and messages about these files."""
     folder, settings = run.path(FOLDER), config.read_yaml(text, source)
     kept = KeptFiles.read(folder)
     if kept is not None:
@@ -163,19 +164,19 @@ def _files_of(run: RunDirectory, text: str, source: str) -> tuple[Experiment, Ke
 
 
 def _reading_copies(run: RunDirectory, files: KeptFiles) -> Experiment:
-    """The experiment of a run that begins, with copies of its files in its directory."""
+    """Return the experiment of a new run, with the copies of its files in the run directory."""
     folder = run.path(FOLDER)
     files.store(folder)
     return files.applied(config.read_yaml(run.config_resolved), folder)
 
 
 def checkpoint_step(path: Path) -> int:
-    """The step that a checkpoint's name tells."""
+    """Return the step in a checkpoint's name."""
     return int("".join(character for character in path.stem if character.isdigit()))
 
 
 def read_summary(run: RunDirectory) -> Summary | None:
-    """The summary that a run has written, with the page that belongs to it, or None."""
+    """Return the summary of a run with its page, or None."""
     value = _read_json(run, "summary.json")
     return goal(_read_json(run, "page.json"), value) if isinstance(value, dict) else None
 
@@ -188,7 +189,7 @@ def _read_json(run: RunDirectory, name: str) -> Any:
 
 
 def _resolved(experiment: Experiment) -> str:
-    """The resolved configuration, proven to describe the same run: else it could never be resumed."""
+    """Return the resolved configuration after checking that it describes the same run, as a resume needs."""
     text = config.resolved(experiment)
     try:
         again = config.resolved(config.load_experiment(config.read_yaml(text)))
@@ -215,7 +216,7 @@ def _finished(run: RunDirectory) -> Summary | None:
 
 
 def _silent_end(run: RunDirectory) -> list[str]:
-    """What to say of the process that had the run before, if it left no word."""
+    """Return a message about the process that had the run before, if it ended without one."""
     with contextlib.suppress(RunDirectoryError):
         before = run.read_status()
         # the lock is ours by now: whoever calls itself running is not there any more
@@ -224,7 +225,7 @@ def _silent_end(run: RunDirectory) -> list[str]:
 
 
 def _conduct(experiment: Experiment, context: RunContext, preemption: Preemption, options: Options) -> Ending:
-    """Run under the lock; whatever happens, STATUS.json and log.txt say so."""
+    """Run under the lock; STATUS.json and log.txt record every outcome."""
     run = context.run
     began = time.monotonic()
     try:
@@ -271,7 +272,7 @@ def _conduct(experiment: Experiment, context: RunContext, preemption: Preemption
 
 
 def _judged(experiment: Experiment, told: Mapping[str, Any]) -> Summary:
-    """A summary as JSON data. One with a NaN or an infinity is that of a failed run, whatever it says of itself."""
+    """Return a summary as JSON data. A summary with a NaN or an infinity becomes that of a failed run."""
     given, wrong = Summary.of(told), not_numbers(told)
     summary = Summary.with_page(plain(given), given.page())
     if wrong:
@@ -296,7 +297,7 @@ def _failed(context: RunContext, message: str, details: str) -> None:
 
 
 def _try_status(context: RunContext, state: str, message: str) -> None:
-    """Write STATUS.json if the disk lets us: how the run ended is what the user has to hear, not that it could not."""
+    """Write STATUS.json if possible; a failure to write must not hide how the run ended."""
     try:
         context.status(state, message)
     except MloptError as error:
@@ -304,7 +305,7 @@ def _try_status(context: RunContext, state: str, message: str) -> None:
 
 
 def _report(context: RunContext) -> None:
-    """Write the report; results are safe by now, so a failing report is a warning."""
+    """Write the report; a failure is only a warning, because the results are safe."""
     try:
         from mlopt.cli.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""The processes of ``torchrun`` besides the first: they compute along, and have no run directory."""
+"""The processes of ``torchrun`` besides the first: they share the computation, and have no run directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlopt.core.runs.preemption import Preemption
 
 
 class WorkerContext(Context):
-    """Passes signals on, and keeps nothing."""
+    """A context that passes signals on and stores nothing."""
 
     def __init__(self, preemption: Preemption) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class WorkerContext(Context):
 
 
 def is_worker(experiment: Experiment) -> bool:
-    """Whether this process computes for another, which has the run directory."""
+    """Return whether this process computes for another one, which has the run directory."""
     return experiment.ranked and processes.is_worker()
 
 
 def work(experiment: Experiment) -> str:
-    """Run along until the first process ends; returns one line for people."""
+    """Compute with the others until the first process ends; return one line for people."""
     environment.load_torch()
     with Preemption() as preemption:
         try:
@@ -43,7 +43,7 @@ def work(experiment: Experiment) -> str:
 
 
 def described(run: RunDirectory) -> Experiment:
-    """The experiment of a run directory that the first process holds, reading the files that it began with."""
+    """Return the experiment of the first process's run directory, with the files kept there."""
     settings, folder = config.read_yaml(run.config_resolved, "config.resolved.yaml"), run.path(FOLDER)
     kept = KeptFiles.read(folder) or KeptFiles(())
     return kept.applied(settings, folder, "config.resolved.yaml")

@@ -1,1 +1,1 @@
-"""The terminal: what the command prints, and the line of progress."""
+"""The terminal: output of the command, and the line of progress."""

@@ -1,4 +1,4 @@
-"""How far a run is, for a person: a bar on a terminal, else a line now and then."""
+"""The display of progress: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _EVERY = 5.0  # seconds between two plain lines
 
 
 class Display:
-    """Shows nothing (``--quiet``); base of the others."""
+    """A display that shows nothing (``--quiet``); the base of the others."""
 
     def update(self, done: float, message: str) -> None:
-        """Show that the share ``done`` (0 to 1) is behind us."""
+        """Show progress; ``done`` is from 0 to 1."""
 
     def note(self, message: str) -> None:
         """Show a line of the log."""
@@ -27,7 +27,7 @@ class Display:
 
 
 class Lines(Display):
-    """The first and the last state, and at most one line every few seconds between."""
+    """A display of the first and the last state, with at most one line every few seconds between."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -75,7 +75,7 @@ class Bar(Display):
 
 
 def make(quiet: bool) -> Display:
-    """The display that suits stderr."""
+    """Return the display that suits stderr."""
     if quiet:
         return Display()
     terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"

@@ -1,8 +1,8 @@
-"""Plugins, and libraries under them, that would end the program: nobody would hear that the run is not done.
+"""A guard against plugins and libraries that end the process without an error message.
 
-`sys.exit` raises, and is caught like any error. `os._exit` ends the process at once, with the exit code that it is
-given, which may be 0. So a command replaces it while it runs. Code in C that ends the process stays beyond reach:
-STATUS.json then says ``running`` although nobody runs, which `mlopt status` and `mlopt resume` tell.
+`sys.exit` raises an exception, which is caught like any error. `os._exit` ends the process at once with a given exit
+code, which may be 0, so a command replaces it while it runs. C code that ends the process cannot be caught. STATUS.json
+then says ``running`` although no process runs, which `mlopt status` and `mlopt resume` detect.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mlopt.cli.terminal.output import note
 
 
 class ProcessExit(SystemExit):
-    """`os._exit` was called. Like `SystemExit` it passes through `except Exception`."""
+    """The exception for a call of `os._exit`. Like `SystemExit` it passes through `except Exception`."""
 
     def __str__(self) -> str:
         return f"os._exit({self.code}) was called"
 
 
 def called(error: SystemExit) -> str:
-    """The call that raised it, for a message."""
+    """Return the call that raised it, for a message."""
     from mlopt.core.quoting import quoted  # mlopt.core is more than `mlopt --help` may import
 
     return f"{'os._exit' if isinstance(error, ProcessExit) else 'sys.exit'}({quoted(error.code)})"
@@ -32,10 +32,10 @@ def called(error: SystemExit) -> str:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Within it, `os._exit` raises `ProcessExit` in this thread.
+    """Make `os._exit` raise `ProcessExit` in this thread, inside the ``with``.
 
-    In another thread of this process, from which nothing could be raised here, it says so and ends the process with the
-    exit code of a failure. Children of this process, such as the workers of a pool, end as ever.
+    In another thread nothing could be raised here. There it writes a message and ends the process with the exit code of
+    a failure. Children of this process, such as the workers of a pool, end as usual.
     """
     original, process, thread = os._exit, os.getpid(), threading.get_ident()
 

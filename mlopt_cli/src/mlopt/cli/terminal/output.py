@@ -1,4 +1,4 @@
-"""What the command writes: results to stdout, everything else to stderr."""
+"""Output of the command: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import click
 
 
 def emit_json(value: Any) -> None:
-    """Write one JSON object to stdout; NaN and infinity become null, for they are not JSON."""
+    """Write one JSON object to stdout; NaN and infinity become null, because JSON has neither."""
     click.echo(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def note(message: str) -> None:
-    """Write a message for a person to stderr: the last guard against what a terminal would take for commands."""
+    """Write a message for a person to stderr, without characters that a terminal would take for commands."""
     from mlopt.core.quoting import several_lines  # mlopt.core is more than `mlopt --help` may import
 
     try:
@@ -29,20 +29,20 @@ def note(message: str) -> None:
 
 
 def printing_aside() -> contextlib.AbstractContextManager[Any]:
-    """Within it, what plugins print goes to standard error: standard output is for the result."""
+    """Redirect what plugins print to standard error, because standard output is for the result."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
 def silence(stream: TextIO) -> None:
-    """Lead a stream that cannot be written to any more to nowhere, with what Python has not written of it yet."""
+    """Redirect a broken stream to nowhere, including its buffered output."""
     with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def open_closed_streams() -> None:
-    """Open the standard streams that the caller has closed, leading nowhere.
+    """Open standard streams that the caller has closed, as streams to nowhere.
 
-    Otherwise the next file that is opened, one of a run perhaps, would be taken for a standard stream by libraries.
+    Otherwise libraries would take the next opened file, perhaps one of the run, for a standard stream.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -54,7 +54,7 @@ def open_closed_streams() -> None:
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Align columns; the last one runs on."""
+    """Align columns; the last one is not padded."""
     if not rows:
         return ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -66,7 +66,7 @@ def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
 
 
 def plain(value: Any) -> Any:
-    """JSON data out of a summary: numbers that JSON lacks become null, other objects their text."""
+    """Return JSON data of a summary: NaN and infinity become null, other objects their text."""
     value = _numbers(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -80,7 +80,7 @@ def plain(value: Any) -> Any:
 
 
 def not_numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
-    """Where in a summary there is a NaN or an infinity, as ``rows.2.mean``, and which of them it is."""
+    """Return the places of NaN and infinity in a summary, such as ``rows.2.mean``, with their values."""
     value = _numbers(value)
     if isinstance(value, float):
         return [] if math.isfinite(value) else [(name, value)]
@@ -93,13 +93,13 @@ def not_numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
 
 
 def _numbers(value: Any) -> Any:
-    """Numbers and arrays of NumPy and torch as those of Python; anything else as it is."""
+    """Return NumPy and torch numbers and arrays as Python's; anything else as it is."""
     convert = getattr(value, "tolist", None)
     return convert() if callable(convert) else value
 
 
 def shown(value: Any) -> str:
-    """A value as a person wants to read it."""
+    """Return a value in a form for people."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -110,12 +110,12 @@ def shown(value: Any) -> str:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value of a summary is a list of rows, each a mapping."""
+    """Return whether a value of a summary is a list of rows, each a mapping."""
     return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The columns that the rows have, as words in order of appearance, and what stands in them; numbers are rounded."""
+    """Return the columns of the rows, in order of appearance, and their cells; numbers are rounded."""
     heads = list(dict.fromkeys(str(key) for row in rows for key in row))
     return [
         [head.replace("_", " ") for head in heads],

@@ -1,1 +1,1 @@
-"""Real runs in processes of their own, to be killed, damaged and compared."""
+"""Real runs in separate processes, to be killed, damaged and compared."""

@@ -1,4 +1,4 @@
-"""Small runs of `mlopt` in processes of their own, to be damaged, and a judgement on how each ended."""
+"""Small runs of `mlopt` in separate processes, to be damaged, and a judgement of their endings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _LOOK = 0.005  # seconds between two looks at a process
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code, or minus the number of a signal, or None where it hung; and what it wrote."""
+    """The ending of a command: its output, and its exit code, minus the number of a signal, or None for a hang."""
 
     code: int | None
     out: str
@@ -95,14 +95,14 @@ class Ended:
 
     @property
     def messages(self) -> int:
-        """How many lines of standard error are messages."""
+        """The number of lines on standard error that are messages."""
         return sum(line.startswith("mlopt: ") for line in self.err.splitlines())
 
 
 class Command:
-    """``mlopt`` with some arguments, begun in a fork of this process, where imports are paid once.
+    """A running ``mlopt`` with some arguments, in a fork of this process, which has done the imports.
 
-    scratch: an existing folder for what it writes to its standard streams. prepare: called in it before the command.
+    scratch: an existing folder for the output streams. prepare: called in the fork before the command.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Command:
             _become(arguments, self._written, prepare)
 
     def wait(self, limit: float = 60.0) -> Ended:
-        """Wait until it ends; kill it ``limit`` seconds after it began."""
+        """Wait until the command ends; kill it ``limit`` seconds after it began."""
         hung = False
         while not (found := os.waitpid(self._pid, os.WNOHANG))[0]:
             if time.monotonic() - self._began > limit and not hung:
@@ -127,7 +127,7 @@ class Command:
 
 
 def _become(arguments: Sequence[str], written: Sequence[Path], prepare: Callable[[], object] | None) -> None:
-    """Run the command in this process, and end it: nothing goes on from here."""
+    """Run the command in this process, and end the process."""
     status = 99
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -150,7 +150,7 @@ def _become(arguments: Sequence[str], written: Sequence[Path], prepare: Callable
 
 
 def state(run: Path) -> str:
-    """What STATUS.json of a run says; empty where it says nothing."""
+    """Return the state in STATUS.json of a run; empty if there is none."""
     try:
         told = json.loads((run / "STATUS.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -159,10 +159,10 @@ def state(run: Path) -> str:
 
 
 def wrong(ended: Ended, run: Path, found: bytes, expected: bytes, codes: Sequence[int] = (0,)) -> str:
-    """What is wrong with how a damaged run ended, or nothing.
+    """Return the fault in how a damaged run ended, or an empty string.
 
-    Either it is finished, with the ``expected`` bytes and one of ``codes``, or it is not finished, and the
-    command ended with another code than 0 and with exactly one message.
+    A finished run must have the ``expected`` bytes and one of ``codes``. Otherwise the command must have ended with an
+    exit code other than 0 and with exactly one message.
     """
     if ended.code is None:
         return "hangs"
@@ -180,7 +180,7 @@ def wrong(ended: Ended, run: Path, found: bytes, expected: bytes, codes: Sequenc
 
 
 class Bench:
-    """A folder with undisturbed, finished and stopped runs, made where they are first asked for."""
+    """A folder with undisturbed, finished and stopped runs, each made when it is first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -207,21 +207,21 @@ class Bench:
             (self.plugins / f"mlopt_{name}.py").write_text(module)
 
     def new(self, name: str) -> Path:
-        """A name in the folder that nothing has."""
+        """Return an unused name in the folder."""
         return self.folder / f"{next(self._numbers)}-{name}"
 
     def mlopt(self, *arguments: str | Path, prepare: Callable[[], object] | None = None) -> Ended:
-        """How the command ends."""
+        """Run the command, and return how it ends."""
         return self.begin(*arguments, prepare=prepare).wait()
 
     def begin(self, *arguments: str | Path, prepare: Callable[[], object] | None = None) -> Command:
-        """The command, while it runs."""
+        """Start the command, and return it while it runs."""
         scratch = self.new("streams")
         scratch.mkdir()
         return Command([str(one) for one in arguments], scratch, prepare)
 
     def config(self, text: str) -> Path:
-        """A file with a configuration."""
+        """Write a configuration, and return its file."""
         if "first.extxyz" in text and not (self.folder / "first.extxyz").exists():
             self._two_minima()
         path = self.new("config.yaml")
@@ -230,7 +230,7 @@ class Bench:
 
     @cache  # noqa: B019  a bench is there as long as the program
     def whole(self, subject: str) -> tuple[Path, bytes]:
-        """The configuration, and what of its undisturbed run must not depend on damage."""
+        """Return the configuration, and the part of its undisturbed run that must not depend on damage."""
         config, run = self.config(SUBJECTS[subject][0]), self.new(f"{subject}-whole")
         ended = self.mlopt("run", config, "--out", run, "--quiet", prepare=self.warm)
         if ended.code != 0:
@@ -238,7 +238,7 @@ class Bench:
         return config, self.found(subject, run)
 
     def found(self, subject: str, run: Path) -> bytes:
-        """The results of a run, as bytes; empty where they are missing."""
+        """Return the results of a run as bytes; empty if they are missing."""
         return read(run, SUBJECTS[subject][1])
 
     @cache  # noqa: B019
@@ -255,24 +255,24 @@ class Bench:
         return run
 
     def stopped(self, subject: str, text: str = "") -> Path:
-        """A copy of a run that was stopped in its middle, with two checkpoints."""
+        """Return a copy of a run that was stopped in its middle, with two checkpoints."""
         copy = self.new(subject)
         shutil.copytree(self._stopped(subject, text or SUBJECTS[subject][0]), copy)
         return copy
 
     def judged(self, subject: str, run: Path, ended: Ended, metrics: bool = True) -> str:
-        """What is wrong with how a run of a subject ended, or nothing."""
+        """Return the fault in how a run of a subject ended, or an empty string."""
         found, expected = self.found(subject, run), self.whole(subject)[1]
         if not metrics:
             found, expected = (b"\0".join(one.split(b"\0")[1:]) for one in (found, expected))
         return wrong(ended, run, found, expected)
 
     def resumed(self, subject: str, run: Path, metrics: bool = True) -> str:
-        """Resume it, and judge."""
+        """Resume a run, and judge how it ends."""
         return self.judged(subject, run, self.mlopt("resume", run, "--quiet"), metrics)
 
     def warm(self) -> None:
-        """Take the kernels of the bench."""
+        """Use the kernels of the bench."""
         os.environ["MLOPT_CACHE"] = str(self.folder / "cache")
 
     def register(self) -> None:
@@ -297,5 +297,5 @@ class Bench:
 
 
 def read(run: Path, names: tuple[str, ...]) -> bytes:
-    """The files of a run, one after the other; nothing for one that is missing."""
+    """Return the contents of a run's files, one after the other; nothing for a missing one."""
     return b"\0".join((run / name).read_bytes() if (run / name).is_file() else b"" for name in names)

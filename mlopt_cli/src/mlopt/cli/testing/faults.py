@@ -1,6 +1,6 @@
-"""What is done to real runs of `mlopt`: to their files, kernels, plugins, streams and disks, and to their lives.
+"""Faults done to real runs of `mlopt`: to their files, kernels, plugins, streams, disks and processes.
 
-A fault is held when the run goes on to the same bytes as an undisturbed one, or is refused in one message.
+A fault is handled if the run ends with the same bytes as an undisturbed one, or is refused in one message.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of damage. attempts: makes so many tries with a seed, and says what went wrong in each, or nothing.
+    """A kind of damage. attempts: makes some trials with a seed, and returns what went wrong in each, or nothing.
 
-    quick: among those that the tests try.
+    quick: True if the tests include it.
     """
 
     name: str
@@ -216,7 +216,7 @@ def _streams(bench: Bench, chance: random.Random, number: int) -> str:
 
 
 def _no_room(bench: Bench, chance: random.Random, number: int) -> str:
-    """A limit on the size of files stands in for a full disk: it takes the same way through the code."""
+    """Simulate a full disk by a limit on the size of files, which takes the same way through the code."""
     config, run = bench.whole("search")[0], bench.new("full")
     size = chance.randrange(8_192, 65_536)
     prepare = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
@@ -253,7 +253,7 @@ def _kills(bench: Bench, tries: int, seed: int, *, kind: str, cold: bool) -> lis
 
 
 def faults() -> list[Fault]:
-    """All of them."""
+    """Return all faults."""
     found = [
         Fault(
             f"newest checkpoint: {name}",

@@ -1,4 +1,4 @@
-"""What `mlopt.core.testing.fuzz` tries: files of structures and spins, and configurations, after some accidents."""
+"""Inputs for `mlopt.core.testing.fuzz`: damaged files of structures and spins, and damaged configurations."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mlopt.core.testing.mutations import NUMBERS, WORDS, mutated, mutated_settin
 
 
 def structure_files(seed: int, folder: Path) -> Callable[[int], None]:
-    """Tries file ``index``: one of sound files of every format, mutated, and read as a run reads it.
+    """Return a function that tries file ``index``: a sound file of some format, mutated, and read as a run reads it.
 
-    folder: where files are written, one for each index and gone after it.
+    folder: for the files, one for each index, removed after it.
     """
     from mlopt.core.atoms.systems import Systems
     from mlopt.core.structures.read import read_structures
@@ -50,7 +50,7 @@ def structure_files(seed: int, folder: Path) -> Callable[[int], None]:
 
 
 def configurations(seed: int, folder: Path) -> Callable[[int], None]:
-    """Tries configuration ``index``: a shipped recipe or the template, mutated, and validated as ``mlopt run`` does."""
+    """Return a function that tries configuration ``index``: a recipe or the template, mutated and validated."""
     texts = {name: sources.recipe(name) for name in sources.recipe_paths()}
     texts["template"] = sources.TEMPLATE.read_text(encoding="utf-8")
     names = sorted(texts)
@@ -80,7 +80,7 @@ def configurations(seed: int, folder: Path) -> Callable[[int], None]:
 
 
 def command_lines(seed: int, folder: Path | None = None) -> Callable[[int], None]:
-    """Tries assignments ``-s key=value`` on a recipe: paths and values that nobody expects. Needs no folder."""
+    """Return a function that tries unexpected assignments ``-s key=value`` on a recipe. Needs no folder."""
     known = [
         "starts",
         "budget.force_calls",
@@ -104,7 +104,7 @@ def command_lines(seed: int, folder: Path | None = None) -> Callable[[int], None
 
 
 def _anchored(content: bytes, random: np.random.Generator) -> bytes:
-    """YAML with one of the things that mlopt's configurations do not have."""
+    """Return YAML with one of the features that mlopt's configurations do not have."""
     odd = [b": &a ", b": *a\n", b": !!python/object:os.system ", b": ${oc.env:HOME} ", b": ???\n", b"\n---\n"]
     lines = content.split(b": ")
     place = int(random.integers(1, len(lines) + 1))
@@ -112,7 +112,7 @@ def _anchored(content: bytes, random: np.random.Generator) -> bytes:
 
 
 def _structures(folder: Path) -> dict[str, bytes]:
-    """Name and content of a sound file of every format."""
+    """Return name and content of a sound file of every format."""
     import ase.io
     from ase import Atoms
     from ase.build import bulk
@@ -156,7 +156,7 @@ def _structures(folder: Path) -> dict[str, bytes]:
 
 
 def _spins(folder: Path) -> tuple[Any, dict[str, bytes]]:
-    """A lattice, and files of spins on it."""
+    """Return a lattice, and files of spins on it."""
     from mlopt.potentials.spins import RandomSpins, SpinLattice, write_spins
 
     lattice = SpinLattice(kind="cubic", repeat=[3, 2, 2], vacant=[4])

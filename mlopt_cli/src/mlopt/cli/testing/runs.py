@@ -1,4 +1,4 @@
-"""Runs for `mlopt.core.testing.kills`: start or resume a real one, and what of it must not depend on kills."""
+"""Runs for `mlopt.core.testing.kills`: a function that starts or resumes a run, and one that reads its results."""
 
 from __future__ import annotations
 
@@ -121,10 +121,10 @@ IMPORTED = (
 
 
 def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Path], int]:
-    """A function that starts a run of one of `KINDS` at a path, or resumes the one there, and returns its exit code.
+    """Return a function that starts or resumes a run of one of `KINDS` at a path and returns its exit code.
 
-    Writes the configuration into ``folder``; for `check_kills`. cold_cache: each run has a cache of kernels of its own,
-    and what chooses its engine itself is compiled.
+    It writes the configuration into ``folder``; for `check_kills`.
+    cold_cache: give each run its own empty cache of kernels, and compile where the engine is chosen automatically.
     """
     for module in IMPORTED:  # once here instead of in every child
         importlib.import_module(module)
@@ -153,7 +153,10 @@ def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Pa
 
 
 def results(kind: str) -> Callable[[Path], bytes]:
-    """A function that reads what must be the same, byte for byte. It raises OSError where something is missing."""
+    """Return a function that reads the part of a run that must be the same, byte for byte.
+
+    That function raises OSError if something is missing.
+    """
 
     def read(path: Path) -> bytes:
         return b"\0".join((path / name).read_bytes() for name in KINDS[kind][1])

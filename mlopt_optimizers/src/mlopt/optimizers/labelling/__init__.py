@@ -1,4 +1,4 @@
-"""Labellers: what computes the labels that potentials are fitted to."""
+"""Labellers, which compute the labels that potentials are fitted to."""
 
 from __future__ import annotations
 

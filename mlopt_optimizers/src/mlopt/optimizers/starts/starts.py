@@ -57,9 +57,9 @@ class SphereStart(StartSampler):
 
     Along periodic directions it is uniform in the cell, as `BoxStart`.
 
-    Source: GMIN (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997)) starts in its container, a ball of radius
-    2 + (3 N / (4 pi sqrt 2))^(1/3) diameters. The second term is the radius of N close-packed atoms. Here the margin is
-    a setting, 1 by default, which leaves less empty space and makes the first quenches shorter.
+    Source: GMIN (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997)), which starts in its container. That is a ball of
+    radius 2 + (3 N / (4 pi sqrt 2))^(1/3) diameters. The second term is the radius of N close-packed atoms. Here the
+    margin is a setting, 1 by default, which leaves less empty space and makes the first quenches shorter.
     """
 
     radius: float | None = setting(

@@ -1,1 +1,1 @@
-"""What a report shows of starts, wherever a run has left them."""
+"""The report's sections about starts, for any kind of run with starts."""

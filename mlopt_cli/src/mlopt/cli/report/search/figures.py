@@ -17,7 +17,7 @@ from mlopt.core.reporting.statistics import Estimate, SuccessCurve
 
 @dataclass(frozen=True)
 class Figure:
-    """``key``: (class of the swatch, text) for each kind of mark. ``remark``: what is not shown, if anything."""
+    """A figure with its key: (class of the swatch, text) for each kind of mark. ``remark``: what is not shown."""
 
     svg: str
     key: tuple[tuple[str, str], ...]
@@ -34,7 +34,7 @@ def best_start(starts: Sequence[Start]) -> Start | None:
 
 
 def energy_figure(found: Starts, units: str) -> Figure | None:
-    """Energy so far of every start against force calls."""
+    """Return the lowest energy so far of every start against force calls."""
     curves = _curves(found)
     if not curves:
         return None
@@ -133,7 +133,7 @@ def _curves(found: Starts) -> dict[int, list[tuple[float, float]]]:
 def _energy_range(
     curves: dict[int, list[tuple[float, float]]], finals: Sequence[float], target: float | None, last: float
 ) -> tuple[float, float]:
-    """Return the energies to show: the bottom of the funnel, and the last half of the way down on the log axis."""
+    """Return the range of energies to show: the bottom of the funnel, and the last half of the descent (log axis)."""
     low = min([*finals, *([target] if target is not None else [])])
     worst = _quantile(sorted(finals), 0.95)
     halfway = _quantile(sorted(_at(points, math.sqrt(max(last, 1.0))) for points in curves.values()), 0.5)
@@ -173,7 +173,7 @@ def _target_line(axes: Axes, target: float | None, horizontal: bool) -> str:
 
 
 def distribution_figure(found: Starts, units: str) -> Figure | None:
-    """Final energies of the starts: a histogram, and a line for each below it."""
+    """Return the final energies of the starts: a histogram, with a line below it for each start."""
     finals = sorted(
         (start.energy, start.first_hit is not None) for start in found.starts if start.energy is not None
     )
@@ -249,7 +249,7 @@ def distribution_figure(found: Starts, units: str) -> Figure | None:
 
 
 def success_figure(curve: SuccessCurve, mean: Estimate) -> Figure | None:
-    """Fraction of starts that reached the target against force calls, with its band and the exponential law."""
+    """Return the fraction of starts that reached the target, with its band and the exponential law."""
     if curve.end <= 0:
         return None
     # Once all have hit the curve stays at one.

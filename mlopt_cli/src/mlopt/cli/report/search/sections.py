@@ -33,9 +33,9 @@ _SUCCESS = (
 
 
 def verdict(found: Starts, summary: Mapping[str, Any], unit: str, minima: int) -> Verdict | None:
-    """Return what the starts came to, for a run of an older version that did not say it; None without starts.
+    """Return the verdict on the starts, for a run of an older version without one; None without starts.
 
-    unit: of energies, empty in reduced units. minima: how many distinct ones there are.
+    unit: of energies, empty in reduced units. minima: number of distinct ones.
     """
     if not found.starts:
         return None
@@ -57,7 +57,7 @@ def verdict(found: Starts, summary: Mapping[str, Any], unit: str, minima: int) -
 
 
 def drawn(found: Starts, units: str) -> str:
-    """Return what is drawn of starts; units: those of energies, in a word."""
+    """Return the figures about starts. units: those of energies, in a word."""
     return (
         _figure("Energy against force calls", figures.energy_figure(found, units), _ENERGY)
         + _figure("Distribution of minima", figures.distribution_figure(found, units), _DISTRIBUTION)

@@ -1,4 +1,4 @@
-"""What a search leaves of its starts: ``results/starts.json``, and ``trace.json``, their energies on the way."""
+"""The starts of a search, from ``results/starts.json``, and their energies over time, from ``trace.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlopt.cli.report.files import number, read_json
 
 @dataclass(frozen=True)
 class Start:
-    """One start. ``energy`` is the polished one where there is one, None where it is not finite."""
+    """One start. ``energy`` is the polished one if there is one, None if it is not finite."""
 
     index: int
     energy: float | None
@@ -25,18 +25,18 @@ class Start:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended by a non-finite energy or force."""
+        """True if the start ended by a non-finite energy or force."""
         return self.energy is None or self.reason == "non-finite"
 
     @property
     def watched(self) -> float:
-        """Calls for which it could have hit; infinite if it ended by itself, for then it never will."""
+        """The calls in which the start could have hit; infinite if it ended by itself, because then it never will."""
         return math.inf if self.failed or self.reason == "converged" else self.calls
 
 
 @dataclass(frozen=True)
 class Starts:
-    """All starts of a run. ``trace_energy[t][i]`` is the energy so far of start i at ``trace_calls[t]``.
+    """All starts of a run. ``trace_energy[t][i]`` is the lowest energy of start i up to ``trace_calls[t]``.
 
     target: the energy to be reached, if any.
     """
@@ -51,7 +51,7 @@ class Starts:
 
 
 def read_starts(results: Path, target: float | None, notes: list[str]) -> Starts:
-    """Read the starts of a run; there are none where it was of a kind that has none."""
+    """Read the starts of a run; there are none for other kinds of run."""
     starts = _starts(results / "starts.json", notes)
     return Starts(starts, *_trace(results / "trace.json", notes), target)
 

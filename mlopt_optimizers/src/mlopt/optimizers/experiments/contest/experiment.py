@@ -22,7 +22,7 @@ from mlopt.optimizers.training.tasks.systems import Case, labels_of
 
 
 class Contestant(Plugin):
-    """An optimizer and what it is called."""
+    """An optimizer and its name."""
 
     label: str = setting(..., "what it is called in tables", min_length=1)
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
@@ -32,14 +32,13 @@ class Contestant(Plugin):
 
 
 class Contest(Experiment):
-    """Run every optimizer on every system, from the same starts: who ends lowest, who hits, at what cost.
+    """A comparison of optimizers on systems, from the same starts: final energies, hits and cost.
 
-    Each pair is a `Search` of its own, with the same random numbers for all optimizers; its files are in a folder of
-    its own. What is counted are all force calls, those of the final descent included. A mean is over all starts that
-    ended at a finite energy.
+    Each pair is a `Search` with its own folder of files. Random numbers are the same for all optimizers. All force
+    calls are counted, including those of the final descent. A mean is over all starts that ended at a finite energy.
 
-    With ``stop: start`` a start ends when it hits. If the target is the lowest energy that there is, mean, lowest
-    energy and hits are the same as without; ``force_calls`` are fewer.
+    With ``stop: start`` a start ends when it hits. If the target is the global minimum, the mean, the lowest energy and
+    the hits do not change; only ``force_calls`` are fewer.
     """
 
     systems: list[Case] = setting(..., "on what; several sizes, species and potentials", min_length=1)
@@ -87,15 +86,15 @@ class Contest(Experiment):
         ]
 
     def check(self) -> None:
-        """Check every search."""
+        """Check every search; errors as in `Search.check`."""
         for _, _, search in self.pairs:
             search.check()
 
     def run(self, context: Context | None = None) -> ContestResult:
-        """Run all searches, one after the other; write results where ``context`` has a place for them.
+        """Run all searches, one after the other; write results if ``context`` has a folder for them.
 
         Raises:
-            InputError: as `check`.
+            InputError: as in `check`.
             Preempted: ``context`` asked to stop; a checkpoint has been saved.
         """
         session = Session(context)

@@ -1,4 +1,4 @@
-"""The picture of a contest: how the final energies of each optimizer on each system are distributed."""
+"""The picture of a contest: the distribution of final energies for each optimizer on each system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlopt.core.reporting import drawing
 def draw_energies(
     rows: Sequence[Mapping[str, Any]], energies: Sequence[Sequence[float | None]], file: Path
 ) -> None:
-    """Draw histograms, a column for each system, a line of axes for each optimizer (paper: Fig. 5).
+    """Draw histograms, a column for each system and a row of axes for each optimizer (as Learn2Hop's Fig. 5).
 
-    rows: of the table, one a pair. energies: of the starts of each pair, None where not finite.
+    rows: of the table, one per pair. energies: of the starts of each pair, None where not finite.
     """
     plt = drawing.pyplot()
     systems = list(dict.fromkeys(row["system"] for row in rows))

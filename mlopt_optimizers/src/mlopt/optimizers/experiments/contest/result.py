@@ -1,4 +1,4 @@
-"""The table of a contest: one row for each optimizer on each system; its summary, and the files that it leaves."""
+"""The table of a contest, with one row for each optimizer on each system; its summary and its files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CAPTION = (
 
 @dataclass
 class ContestResult:
-    """The table so far: one row a pair, and the energies of all starts after the polish, in the order of the rows.
+    """The table so far: one row per pair, and the polished energies of all starts, in the order of the rows.
 
-    starts: of each pair. warnings: of the potentials and the minima, each once, with the system that it is about.
+    starts: number for each pair. warnings: of the potentials and the minima, each once, with its system.
     """
 
     starts: int
@@ -35,14 +35,14 @@ class ContestResult:
 
     @classmethod
     def of(cls, starts: int, checkpoint: Checkpoint | None) -> Self:
-        """Return the table that a checkpoint carries, an empty one without."""
+        """Return the table in a checkpoint, or an empty one."""
         if checkpoint is None:
             return cls(starts)
         meta = checkpoint.meta
         return cls(starts, meta["rows"], meta["energies"], meta.get("warnings", []))
 
     def to_checkpoint(self) -> Checkpoint:
-        """Return what `of` reads."""
+        """Return a checkpoint that `of` reads."""
         return Checkpoint({}, {"rows": self.rows, "energies": self.energies, "warnings": self.warnings})
 
     def add(self, system: str, optimizer: str, found: SearchResult) -> None:
@@ -54,17 +54,17 @@ class ContestResult:
         self.warnings = list(dict.fromkeys([*self.warnings, *told]))
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row a pair, ready for ``pandas.DataFrame``."""
+        """Return one row per pair, ready for ``pandas.DataFrame``."""
         return self.rows
 
     def write(self, folder: Path) -> None:
-        """Write ``contest.json`` and ``energies.svg``: how the starts of each pair are distributed."""
+        """Write ``contest.json`` and ``energies.svg``, the distribution of the starts of each pair."""
         atomic.write_json(folder / "contest.json", {"rows": self.rows, "energies": self.energies})
         draw_energies(self.rows, self.energies, folder / "energies.svg")
 
     @property
     def headline(self) -> str:
-        """Which optimizer is ahead on which system, in one line."""
+        """The leading optimizer on each system, in one line."""
         ahead: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             kept = ahead.get(row["system"])
@@ -75,7 +75,7 @@ class ContestResult:
         )
 
     def summary(self) -> Summary:
-        """Return the numbers that ``mlopt run --json`` prints, and what the report shows.
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report.
 
         A contest has no goal that could be missed.
         """
@@ -131,7 +131,7 @@ class ContestResult:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Say in a few words how a pair did."""
+    """Return a few words on the result of a pair."""
     mean = "no finite energy" if row["mean"] is None else f"mean {row['mean']:.3f}"
     return mean if row["hits"] is None else f"{mean}, {row['hits']} of {row['runs']} hits"
 
@@ -174,7 +174,7 @@ def _error(values: Sequence[float]) -> float | None:
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:
-    """Return a smaller pair for what is better: first by hits, then by mean."""
+    """Return a pair that is smaller for a better result: first by hits, then by mean."""
     return -(row["hits"] or 0), math.inf if row["mean"] is None else row["mean"]
 
 

@@ -26,7 +26,7 @@ _MEMORY = "memory."
 
 
 class MetaTrain(Experiment):
-    """Train the parameters of a task, and judge them on problems that were not trained on.
+    """A training of a task's parameters, judged on problems outside the training.
 
     Under ``torchrun`` all processes train together, see `mlopt.core.runs.processes`; only the first writes.
     """
@@ -53,7 +53,11 @@ class MetaTrain(Experiment):
     rank_timeout: float = setting(1800.0, "how long to wait for the slowest process", unit="s", gt=0)
 
     def check(self) -> None:
-        """Look at the task's first parameters: a model, a file or a path that cannot work says so."""
+        """Evaluate the task's first parameters, to detect a faulty model, file or path.
+
+        Raises:
+            InputError: with the fault.
+        """
         processes.check(self.ranks)
         theta = self.first_theta()
         if theta.ndim != 1 or not bool(torch.isfinite(theta).all()):
@@ -63,16 +67,16 @@ class MetaTrain(Experiment):
             )
 
     def first_theta(self) -> torch.Tensor:
-        """Where training starts: (p,) float64, from the file or from the task. Raises InputError as `check`."""
+        """Return the initial theta, (p,) float64, from the file or from the task; errors as in `check`."""
         theta = self.task.theta
         return theta if self.theta is None else load_theta(Path(self.theta), theta.numel())
 
     def run(self, context: Context | None = None) -> MetaTrained:
-        """Train, and write results where ``context`` has a place for them.
+        """Train, and write results if ``context`` has a folder for them.
 
         Raises:
-            InputError: as `check`.
-            Preempted: ``context`` asked to stop, or the time of this piece is up; a checkpoint has been saved.
+            InputError: as in `check`.
+            Preempted: ``context`` asked to stop, or the time of this sitting is up; a checkpoint has been saved.
             MloptError: a rank has ended or hangs.
         """
         self.check()
@@ -82,14 +86,14 @@ class MetaTrain(Experiment):
             return _Training(self, context if here.rank == 0 else processes.Worker(context), here).run()
 
     def made_by(self, epoch: int) -> dict[str, Any]:
-        """What a file of parameters of that epoch says of itself."""
+        """Return the origin of the parameters of that epoch, for their file."""
         plugins = {"task": type(self.task).__name__, "trainer": type(self.trainer).__name__}
         return plugins | {"seed": self.seed, "epoch": epoch}
 
     def training(
         self, held_out: Mapping[str, float], *, epoch: int, wall_s: float, ranks: int = 1
     ) -> dict[str, Any]:
-        """What a card of weights tells of how they came about."""
+        """Return the facts about the training, for the card of a file of weights."""
         config = self.config()
         return {
             "task_family": config["task"],
@@ -104,7 +108,7 @@ class MetaTrain(Experiment):
 
 
 class _Training:
-    """One piece of a training, on one rank."""
+    """One sitting of a training, on one rank."""
 
     def __init__(self, experiment: MetaTrain, context: Context, here: processes.Ranks) -> None:
         self.experiment, self.here = experiment, here
@@ -120,7 +124,7 @@ class _Training:
         self.pace = Pace(context, unit="epoch", bounded=False, after=0.0)
 
     def run(self) -> MetaTrained:
-        """Go on from the checkpoint that there is, to the end or until told to stop."""
+        """Resume from the checkpoint, if any, and train to the end or to a stop."""
         experiment, start = self.experiment, self.experiment.first_theta()
         state = self._restored()
         if state is None:
@@ -172,7 +176,7 @@ class _Training:
         return found
 
     def _stopping(self, state: MetaState, took: float) -> bool:
-        """Whether all ranks stop now; ``took``: seconds of the last epoch, for the next has to fit in as well."""
+        """Return whether all ranks stop now. took: seconds of the last epoch; the next one has to fit in as well."""
         limit = self.experiment.max_minutes
         left = self.context.seconds_left
         if limit is not None:
@@ -203,7 +207,7 @@ class _Training:
         self.pace.show(state.epoch / experiment.epochs, _line(row, experiment.epochs))
 
     def _choose(self, state: MetaState) -> None:
-        """Put the parameters aside if they are the best so far."""
+        """Keep the parameters if they are the best so far."""
         if self.experiment.keep == "last":
             return
         if "held_out" not in self.held_out:
@@ -215,7 +219,7 @@ class _Training:
             self.best, self.best_loss = MetaState(state.theta.clone(), state.epoch), loss
 
     def _compare(self, state: MetaState) -> None:
-        """Refuse to go on where ranks have come to different theta: their processors do not compute alike."""
+        """Refuse to continue if theta differs between ranks, because then their processors compute differently."""
         if self.here.size == 1:
             return
         digest = hashlib.sha256(state.theta.contiguous().numpy().tobytes()).digest()
@@ -229,7 +233,7 @@ class _Training:
             )
 
     def _restored(self) -> MetaState | None:
-        """The state to go on from; every rank gets that of the first."""
+        """Return the state to resume from; every rank gets that of the first."""
         restored = self.session.restored
         data = self.here.broadcast(dumps(restored) if restored is not None else b"")
         if not data:

@@ -9,7 +9,7 @@ from mlopt.core.reporting import drawing
 
 
 def draw(history: Sequence[Mapping[str, float]], names: Sequence[str], file: Path) -> None:
-    """Draw losses and the parameters of these names against epochs; also the held-out loss where it was measured."""
+    """Draw losses and the named parameters against epochs, and the held-out loss where it was measured."""
     plt = drawing.pyplot()
     size = (6.4, 6.0 if names else 3.4)
     figure, axes = plt.subplots(2 if names else 1, 1, figsize=size, layout="constrained", squeeze=False)

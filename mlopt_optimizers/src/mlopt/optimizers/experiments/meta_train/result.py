@@ -1,4 +1,4 @@
-"""What a meta-training returns: parameters, history, held-out problems; and the files that it leaves."""
+"""The result of a meta-training: parameters, history, held-out problems, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _START = "_at_start"
 
 @dataclass(frozen=True)
 class MetaTrained:
-    """What training came to.
+    """The outcome of a training.
 
-    task: that was trained. theta (p,), epoch: the parameters, and the epoch that they are of. start (p,): the first.
-    history: one row of numbers an epoch. held_out: the last look at held-out problems. epochs: how many there were.
-    wall_s: seconds, over all sittings of a resumed run. ranks: processes that trained together.
-    training: what a card of weights tells of how they came about.
+    task: that was trained. theta: (p,) the parameters. epoch: the epoch of theta. start: (p,) the initial theta.
+    history: one row of numbers per epoch. epochs: their number.
+    held_out: the last evaluation on held-out problems.
+    wall_s: seconds over all sittings. ranks: number of processes.
+    training: facts about the training, for the card of a file of weights.
     """
 
     task: Task
@@ -41,7 +42,7 @@ class MetaTrained:
 
     @property
     def parameters(self) -> dict[str, float]:
-        """What theta stands for, by name."""
+        """The parameters that theta stands for, by name."""
         return self.task.named(self.theta)
 
     def write(self, folder: Path) -> None:
@@ -57,7 +58,7 @@ class MetaTrained:
         pictures.draw(self.history, list(self.parameters), folder / "training.svg")
 
     def summary(self) -> Summary:
-        """Return the numbers that ``mlopt run --json`` prints, and what the report shows.
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report.
 
         A training has no goal that could be missed.
         """
@@ -77,7 +78,7 @@ class MetaTrained:
 
     @property
     def headline(self) -> str:
-        """What came out, in one line."""
+        """The outcome in one line."""
         told = ("held_out", ".mean", ".hits", ".calls_to_hit")
         judged = {name: one for name, one in self.held_out.items() if name.endswith(told)}
         named = judged or self.parameters or self.held_out
@@ -129,7 +130,7 @@ class MetaTrained:
         return [Table("Learned parameters", columns, rows)]
 
     def _held_out(self) -> list[Table]:
-        """Return one row a problem, such as ``Ar13``, whose numbers are named ``Ar13.mean``, ``Ar13.hits``."""
+        """Return one row per problem, such as ``Ar13``, whose numbers are named ``Ar13.mean``, ``Ar13.hits``."""
         problems: dict[str, dict[str, float]] = {}
         for name, value in self.held_out.items():
             problem, dot, what = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Files of parameters alone: what a training leaves at each look, and what another may start from."""
+"""Files of parameters alone, which a training writes at each evaluation, and from which another may start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlopt.core.lazy import torch
 
 
 def save_theta(path: Path, theta: torch.Tensor, made_by: Mapping[str, Any]) -> None:
-    """Write the tensor ``theta (p,)``, and of which task, trainer, seed and epoch it is.
+    """Write the tensor ``theta (p,)`` with its task, trainer, seed and epoch.
 
-    made_by: JSON data, one entry of the file, for safetensors writes several in no fixed order.
+    made_by: JSON data, written as one entry of the file, because safetensors writes several in no fixed order.
     """
     from safetensors.torch import save
 
@@ -25,7 +25,7 @@ def save_theta(path: Path, theta: torch.Tensor, made_by: Mapping[str, Any]) -> N
 
 
 def load_theta(path: Path, size: int) -> torch.Tensor:
-    """Return the parameters in a file that `save_theta` has written: (size,) float64.
+    """Return the parameters, (size,) float64, in a file that `save_theta` wrote.
 
     Raises:
         InputError: no such file, no such tensor, another number of parameters, or one that is not finite.

@@ -1,1 +1,1 @@
-"""The experiment `network`: minima and transition states of one system, and which joins which."""
+"""The experiment `network`: minima and transition states of one system, and their connections."""

@@ -1,4 +1,4 @@
-"""The experiment `network`: minima and transition states of one system of atoms, and which joins which."""
+"""The experiment `network`: minima and transition states of one system of atoms, and their connections."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ from mlopt.optimizers.starts.starts import GivenStart, SphereStart
 
 
 class Network(Experiment):
-    """Find the transition states around the minima of one system, and the minima that they join.
+    """A search for the transition states around the minima of one system, and the minima that they join.
 
-    Random starts (or the structure of a file) are relaxed to the first minima. Each round then kicks known minima,
-    follows minimum modes to saddles, and goes down from the new ones to both sides, until some rounds in a row have
-    brought nothing new. That is no proof that nothing is missing: ask for more patience, or more searches.
+    Random starts (or the structure of a file) are relaxed to the first minima. Each round displaces known minima,
+    follows minimum modes to saddles, and descends from new saddles to both sides. The run ends when some rounds in a
+    row bring nothing new. This does not prove that nothing is missing: a larger ``patience`` or more searches find
+    more.
 
-    Mirror images, and structures that differ by an exchange of like atoms, count once.
+    Mirror images count once, and so do structures that differ by an exchange of like atoms.
     """
 
     system: SystemSpec = setting(..., "the atoms")
@@ -79,16 +80,20 @@ class Network(Experiment):
         return local_only(quench)
 
     def check(self) -> None:
-        """Read the structure, try the potential on it and find the device."""
+        """Read the structure, try the potential on it and find the device.
+
+        Raises:
+            InputError: one of these is impossible.
+        """
         device_of(self.device)
         self.potential.check(self.system.load())
 
     def run(self, context: Context | None = None) -> NetworkResult:
-        """Explore; write results where ``context`` has a place for them.
+        """Explore the network; write results if ``context`` has a folder for them.
 
         Raises:
-            InputError: as `check`.
-            Preempted: ``context`` asked to stop; a checkpoint has been saved, of the last whole round.
+            InputError: as in `check`.
+            Preempted: ``context`` asked to stop; a checkpoint of the last whole round has been saved.
         """
         system = self.system.load()
         self.potential.check(system)
@@ -140,7 +145,7 @@ class Network(Experiment):
         )
 
     def _explorer(self, system: Systems, context: Context, found: StationaryPoints) -> Explorer:
-        """The explorer; it tells ``context`` how far the searches of a round are."""
+        """Return the explorer; it reports the progress of a round's searches to ``context``."""
         landscape = AtomsLandscape(system.to(device_of(self.device)), self.potential)
         pace = Pace(context, landscape.giver, scope=" in this round")
 

@@ -1,4 +1,4 @@
-"""The disconnectivity graph of a network: energy upwards, and which minima join at which energy.
+"""The disconnectivity graph of a network: energy upwards, and the energy at which minima join.
 
 Source: O. M. Becker and M. Karplus, J. Chem. Phys. 106 (1997) 1495.
 """
@@ -18,7 +18,7 @@ LEAVES = 300
 
 @dataclass
 class Branch:
-    """Minima that are joined up to some energy: ``leaves`` in the order in which they are drawn, and its way there."""
+    """Minima that are joined below some energy: ``leaves`` in drawing order, and the branch's inner structure."""
 
     energy: float
     leaves: list[int]
@@ -26,7 +26,10 @@ class Branch:
 
 
 def branches(energies: Sequence[float], saddles: Sequence[tuple[float, int, int]]) -> list[Branch]:
-    """Return the trees of minima with these energies; saddles (energy, minimum, minimum) by energy."""
+    """Return the trees of minima with these energies.
+
+    saddles: (energy, minimum, minimum), sorted by energy.
+    """
     of = [Branch(energy, [i]) for i, energy in enumerate(energies)]
     for energy, a, b in saddles:
         first, second = of[a], of[b]
@@ -41,7 +44,7 @@ def branches(energies: Sequence[float], saddles: Sequence[tuple[float, int, int]
 
 
 def draw(energies: Sequence[float], saddles: Sequence[tuple[float, int, int]], unit: str, file: Path) -> None:
-    """Write the graph of the lowest minima: each a line that rises to where it joins others.
+    """Write the graph of the lowest minima, each a line that rises to the energy at which it joins others.
 
     energies: of the minima, lowest first. saddles: (energy, minimum, minimum) by energy, -1 for an unknown minimum.
     """

@@ -1,4 +1,4 @@
-"""What an exploration of minima and transition states returns, and the files that it leaves."""
+"""The result of a network exploration: minima and transition states, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ _ROWS = 100
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """Outcome of `Network`: minima and saddles, each lowest first.
+    """The outcome of `Network`: minima and saddles, each lowest first.
 
-    system: a batch of one, without the coordinates. units: of the energies.
-    ends[i]: the minima that saddle i joins, the lower first, -1 where unknown. found: what the exploration counted.
-    check: how the minima, and then the saddles, did when they were evaluated again.
-    complete: whether the last rounds brought nothing new and every saddle joins two known minima.
-    warnings: of the potential, before one trusts the energies. wall_s: seconds, over all sittings of a resumed run.
+    system: a batch of one; its positions are not used. units: of the energies.
+    ends: for each saddle the minima that it joins, the lower first, -1 for an unknown one.
+    found: counts of the exploration.
+    check: the outcome of the second evaluation, of minima and then of saddles.
+    complete: True if the last rounds brought nothing new and every saddle joins two known minima.
+    warnings: doubts about the energies. wall_s: seconds over all sittings.
     """
 
     system: Systems
@@ -55,9 +56,9 @@ class NetworkResult:
     def of(
         cls, found: StationaryPoints, system: Systems, potential: Potential, *, patience: int
     ) -> NetworkResult:
-        """Sort what was found, and evaluate everything once more from the coordinates that are stored.
+        """Sort minima and saddles, and evaluate all again from the stored coordinates.
 
-        patience: rounds without anything new after which nothing more is expected.
+        patience: number of rounds without anything new after which the exploration counts as complete.
         """
         order = sorted(range(len(found.minima)), key=lambda i: found.minima[i].energy)
         rank = {old: new for new, old in enumerate(order)} | {-1: -1}
@@ -78,7 +79,7 @@ class NetworkResult:
         )
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row a transition state, ready for ``pandas.DataFrame``."""
+        """Return one row per transition state, ready for ``pandas.DataFrame``."""
         rows = []
         for i, (saddle, pair) in enumerate(zip(self.saddles, self.ends, strict=True)):
             over = [saddle.energy - self.minima[end].energy if end >= 0 else None for end in pair]
@@ -98,7 +99,7 @@ class NetworkResult:
         return rows
 
     def _notes(self, point: int) -> dict[str, Any]:
-        """Return what verification says about a point, counted over minima and then saddles, if anything."""
+        """Return the outcome of verification for a point, if notable; points are minima, then saddles."""
         told = self.check.verifications[point]
         notes: dict[str, Any] = {} if told.ok else {"verified": False}
         if not told.ok and math.isfinite(told.energy):
@@ -139,7 +140,7 @@ class NetworkResult:
 
     @property
     def headline(self) -> str:
-        """What came out, in one line."""
+        """The outcome in one line."""
         lowest = self.units.say(self.minima[0].energy, ".6f")
         return (
             f"{counted(len(self.minima), 'minimum', 'minima')} and "
@@ -148,7 +149,7 @@ class NetworkResult:
         )
 
     def summary(self) -> Summary:
-        """Return the numbers that ``mlopt run --json`` prints, and what the report shows."""
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report."""
         numbers = self._numbers()
         return Summary(
             numbers,
@@ -235,7 +236,7 @@ class NetworkResult:
 
 
 def _doubts(check: Check, points: int) -> list[str]:
-    """Say which points do not hold."""
+    """Return messages about points that are not reproduced."""
     missed = check.missed
     if not missed:
         return []
@@ -253,7 +254,7 @@ def _placed(points: list[Point], system: Systems) -> Systems:
 
 
 def _verified(points: list[Point], system: Systems, potential: Potential) -> Check:
-    """Evaluate points once more, from the coordinates that are stored."""
+    """Evaluate points again from the stored coordinates."""
     systems = _placed(points, system)
 
     def evaluate(indices: list[int]) -> list[Reading]:

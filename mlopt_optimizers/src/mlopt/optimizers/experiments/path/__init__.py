@@ -1,1 +1,1 @@
-"""The experiment `path`: the way from one minimum to another over the lowest pass that a band finds."""
+"""The experiment `path`: a minimum-energy path between two minima, and its saddle."""

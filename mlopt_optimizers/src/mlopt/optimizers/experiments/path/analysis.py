@@ -1,4 +1,4 @@
-"""What is found out about the saddle of a relaxed path: its modes, whether it joins the ends, a rate."""
+"""The analysis of a relaxed path's saddle: its modes, its connection to the ends, and a rate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mlopt.optimizers.saddles.rates import Rate, spin_rate, vineyard
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found out about a saddle; None where nobody looked, or what was tried failed, as ``notes`` say.
+    """Results about a saddle. None stands for what was not asked for or has failed; ``notes`` say which.
 
-    modes: the lowest modes there. connection: where the ways down from it end. rate: over it, if asked for.
-    calls: evaluations that it took, but for those of what failed.
+    modes: the lowest modes. connection: the minima at the ends of both descents. rate: across the saddle.
+    calls: evaluations of all this, except those of what failed.
     """
 
     modes: Modes | None = None
@@ -30,7 +30,7 @@ class Analysis:
 
     @classmethod
     def of(cls, settings: Saddle, model: Model, band: Band, saddle: torch.Tensor, fmax: float) -> Analysis:
-        """Look at the saddle (n_rows, d) of one relaxed path.
+        """Analyse the saddle (n_rows, d) of one relaxed path.
 
         band: that of this path alone. fmax: largest force at a minimum below the saddle.
         """
@@ -67,30 +67,30 @@ class Analysis:
 
     @property
     def joins(self) -> bool | None:
-        """Whether the saddle joins the two ends; None where that is not known."""
+        """True if the saddle joins the two ends; None if unknown."""
         return None if self.connection is None else _joins(self.connection)
 
     @property
     def negative_modes(self) -> int | None:
-        """0: no saddle at all; 1: a saddle of first order; more: a higher one. None where nobody looked."""
+        """The number of negative modes: 1 for a first-order saddle, 0 for no saddle; None if not computed."""
         return None if self.modes is None else int(self.modes.count_negative()[0])
 
 
 def cause(error: Exception) -> str:
-    """Say in one line what went wrong."""
+    """Return the cause of an error in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, MloptError) else f"{type(error).__name__}: {text}"
 
 
 def _joins(connection: Connection) -> bool | None:
-    """Return whether the saddle joins the ends; None where a way down did not arrive."""
+    """Return whether the saddle joins the ends; None if a descent did not reach a minimum."""
     if bool(connection.joins[0]):
         return True
     return False if bool(connection.converged[0].all()) else None
 
 
 def _rate(settings: Saddle, model: Model, band: Band, saddle: torch.Tensor) -> tuple[Rate | None, str]:
-    """Return the rate over a saddle from the start, or why there is none."""
+    """Return the rate across the saddle from the start, or the reason why there is none."""
     minimum, moments, masses, units = band.start, model.moments(), model.masses(), model.energy_units
     try:
         if moments is not None:

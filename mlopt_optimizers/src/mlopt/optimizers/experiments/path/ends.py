@@ -1,4 +1,4 @@
-"""The two ends of a path: read, relaxed, brought near to each other, and refused where no path joins them."""
+"""The two ends of a path: read, relaxed, aligned, and refused if no path can join them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NEARER = 0.9
 
 @dataclass(frozen=True)
 class Route:
-    """Key images and the final state (each (n_rows, d)), and in words how they were aligned."""
+    """Key images and the final state (each (n_rows, d)), and a description of their alignment."""
 
     keys: list[torch.Tensor]
     end: torch.Tensor
@@ -37,10 +37,11 @@ class Route:
 
 @dataclass(frozen=True)
 class PathEnds:
-    """The ends of a path as a configuration gives them.
+    """The ends of a path, from a configuration.
 
-    initial, final, keys: states of ``model``; keys are those that the path goes through. settings: how ends are relaxed
-    and aligned. free: whether order and place of a state may be changed; those of a path in a file are meant.
+    initial, final, keys: states of ``model``; the path passes through the keys.
+    settings: for relaxing and aligning the ends.
+    free: True if order and position of a state may be changed; False for a path from a file.
     fmax: largest force at an end that counts as a minimum.
     """
 
@@ -54,10 +55,10 @@ class PathEnds:
     device: str
 
     def read(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both ends, each (n_rows, d), as they are given.
+        """Return both ends as given, each (n_rows, d).
 
         Raises:
-            InputError: they do not fit the model, or fixed rows of the one are elsewhere in the other.
+            InputError: they do not fit the model, or fixed rows differ between the ends.
         """
         start, end = self._state(self.initial), self._state(self.final)
         rows = self.model.rows(len(start))
@@ -65,7 +66,11 @@ class PathEnds:
         return start, end
 
     def refuse_slopes(self, start: torch.Tensor, end: torch.Tensor) -> None:
-        """Raise InputError where an end is no minimum."""
+        """Refuse ends that are no minima.
+
+        Raises:
+            InputError: the force at an end exceeds `fmax`.
+        """
         for name, x in (("initial", start), ("final", end)):
             size = torch.linalg.vector_norm(self._landscape(1).evaluate(x).force, dim=-1)
             if float(size.max()) > self.fmax:
@@ -78,12 +83,13 @@ class PathEnds:
     def relaxed(
         self, watch: Callable[[Progress, int, float], Callable[[], bool]]
     ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Return both ends relaxed, on the CPU, and the evaluations that this took.
+        """Return both ends relaxed, on the CPU, and the number of evaluations.
 
-        watch: makes a `pause` of the progress, the most evaluations and the force to reach.
+        watch: returns a `pause` function, given the progress, the maximal number of evaluations and the force
+            threshold.
 
         Raises:
-            InputError: as `read`; or an end does not relax.
+            InputError: as in `read`; or an end does not relax.
         """
         start, end = self.read()
         if not self.settings.relax:
@@ -104,7 +110,7 @@ class PathEnds:
         return start.cpu(), end.cpu(), int(found.calls.sum())
 
     def route(self, start: torch.Tensor, end: torch.Tensor) -> Route:
-        """Bring key images and the final state as near as they can be to what comes before each.
+        """Align each key image and the final state with the state before it.
 
         Raises:
             InputError: the two ends are one minimum.
@@ -126,7 +132,7 @@ class PathEnds:
         return Route(states[1:-1], states[-1], "; ".join(said))
 
     def hint(self, start: torch.Tensor, end: torch.Tensor) -> str:
-        """Say where the mirror image of the final state, which is as good, would make a shorter path."""
+        """Return a hint if the equivalent mirror image of the final state would make a shorter path."""
         if not self.free or self.settings.align == "mirror":
             return ""
         try:
@@ -149,7 +155,7 @@ class PathEnds:
         return read(given).to(self.device)
 
     def _named(self, end: str) -> str:
-        """Name an end in messages, with its file if it has one."""
+        """Return the name of an end in messages, with its file if it has one."""
         given = getattr(self, end)
         return f"`{end}` ({FilePath(given['file']).name})" if "file" in given else f"`{end}`"
 
@@ -179,5 +185,5 @@ class PathEnds:
         return self._landscape(1).manifold.distance(a.to(self.device), b.to(self.device))
 
     def _length(self, a: torch.Tensor, b: torch.Tensor) -> float:
-        """Return the length of the shortest way between two states."""
+        """Return the length of the shortest path between two states."""
         return float(torch.linalg.vector_norm(self._apart(a, b)))

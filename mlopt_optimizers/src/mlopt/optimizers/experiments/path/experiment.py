@@ -1,4 +1,4 @@
-"""The experiment `path`: the way from one minimum to another over the lowest pass that a band finds."""
+"""The experiment `path`: a minimum-energy path between two minima, and its saddle."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ _APART = 0.02
 
 
 class Path(Experiment):
-    """Relax a path between two minima, and look at its saddle.
+    """A minimum-energy path between two minima, with its saddle.
 
-    With climbing images the band is first relaxed without, to `climb_below`, and then with them to `fmax`; the
-    optimizer starts afresh there, since forces of a climbing image are others. `paths` bands, disturbed in their own
-    ways, are relaxed in one batch; the lowest barrier counts.
+    With climbing images the band is relaxed in two stages: first without climbing, to the force `climb_below`, then
+    with it, to `fmax`. The optimizer starts anew for the second stage, because the forces on a climbing image are
+    different. `paths` bands with different random displacements are relaxed in one batch, and the one with the lowest
+    barrier counts.
 
-    The final state is first brought as near to the initial one as exchanges of like atoms, and rigid motions of a free
-    cluster, can bring it (`ends.align`), for another order is another path.
+    The final state is first aligned with the initial one (`ends.align`). Like atoms are exchanged, and a free cluster
+    is rotated and translated. Without this, another order of the atoms would mean another path.
 
-    Everything that a configuration file can say is an argument here.
+    Every entry of a configuration file is an argument here.
     """
 
     model: Annotated[Model, FromRegistry("model")] = setting(..., "the system and its energy")
@@ -81,7 +82,11 @@ class Path(Experiment):
         return local_only(optimizer)
 
     def check(self) -> None:
-        """Read both ends, lay the first path, and look for the device, before anything is written."""
+        """Read both ends, make the initial path, and find the device, before anything is written.
+
+        Raises:
+            InputError: one of these is impossible.
+        """
         device_of(self.device)
         landscape, ends = self.landscape(1), self.path_ends
         start, end = ends.read()
@@ -91,10 +96,10 @@ class Path(Experiment):
         self.first(self.band.make(landscape, start, route.end), route, None)
 
     def run(self, context: Context | None = None) -> PathResult:
-        """Relax the ends, then the path; analyse it; write results where ``context`` has a place for them.
+        """Relax the ends and the path, analyse it, and write results if ``context`` has a folder for them.
 
         Raises:
-            InputError: as `check`, or the ends relax to one minimum.
+            InputError: as in `check`, or the ends relax to one minimum.
             MloptError: no path has a finite barrier.
             Preempted: ``context`` asked to stop; a checkpoint has been saved.
         """
@@ -134,7 +139,7 @@ class Path(Experiment):
 
     @property
     def path_ends(self) -> PathEnds:
-        """The two ends, with what is to be done to them."""
+        """The two ends with their settings."""
         return PathEnds(
             self.model,
             self.initial,
@@ -149,7 +154,7 @@ class Path(Experiment):
     def _begun(
         self, landscape: Landscape, watch: PathWatch, context: Context
     ) -> tuple[_Way, Band, torch.Tensor]:
-        """Relax and align the ends, and lay the images between them: bands, and the rows of their images."""
+        """Relax and align the ends, and interpolate images between them; return bands and the rows of their images."""
         ends = self.path_ends
         start, end, end_calls = ends.relaxed(watch.of_ends)
         route = ends.route(start, end)
@@ -166,7 +171,7 @@ class Path(Experiment):
     def _relaxed(
         self, way: _Way, plain: Band, x: torch.Tensor | None, watch: PathWatch, session: Session
     ) -> tuple[Band, Result, _Way]:
-        """Relax the bands: first without climbing images, then with them. x: None goes on from a checkpoint."""
+        """Relax the bands, first without climbing images, then with them. x: None resumes from a checkpoint."""
         climbing = self.band.climbing
         keys, restored = self._keys(plain), session.restored
         while True:
@@ -202,7 +207,7 @@ class Path(Experiment):
         return problem_keys(self.seed, torch.arange(self.paths, device=band.start.device))
 
     def _analysed(self, relaxed: RelaxedPath, folder: FilePath | None) -> tuple[Analysis, tuple[str, ...]]:
-        """Look at the saddle, write what there is, and say which pictures could not be drawn."""
+        """Analyse the saddle and write all files; return messages about pictures that could not be drawn."""
         if folder is not None:
             relaxed.write(folder)
         analysis = Analysis.of(self.saddle, self.model, relaxed.band, relaxed.saddle, self.path_ends.fmax)
@@ -216,12 +221,12 @@ class Path(Experiment):
     def first(
         self, band: Band, route: Route, keys: torch.Tensor | None
     ) -> tuple[torch.Tensor, tuple[str, ...]]:
-        """Return the path to begin with, rows of ``band``, and what is to be said of it.
+        """Return the initial path, rows of ``band``, and notes about it.
 
-        keys (n_bands,): of the disturbances; None lays the path without.
+        keys: (n_bands,) for random displacements; None for none.
 
         Raises:
-            InputError: rows meet on it, or a file does not fit.
+            InputError: rows meet on the path, or a file does not fit.
         """
         if self.start.file is not None:
             x = self._given(band, self.start.file)
@@ -275,10 +280,10 @@ class Path(Experiment):
 
 @dataclass(frozen=True)
 class _Way:
-    """What a run about a path remembers between two sittings, besides the progress of its bands.
+    """The data of a path run that a checkpoint stores besides the progress of its bands.
 
-    start, end (n_rows, d): relaxed and aligned, on the CPU. calls (paths,): evaluations of each band in former stages.
-    end_calls: evaluations of the ends. stage: 1 where images climb.
+    start, end: (n_rows, d) relaxed and aligned, on the CPU. end_calls: evaluations of the ends.
+    calls: (paths,) evaluations of each band in former stages. stage: 1 while images climb.
     """
 
     start: torch.Tensor
@@ -291,7 +296,7 @@ class _Way:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> _Way:
-        """Read what `tensors` and `meta` gave; versions that aligned nothing kept neither alignment nor notes."""
+        """Read the data of `tensors` and `meta`; versions without alignment stored neither alignment nor notes."""
         tensors, meta = checkpoint.tensors, checkpoint.meta
         return cls(
             start=tensors["start"],
@@ -305,11 +310,11 @@ class _Way:
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Tensors for a checkpoint."""
+        """The tensors for a checkpoint."""
         return {"start": self.start, "end": self.end, "calls": self.calls}
 
     @property
     def meta(self) -> dict[str, Any]:
-        """All else for a checkpoint."""
+        """All other data for a checkpoint."""
         names = ("stage", "end_calls", "alignment")
         return {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}

@@ -1,4 +1,4 @@
-"""Pictures of a path: its energy, its way over a surface, its spins."""
+"""Pictures of a path: its energy profile, its course over a surface, its spins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARK: dict[str, Any] = {"marker": "X", "color": "black", "markeredgecolor": "wh
 
 @dataclass(frozen=True)
 class Picture:
-    """How to draw one picture of a path, and what to say of it."""
+    """A function that draws one picture of a path, with the picture's title and description."""
 
     title: str
     caption: str
@@ -27,7 +27,7 @@ class Picture:
 
 
 def of(found: RelaxedPath) -> dict[str, Picture]:
-    """The pictures of a path, by the names of their files: its profile, and its way where that can be seen."""
+    """Return the pictures of a path by file name: its profile, and its course if that can be shown."""
     pictures = {"profile": _PROFILE}
     rows, d = found.path.shape[1:]
     if rows == 1 and d == 2 and _window(found) is not None:
@@ -40,7 +40,7 @@ def of(found: RelaxedPath) -> dict[str, Picture]:
 
 
 def write(found: RelaxedPath, folder: Path) -> None:
-    """``profile.svg``; ``surface.svg`` for two coordinates and for one spin; ``spins.svg`` for more of them."""
+    """Write ``profile.svg``; ``surface.svg`` for two coordinates or one spin; ``spins.svg`` for several spins."""
     for name, picture in of(found).items():
         save(picture.draw(found), folder / f"{name}.svg")
 
@@ -54,7 +54,7 @@ def _are_spins(found: RelaxedPath) -> bool:
 
 
 def _profile(found: RelaxedPath) -> Any:
-    """Energies of the images over the start, the cubic curve through them, and the barriers."""
+    """Draw energies of the images relative to the start, the cubic curve through them, and the barriers."""
     plt = pyplot()
 
     figure, axis = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
@@ -77,7 +77,7 @@ def _profile(found: RelaxedPath) -> Any:
 
 
 def _surface(found: RelaxedPath) -> Any:
-    """Contours of a surface of two coordinates, with the path on it."""
+    """Draw contours of a surface of two coordinates, with the path on it."""
     plt = pyplot()
     window = _window(found)
     assert window is not None  # `of` has looked
@@ -109,7 +109,7 @@ def _contours(axis: Any, x: torch.Tensor, y: torch.Tensor, energy: torch.Tensor,
 
 
 def _sphere(found: RelaxedPath) -> Any:
-    """The energy of one spin over its direction, with the path: azimuth and height."""
+    """Draw the energy of one spin over its direction (azimuth and height), with the path."""
     plt = pyplot()
 
     azimuth = torch.linspace(-math.pi, math.pi, 181, dtype=torch.float64)
@@ -132,7 +132,7 @@ def _sphere(found: RelaxedPath) -> Any:
 
 
 def _spins(found: RelaxedPath) -> Any:
-    """Some states along the path from above, the saddle among them: colour for z, arrows for x and y."""
+    """Draw some states along the path from above, including the saddle: colour for z, arrows for x and y."""
     plt = pyplot()
 
     positions = found.model.positions()
@@ -172,7 +172,7 @@ def _spins(found: RelaxedPath) -> Any:
 
 
 def _frames(found: RelaxedPath) -> list[tuple[str, torch.Tensor]]:
-    """States to show, in the order of the path: start, saddle, end, and some between them."""
+    """Return the states to show, in the order of the path: start, saddle, end, and some between them."""
     last = len(found.path) - 1
     top = int(found.energy.argmax())
     between = torch.linspace(0, last, min(_SHOWN, last + 1)).round().long().tolist()

@@ -1,4 +1,4 @@
-"""The path that a relaxation has left: its images, its energies, its saddle."""
+"""A relaxed path: its images, its energies, its saddle."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from mlopt.optimizers.bands.profile import Profile, image_at
 class RelaxedPath:
     """The lowest of the bands that were relaxed in one batch; tensors are on the CPU.
 
-    model: what the path is about.
-    band: this band alone, where it was relaxed.
-    converged: whether the band reached its force threshold. fmax: its largest force on a row.
-    path (images + 2, n_rows, d): images, ends included.
-    s, energy, slope (images + 2,): distance along the path, energy and its derivative by ``s``, at each image.
-    curve: points of the cubic curve through them, (m,) distances and (m,) energies.
-    saddle (n_rows, d), saddle_energy: the climbing image, or the summit of the curve.
-    barriers: heights over the start of all bands of the batch; NaN where an energy is not finite.
+    model: the subject of the path. band: this band alone.
+    converged: True if the band reached its force threshold. fmax: its largest force on a row.
+    path: (images + 2, n_rows, d) images, ends included.
+    s, energy, slope: (images + 2,) distance along the path, energy, and its derivative by ``s``, at each image.
+    curve: points of the cubic curve through the images, (m,) distances and (m,) energies.
+    saddle: (n_rows, d) the climbing image, or the maximum of the curve. saddle_energy: its energy.
+    barriers: heights above the start, of all bands of the batch; NaN where an energy is not finite.
     """
 
     model: Model
@@ -46,7 +45,7 @@ class RelaxedPath:
 
     @classmethod
     def of(cls, model: Model, band: Band, result: Result, folder: FilePath | None = None) -> Self:
-        """Look at what the optimizer left of ``band``, a batch, and write the images of the lowest to ``folder``.
+        """Evaluate the relaxed ``band``, a batch, and write the images of the lowest path to ``folder``.
 
         Raises:
             MloptError: no path has a finite barrier; the images have been written.
@@ -104,17 +103,17 @@ class RelaxedPath:
 
     @property
     def barrier_forward(self) -> float:
-        """Height of the saddle over the start."""
+        """The height of the saddle above the start."""
         return self.saddle_energy - float(self.energy[0])
 
     @property
     def barrier_reverse(self) -> float:
-        """Height of the saddle over the end."""
+        """The height of the saddle above the end."""
         return self.saddle_energy - float(self.energy[-1])
 
     @property
     def tops(self) -> list[int]:
-        """Images that are higher than their neighbours; none where fewer climb than there are of these."""
+        """The images that are higher than their neighbours; empty if they outnumber the climbing images."""
         e = self.energy.tolist()
         found = [k for k in range(1, len(e) - 1) if e[k] > e[k - 1] and e[k] >= e[k + 1]]
         return found if self.band.climb >= len(found) else []
@@ -132,7 +131,7 @@ class RelaxedPath:
 
 
 def _lost(result: Result, energy: torch.Tensor) -> str:
-    """Say why no path has a barrier."""
+    """Return the reason why no path has a barrier."""
     bad = [str(k) for k, one in enumerate(energy.tolist()) if not math.isfinite(one)]
     where = f"image {', '.join(bad)} of the path" if bad else "the path"
     ended = sorted({reason.value for reason in result.reason})

@@ -1,4 +1,4 @@
-"""What a run about a path returns: a relaxed path with what was found out about it, and its summary."""
+"""The result of a path run: a relaxed path, the analysis of its saddle, and the summary."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _ORDERS = {0: "no saddle: no direction goes down", 1: "a saddle of first order"}
 
 @dataclass(frozen=True, kw_only=True)
 class PathResult(RelaxedPath):
-    """Outcome of a path.
+    """The outcome of a path run.
 
-    analysis: of the saddle. temperature: of its rate, K or an energy in reduced units; None where nobody asked.
-    alignment: what was done to the final state so that it lies near the initial one.
-    notes: on how the path began, and on pictures that could not be drawn. warnings: of the potential.
+    analysis: of the saddle.
+    temperature: of its rate, K or an energy in reduced units; None if no rate was asked for.
+    alignment: description of how the final state was aligned with the initial one.
+    notes: on the initial path, and on pictures that could not be drawn. warnings: of the potential.
     gradient_evaluations: of the images, in relaxing all bands. other_evaluations: of the ends, and in the analysis.
-    wall_s: seconds, over all sittings of a resumed run.
+    wall_s: seconds over all sittings.
     """
 
     analysis: Analysis = Analysis()
@@ -39,32 +40,32 @@ class PathResult(RelaxedPath):
 
     @property
     def modes(self) -> Modes | None:
-        """The lowest modes of the saddle, where they were asked for."""
+        """The lowest modes of the saddle, if they were asked for."""
         return self.analysis.modes
 
     @property
     def connection(self) -> Connection | None:
-        """Where the ways down from the saddle lead to."""
+        """The minima that a descent from the saddle reaches on both sides."""
         return self.analysis.connection
 
     @property
     def rate(self) -> Rate | None:
-        """Over the saddle, where it was asked for."""
+        """The rate across the saddle, if it was asked for."""
         return self.analysis.rate
 
     @property
     def negative_modes(self) -> int | None:
-        """0: no saddle at all; 1: a saddle of first order; more: a higher one. None where nobody looked."""
+        """The number of negative modes: 1 for a first-order saddle, 0 for no saddle; None if not computed."""
         return self.analysis.negative_modes
 
     @property
     def note(self) -> str:
-        """What else is to be said, in one line."""
+        """Further remarks in one line."""
         return "; ".join((*self.notes, *self.analysis.notes))
 
     @property
     def headline(self) -> str:
-        """What came out, in one line."""
+        """The outcome in one line."""
         order = self.negative_modes
         kind = {None: "", 0: "; no saddle", 1: "; saddle of first order"}.get(
             order, f"; {order} negative modes"
@@ -74,7 +75,7 @@ class PathResult(RelaxedPath):
         return f"barrier {forward}, back {back}{kind}{short}"
 
     def summary(self) -> Summary:
-        """Return the numbers that ``mlopt run --json`` prints, and what the report shows."""
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report."""
         said = (self.alignment, *self.notes, *self.analysis.notes, *self.warnings)
         return Summary(
             self._numbers(),

@@ -1,4 +1,4 @@
-"""What a person hears of a path while it is relaxed, and when it pauses."""
+"""The watch of a path run: its display of progress, and its pauses."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _RECORD_EVERY = 10
 
 
 class PathWatch:
-    """Looks at a run between its steps: first while its ends relax, then at its bands.
+    """An observer of a path run between its steps: first of the relaxing ends, then of the bands.
 
-    giver: what evaluates. images: moving ones of a band. evaluations: of each band, at most; of ``paths`` bands.
+    giver: the name of the landscape or potential. images: moving ones of a band.
+    evaluations: maximal number for each band. paths: number of bands.
     """
 
     def __init__(self, context: Context, giver: str, images: int, evaluations: int, paths: int) -> None:
@@ -26,7 +27,10 @@ class PathWatch:
         self._of_ends = 0  # force calls
 
     def of_ends(self, progress: Progress, evaluations: int, fmax: float) -> Callable[[], bool]:
-        """The `pause` of the ends' relaxation, which is not interrupted; evaluations: of each end, at most."""
+        """Return the `pause` of the ends' relaxation, which is not interrupted.
+
+        evaluations: maximal number for each end. fmax: force threshold.
+        """
 
         def look() -> bool:
             self._of_ends = progress.total_calls
@@ -40,7 +44,10 @@ class PathWatch:
         return look
 
     def of_bands(self, progress: Progress, calls: torch.Tensor, fmax: float) -> Callable[[], bool]:
-        """The `pause` of a stage; calls (n_bands,): evaluations of each band before. fmax: to reach in the end."""
+        """Return the `pause` of a stage.
+
+        calls: (n_bands,) evaluations of each band before this stage. fmax: final force threshold.
+        """
         before, total = int(calls.max()), int(calls.sum())
 
         def look() -> int:
@@ -68,6 +75,6 @@ class PathWatch:
 
 
 def _largest(progress: Progress) -> float:
-    """The largest force on a row of what still runs."""
+    """Return the largest force on a row of the active problems."""
     force2 = progress.tally.force2
     return float(force2.max().sqrt()) if len(force2) else 0.0

@@ -1,1 +1,1 @@
-"""The experiment `search`: many starts, one optimizer, the unique minima that they found."""
+"""The experiment `search`: one optimizer from many starts, and the unique minima."""

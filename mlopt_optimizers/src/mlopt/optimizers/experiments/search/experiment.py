@@ -1,4 +1,4 @@
-"""The experiment `search`: many starts, one optimizer, the unique minima that they found."""
+"""The experiment `search`: one optimizer from many starts, and the unique minima."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _ON_TARGET: dict[str, OnTarget] = {"never": "continue", "start": "stop-start", "
 
 
 class Search(Experiment):
-    """Search for the lowest minima of one system from many starts.
+    """A search for the lowest minima of one system from many starts.
 
-    Everything that a configuration file can say is an argument here::
+    Every entry of a configuration file is an argument here::
 
         Search(system=SystemSpec(cluster="Ar13"), potential=LennardJones(), optimizer=BasinHopping(), starts=10).run()
     """
@@ -64,7 +64,11 @@ class Search(Experiment):
     )
 
     def check(self) -> None:
-        """Read the structure, try the potential on it and find the device, before anything is written."""
+        """Read the structure, try the potential on it and find the device, before anything is written.
+
+        Raises:
+            InputError: one of these is impossible.
+        """
         device_of(self.device)
         self._stop()
         self.minima.check()
@@ -85,10 +89,10 @@ class Search(Experiment):
         return SphereStart() if self.system.file is None else GivenStart()
 
     def run(self, context: Context | None = None) -> SearchResult:
-        """Search, polish, verify; write results where ``context`` has a place for them.
+        """Search, polish and verify; write results if ``context`` has a folder for them.
 
         Raises:
-            InputError: as `check`.
+            InputError: as in `check`.
             Preempted: ``context`` asked to stop; a checkpoint has been saved.
         """
         system = self.system.load()
@@ -126,7 +130,7 @@ class Search(Experiment):
         return self._kept(driver.result(progress), system, session, driver.engine_name)
 
     def _kept(self, result: Result, system: Systems, session: Session, engine: str) -> SearchResult:
-        """Polish what the search has left, store the minima, and write the files of a run."""
+        """Polish the points of the search, store the minima, and write the files of a run."""
         # numpy and SQLite are not needed to validate
         from mlopt.optimizers.experiments.search.keeper import Keeper
         from mlopt.optimizers.experiments.search.result import SearchResult

@@ -1,4 +1,4 @@
-"""From what a search has left to minima that are kept: relaxed, made unique in a store, evaluated again."""
+"""The minima of a search: its points relaxed, reduced to distinct ones in a store, and evaluated again."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ _MINIMUM_FORCE = 1e-3
 
 @dataclass(frozen=True)
 class Kept:
-    """What was kept of a search.
+    """The minima of a search and how they were obtained.
 
-    polished: the best point of each start, relaxed and verified. minima: the unique ones, lowest first. check: how
-    these did when they were evaluated again. roughness: how well the potential repeats an energy; None where it is
-    known to be exact. calls: force calls that all of this took. warnings: what to know before one trusts the energies.
+    polished: the best point of each start, relaxed and verified.
+    minima: the unique ones, lowest first.
+    check: the outcome of their second evaluation.
+    roughness: how well the potential repeats an energy; None where it is known to be exact.
+    calls: force calls of all this. warnings: doubts about the energies.
     """
 
     polished: Polished
@@ -53,10 +55,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Keeper:
-    """How minima are made of what a search has left.
+    """The settings by which the points of a search become minima.
 
-    potential: the energy; described: what a configuration says of it, kept with each minimum. polish: how structures
-    are relaxed. settings: which minima are kept. seed: of the search.
+    potential: the energy. described: its configuration, stored with each minimum.
+    polish: settings of the relaxation. settings: which minima are kept. seed: of the search.
     """
 
     potential: Potential
@@ -67,7 +69,7 @@ class Keeper:
 
     @property
     def relaxed_to(self) -> float:
-        """Largest atomic force of what counts as a minimum."""
+        """The largest force on an atom of a minimum."""
         return max(_MINIMUM_FORCE, self.polish.fmax or 0.0)
 
     def keep(self, result: Result, system: Systems, context: Context) -> Kept:
@@ -76,7 +78,7 @@ class Keeper:
         system: a batch of one, in float64; the starts were drawn for copies of it.
 
         Raises:
-            Preempted: ``context`` asked to stop. Nothing is lost: a resumed search does this over again.
+            Preempted: ``context`` asked to stop. Nothing is lost, because a resumed search repeats this.
         """
 
         def pause() -> bool:
@@ -95,9 +97,9 @@ class Keeper:
         return Kept(best, minima, check, rough, calls, warnings)
 
     def _roughness(self, result: Result, base: Systems) -> Roughness | None:
-        """Measure how well the potential repeats the energy of the best start; None where there is nothing to measure.
+        """Measure how well the potential repeats the energy of the best start; None if there is no finite one.
 
-        There, and not at the first point: drawn at random, that has energies as no minimum has.
+        The first point is not used, because the energies of random points are unlike those of minima.
         """
         energy = torch.where(torch.isfinite(result.energy), result.energy, torch.inf)
         if self.polish.force_calls == 0 or is_exact(self.potential, base) or bool(energy.isinf().all()):
@@ -121,8 +123,8 @@ class Keeper:
     ) -> tuple[list[Minimum], Check]:
         """Fill the run's store, and a shared one with it.
 
-        A point that was not relaxed far enough is left out, for it is no minimum. The best of a start stays where the
-        potential is too rough for better, and is marked: nothing else would tell of what was paid for.
+        A point that was not relaxed far enough is left out, because it is no minimum. The best point of a start stays,
+        with a mark, if the potential is too rough for a smaller force. Otherwise the start would leave no result.
         """
         window, distance = self.settings.energy_window, self.settings.distance_tolerance
         potential = json.dumps(self.described, sort_keys=True)
@@ -161,7 +163,7 @@ class Keeper:
         return minima, check
 
     def _verified(self, store: MinimaStore) -> tuple[list[Minimum], Check]:
-        """Evaluate the minima again from their stored coordinates; the store notes what came of it."""
+        """Evaluate the minima again from their stored coordinates, and note the outcome in the store."""
         minima, enough = list(store), self.relaxed_to
 
         def evaluate(indices: list[int]) -> list[Reading]:
@@ -186,7 +188,7 @@ class Keeper:
         return list(store), check
 
     def _doubts(self, minima: list[Minimum], check: Check) -> list[str]:
-        """Say which minima do not hold, or may be listed twice."""
+        """Return messages about minima that are not reproduced, or may be listed twice."""
         lines, window = [], self.settings.energy_window
         if check.missed:
             ids = ", ".join(str(minima[index].id) for index in check.missed[:5])

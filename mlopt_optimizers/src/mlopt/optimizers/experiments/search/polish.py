@@ -1,4 +1,4 @@
-"""From the points that a search left to verified minima: relax tightly in float64, evaluate again, remove repeats."""
+"""The polish of a search: its points relaxed tightly in float64 and evaluated again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MET_WITHIN = 1e-3
 
 
 class Polish(Plugin):
-    """How the best point of each start, and the minima met on the way, are relaxed at the end."""
+    """The settings for relaxing the best point of each start, and the minima met on the way."""
 
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "a local optimizer")
     force_calls: int = setting(1000, "at most this many for each structure; 0: no polishing", ge=0)
@@ -49,17 +49,20 @@ class Polish(Plugin):
         return local_only(optimizer)
 
     def tolerating(self, rise: float) -> Polish:
-        """The same for a potential that repeats its energies only to ``rise``, relative to 1 + |energy|."""
+        """Return these settings for a potential that repeats energies only to ``rise``, relative to 1 + |energy|."""
         return self.replace(optimizer=self.optimizer.tolerating(rise))
 
 
 @dataclass(frozen=True)
 class Polished:
-    """Relaxed structures, float64 on the CPU, with where they came from.
+    """Relaxed structures, float64 on the CPU, with their origin.
 
-    systems: k structures. energy, fmax (k,): evaluated again from the final positions. start (k,) int64: index of the
-    start. calls (k,) int64: force calls that the start had made when the search met it. spent (k,) int64: force calls
-    of the polish, the last evaluation included. zero_width (k,): the energies without smearing, where told.
+    systems: k structures.
+    energy, fmax: (k,) evaluated again from the final positions, in the potential's units.
+    start: (k,) int64, index of the start.
+    calls: (k,) int64, force calls of the start when the search met the point.
+    spent: (k,) int64, force calls of the polish, including the last evaluation.
+    zero_width: (k,) energies without electronic smearing, if available.
     """
 
     systems: Systems
@@ -74,10 +77,10 @@ class Polished:
 def polish(
     potential: Potential, systems: Systems, settings: Polish, pause: Callable[[], bool]
 ) -> tuple[Systems, torch.Tensor]:
-    """Relax ``systems``; returns them and the force calls of each. Energies are computed again later.
+    """Relax ``systems``; return them and the force calls of each. Their energies are computed later.
 
     Raises:
-        Preempted: ``pause`` was true between two steps. The search before it can be resumed; this starts over.
+        Preempted: ``pause`` was true between two steps. A resumed search begins the polish anew.
     """
     if settings.force_calls == 0 or not systems.n_systems:
         return systems, torch.zeros(systems.n_systems, dtype=torch.int64)
@@ -99,7 +102,7 @@ def polish(
 def best_of_each(
     result: Result, base: Systems, potential: Potential, settings: Polish, pause: Callable[[], bool]
 ) -> Polished:
-    """Polish the best point of every start; ``base`` is the batch that the starts were drawn for, in float64."""
+    """Polish the best point of every start; ``base`` is the batch for which the starts were drawn, in float64."""
     systems = at(base, result.x)
     calls = result.calls
     if result.pool_energy.shape[1]:  # a search met its best when it first arrived at that minimum
@@ -141,14 +144,14 @@ def lowest_met(
 
 
 def at(base: Systems, x: torch.Tensor) -> Systems:
-    """``base`` at ``x``; fixed atoms are where they were given, though a search in float32 has rounded them."""
+    """Return ``base`` at ``x``, with fixed atoms exactly in place, although a search in float32 has rounded them."""
     return base.with_pos(torch.where(base.fixed[:, None], base.pos, x.to(torch.float64)))
 
 
 def _evaluated(
     potential: Potential, systems: Systems, spent: torch.Tensor, start: torch.Tensor, calls: torch.Tensor
 ) -> Polished:
-    """Energy and force once more, in float64 on the CPU, from the positions that will be stored."""
+    """Compute energy and force again, in float64 on the CPU, from the positions that will be stored."""
     systems = systems.to("cpu", torch.float64)
     with torch.no_grad():
         found = AtomsLandscape(systems, potential).evaluate(systems.pos)
@@ -157,7 +160,7 @@ def _evaluated(
 
 
 def readings(landscape: AtomsLandscape) -> list[Reading]:
-    """Evaluate systems where they are, for `mlopt.core.minima.verification`."""
+    """Evaluate systems at their positions, for `mlopt.core.minima.verification`."""
     with torch.no_grad():
         found = landscape.evaluate(landscape.systems.pos)
     fmax = landscape.segments.longest2(found.force).sqrt().tolist()

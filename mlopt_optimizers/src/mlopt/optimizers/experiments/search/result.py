@@ -1,4 +1,4 @@
-"""What a search returns, and the files that it leaves."""
+"""The result of a search, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Outcome of a search.
+    """The outcome of a search.
 
-    result: of every start, as the search left it. polished: the best point of each start, relaxed and verified.
-    minima: the unique minima, lowest first. check: how they did when they were evaluated again.
-    target: the energy that was to be reached. fmax: the force at which local optimizers were to end.
-    units: of the energies. roughness: how well the potential repeats an energy, measured before the polish; None where
-    it is known to be exact. warnings: what to know before one trusts the energies.
-    force_calls: of the search, the polish and the verification. engine: that searched.
-    wall_s: seconds, over all sittings of a resumed run. compile_s: those of compiling, which are not among them.
+    result: of every start, before the polish.
+    polished: the best point of each start, relaxed and verified.
+    minima: the unique minima, lowest first. check: the outcome of their second evaluation.
+    target: the energy to reach. fmax: the force threshold of local optimizers. units: of the energies.
+    roughness: how well the potential repeats an energy, measured before the polish; None where it is known to be exact.
+    warnings: doubts about the energies.
+    force_calls: of the search, the polish and the verification. engine: that of the search.
+    wall_s: seconds over all sittings, without compiling. compile_s: seconds of compiling.
     """
 
     result: Result
@@ -52,7 +53,7 @@ class SearchResult:
 
     @property
     def first_hits(self) -> list[int | None]:
-        """Force calls after which each start reached the target; the polish counts where it made the difference."""
+        """Force calls until each start reached the target, including the polish if only it reached the target."""
         hits: list[int | None] = [None if hit < 0 else hit for hit in self.result.first_hit.tolist()]
         if self.target is None:
             return hits
@@ -62,18 +63,18 @@ class SearchResult:
 
     @property
     def best(self) -> Minimum | None:
-        """The lowest minimum, or None where no start ended at one."""
+        """The lowest minimum, or None if no start ended at one."""
         return self.minima[0] if self.minima else None
 
     @property
     def converged(self) -> bool | None:
-        """Whether a start reached the target, or all starts the force; None where nothing was asked for."""
+        """True if a start reached the target, or all starts the force threshold; None if neither was asked for."""
         if self.target is not None:
             return any(hit is not None for hit in self.first_hits)
         return None if self.fmax is None else bool(self.result.converged.all())
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row a start, ready for ``pandas.DataFrame``."""
+        """Return one row per start, ready for ``pandas.DataFrame``."""
         rows = self.result.table()
         columns = {"polished_energy": self.polished.energy}
         if self.polished.zero_width is not None:
@@ -91,7 +92,7 @@ class SearchResult:
     def write(self, folder: Path) -> None:
         """Write ``starts.json``, ``trace.json``, ``starts.extxyz``, ``minima.extxyz`` and ``minima.ase.db``.
 
-        The store ``minima.db`` is there already.
+        The store ``minima.db`` exists already.
         """
         atomic.write_json(folder / "starts.json", atomic.finite(self.table()))
         trace = {"calls": self.result.trace_calls.tolist(), "energy": self.result.trace_energy.tolist()}
@@ -106,13 +107,13 @@ class SearchResult:
 
     @property
     def lowest(self) -> float | None:
-        """The lowest energy, of starts and of minima that were met; None where none is finite."""
+        """The lowest energy of starts and of minima met; None if none is finite."""
         energies = [e for e in self.polished.energy.tolist() if math.isfinite(e)]
         return min([*energies, *([self.best.energy] if self.best else [])], default=None)
 
     @property
     def verdict(self) -> Verdict:
-        """What the search came to, in words."""
+        """The outcome of the search in words."""
         return Verdict(
             [e if math.isfinite(e) else None for e in self.polished.energy.tolist()],
             self.first_hits,
@@ -126,7 +127,7 @@ class SearchResult:
         )
 
     def summary(self) -> Summary:
-        """Return the numbers that ``mlopt run --json`` prints, and what the report shows."""
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report."""
         kind, verdict = "converged" if self.target is None else "reached the target", self.verdict
         return Summary(
             self._numbers(verdict),

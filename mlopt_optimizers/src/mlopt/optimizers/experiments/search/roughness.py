@@ -1,4 +1,4 @@
-"""How well a potential repeats its energies: measured where nothing says that it is exact."""
+"""The roughness of a potential: how well it repeats its energies, measured unless it is known to be exact."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SHIFT = 1e-6
 
 @dataclass(frozen=True)
 class Roughness:
-    """What the energies of one structure differ by beyond what its force explains.
+    """The scatter of one structure's energy, beyond what its force explains.
 
-    relative: to 1 + |energy|. calls: force calls that the measurement took.
+    relative: to 1 + |energy|. calls: force calls of the measurement.
     """
 
     relative: float = 0.0
@@ -31,16 +31,16 @@ class Roughness:
 
     @property
     def rise(self) -> float:
-        """A rise in energy that says nothing, relative to 1 + |energy|."""
+        """The largest rise in energy that may be noise, relative to 1 + |energy|."""
         return _FACTOR * self.relative
 
     def at(self, energy: float) -> float:
-        """The same in units of energy."""
+        """Return the scatter in units of energy."""
         return self.relative * (1.0 + abs(energy))
 
 
 def is_exact(potential: Potential, systems: Systems) -> bool:
-    """Whether it is known that energies repeat to rounding: a closed form, as kernels are, in float64 on the CPU."""
+    """Return whether energies are known to repeat to rounding: a closed form in float64 on the CPU."""
     if systems.pos.device.type != "cpu" or systems.pos.dtype != torch.float64 or not potential.differentiable:
         return False
     try:
@@ -51,9 +51,10 @@ def is_exact(potential: Potential, systems: Systems) -> bool:
 
 
 def measure(potential: Potential, systems: Systems) -> Roughness:
-    """Evaluate one system, a batch of one, four times: alone, and in company with points a little to both sides.
+    """Evaluate one system, a batch of one, four times: alone, and together with slightly displaced copies.
 
-    Repeats show what differs from call to call; the points beside show what single precision inside a potential does.
+    Repeats show the differences between calls. The displaced copies show the effect of single precision inside a
+    potential.
     """
     shift = torch.where(systems.fixed[:, None], 0.0, _SHIFT * _direction(systems))
     shift = shift * potential.diameter(systems.z).to(systems.pos)[:, None]
@@ -67,7 +68,7 @@ def measure(potential: Potential, systems: Systems) -> Roughness:
 
 
 def _direction(systems: Systems) -> torch.Tensor:
-    """A random direction for every row, the same each time: (n_atoms, 3), of length about 1."""
+    """Return a fixed pseudo-random direction for every row: (n_atoms, 3), of length about 1."""
     key = problem_keys(0, torch.zeros(len(systems), dtype=torch.int64, device=systems.pos.device))
     drawn = Draws(key, torch.zeros_like(key), systems.segments).normal_rows(3)
     scaled: torch.Tensor = drawn.to(systems.pos) / 3.0**0.5

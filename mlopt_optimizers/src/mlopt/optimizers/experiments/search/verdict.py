@@ -1,4 +1,4 @@
-"""What a search came to, in one sentence and on cards: how low, how many starts reached the target, at what cost."""
+"""The verdict on a search, in one sentence and on cards: lowest energy, success rate and cost."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _NOTHING = 5e-7
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the starts of a search came to.
+    """The outcome of the starts of a search.
 
-    energies: of each start, None where not finite. first_hits: force calls until each reached the target, None where it
-    did not. calls: force calls of each. lowest: energy of the whole search. target: the energy to be reached, if any.
-    failed: starts that ended at a non-finite energy. force_calls: of the whole run. minima: how many distinct ones.
-    unit: of energies, empty in reduced units.
+    energies: of each start, None if not finite.
+    first_hits: force calls until each start reached the target, None if it did not. calls: force calls of each start.
+    lowest: energy of the whole search. target: the energy to reach, if any.
+    failed: number of starts that ended at a non-finite energy. force_calls: of the whole run.
+    minima: number of distinct ones. unit: of energies, empty in reduced units.
     """
 
     energies: Sequence[float | None]
@@ -39,7 +40,7 @@ class Verdict:
 
     @cached_property
     def hits(self) -> int:
-        """How many starts reached the target."""
+        """The number of starts that reached the target."""
         return sum(hit is not None for hit in self.first_hits)
 
     @cached_property
@@ -51,7 +52,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """What came out, in one sentence without its subject."""
+        """The outcome in one sentence without its subject."""
         many = counted(len(self.energies), "start")
         if self.lowest is None:
             return f"no finite energy in {many}"
@@ -73,7 +74,7 @@ class Verdict:
         )
 
     def _repeated(self) -> str:
-        """Say how many starts agree: without a target, the best hint that the lowest is the lowest."""
+        """Return a phrase on how many starts agree, the best evidence for the lowest minimum without a target."""
         if len(self.energies) < 2 or self.lowest is None:
             return ""
         same = sum(one is not None and one < self.lowest + _BELOW for one in self.energies)
@@ -81,7 +82,7 @@ class Verdict:
 
     @property
     def cards(self) -> list[Card]:
-        """What a reader wants to see first."""
+        """The cards at the top of the report."""
         cards = []
         if self.lowest is not None:
             off = None if self.target is None else self.lowest - self.target

@@ -1,4 +1,4 @@
-"""What a person hears of a search while it goes on, what is measured, and when it pauses."""
+"""The watch of a search: its metrics, its display of progress, and its pauses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlopt.optimizers.searches.settings import Budget, Target
 
 
 class SearchWatch:
-    """Looks at a search between its steps: metrics, progress, time, and whether to pause.
+    """An observer of a search between its steps: metrics, progress, time, and whether to pause.
 
-    giver: what evaluates. out_of_time: whether the wall time of the budget is spent.
+    giver: the name of the landscape or potential. out_of_time: True if the wall time of the budget is spent.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SearchWatch:
         return self.out_of_time or self._context.pause()
 
     def record(self) -> None:
-        """Write a row of metrics for each point that the trace has got: not when it was looked at, but what it says."""
+        """Write a row of metrics for each new point of the trace; rows do not depend on when this is called."""
         calls = self._progress.trace_calls
         for calls_then, energy in zip(
             calls[self._recorded :], self._progress.trace_energy[self._recorded :], strict=True
@@ -65,7 +65,7 @@ class SearchWatch:
         self._pace.look(self._progress.total_calls, left)
 
     def _numbers(self, calls: int | None, energy: torch.Tensor) -> dict[str, Any]:
-        """Count all starts after ``calls`` of each, or now; energy (n,): theirs at that time."""
+        """Return counts over all starts after ``calls`` of each, or now. energy: (n,) theirs at that time."""
         best = float(torch.where(torch.isfinite(energy), energy, torch.inf).min())
         outcome = self._progress.snapshot()
         hit, running = outcome.tally.first_hit >= 0, outcome.reason == 0
