@@ -7,80 +7,14 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from held_directories import CONFIG, ENVIRONMENT, tell
 
 from mlopt.core.errors import RunDirectoryError
 from mlopt.core.runs import directory as rundir
 from mlopt.core.runs.directory import RunDirectory
-
-CONFIG = "experiment: search\nseed: 0\nbudget:\n  force_calls: 1000\n"
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-HOLD = """
-import sys, time
-from mlopt.core.errors import RunDirectoryError
-from mlopt.core.runs.directory import RunDirectory
-run = RunDirectory.open(sys.argv[1])
-sys.stdin.readline()
-try:
-    with run.lock():
-        run.write_status("running", "step 3", {"step": 3})
-        print("held", flush=True)
-        {inside}
-        sys.stdin.readline()
-except RunDirectoryError as error:
-    print(error, flush=True)
-    sys.exit(error.exit_code)
-"""
-
-
-def start(path: Path, inside: str = "", script: str = HOLD) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script.replace("{inside}", inside), str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
-
-
-def tell(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def hear(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().rstrip("\n")
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()
-
-
-@contextmanager
-def held(path: Path, inside: str = "") -> Iterator[subprocess.Popen[str]]:
-    process = start(path, inside)
-    try:
-        tell(process)
-        assert hear(process) == "held"
-        yield process
-    finally:
-        end(process)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory.create(tmp_path / "runs" / "lj38", config_resolved=CONFIG, config_input="# mine\n")
 
 
 def test_create_makes_parents_and_the_layout(run: RunDirectory) -> None:

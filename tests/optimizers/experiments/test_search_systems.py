@@ -12,53 +12,18 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read, write
-from numpy.typing import NDArray
+from small_searches import distinct, lj, search
 
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.minima.matching import same_structure
-from mlopt.core.minima.store import Minimum, verify
+from mlopt.core.minima.store import verify
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import Recorder
-from mlopt.optimizers.experiments.search.experiment import Search
 from mlopt.optimizers.experiments.search.polish import Polish
-from mlopt.optimizers.moves.basic import Angular, Displacement, Exchange
+from mlopt.optimizers.moves.basic import Displacement, Exchange
 from mlopt.optimizers.searches.basin_hopping import BasinHopping
-from mlopt.optimizers.searches.settings import Budget, MinimaSettings
 from mlopt.optimizers.starts.starts import GivenStart
 from mlopt.potentials.ase.potential import AsePotential
 from mlopt.potentials.classical.lennard_jones import LennardJones
-
-#: with the step spelled out: which starts hit within a small budget should not change with the default
-HOPPING = BasinHopping(moves=[Displacement(step=0.36), Angular()])
-
-
-def search(cluster: str = "Ar7", calls: int = 400, **settings: Any) -> Search:
-    """A small one."""
-    given: dict[str, Any] = {
-        "system": SystemSpec(cluster=cluster),
-        "potential": LennardJones(),
-        "optimizer": HOPPING,
-        "starts": 4,
-        "budget": Budget(force_calls=calls),
-        "minima": MinimaSettings(keep=8),
-    }
-    return Search(**(given | settings))
-
-
-def lj(
-    pos: NDArray[np.float64], z: NDArray[np.int64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
-) -> tuple[float, NDArray[np.float64]]:
-    """By ASE, for `verify`."""
-    from ase.calculators.lj import LennardJones as AseLennardJones
-
-    atoms = Atoms(z, pos, calculator=AseLennardJones(sigma=2 ** (-1 / 6), epsilon=1.0, rc=1e4))
-    return float(atoms.get_potential_energy()), atoms.get_forces()
-
-
-def distinct(minima: list[Minimum]) -> bool:
-    return not any(
-        same_structure(one, other, 1e-3, 0.05) for i, one in enumerate(minima) for other in minima[:i]
-    )
 
 
 def test_single_precision_ends_with_minima_of_double(tmp_path: Path) -> None:
