@@ -14,7 +14,7 @@ from mlopt.optimizers.local.adam import Adam
 from mlopt.optimizers.searches.basin_hopping import BasinHopping
 from mlopt.optimizers.starts.starts import BoxStart
 from mlopt.optimizers.training.tasks.rollout import RolloutTask
-from mlopt.optimizers.training.tasks.settings import HeldOut, Member, Reference
+from mlopt.optimizers.training.tasks.settings import HeldOut, Reference, RolloutCase
 from mlopt.potentials import LennardJones, Morse
 
 LJ7 = -16.505384
@@ -45,13 +45,13 @@ class Hopper(Learnable):
         return BasinHopping().replace(temperature=theta[..., 0].exp())
 
 
-def member(formula: str = "Ar7", potential: Any = None, **settings: Any) -> Member:
+def member(formula: str = "Ar7", potential: Any = None, **settings: Any) -> RolloutCase:
     given = {
         "system": SystemSpec(cluster=formula),
         "potential": potential or LennardJones(),
         "reference": LJ7,
     }
-    return Member(**(given | settings))
+    return RolloutCase(**(given | settings))
 
 
 def task(**settings: Any) -> RolloutTask:

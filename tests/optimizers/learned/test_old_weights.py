@@ -15,7 +15,7 @@ from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
 from mlopt.optimizers.learned.step.optimizer import Learned, LearnedFamily
 from mlopt.optimizers.training.es import ESMC
 from mlopt.optimizers.training.tasks.rollout import RolloutTask
-from mlopt.optimizers.training.tasks.settings import Member
+from mlopt.optimizers.training.tasks.settings import RolloutCase
 from mlopt.potentials import LennardJones
 
 OLD = Path(__file__).with_name("old_weights")
@@ -31,7 +31,7 @@ def test_an_optimizer_takes_the_same_steps() -> None:
 
 
 def test_a_training_begins_with_the_parameters() -> None:
-    member = Member(system={"cluster": "Ar3"}, potential=LennardJones(), target=-3.0, reference=-3.0)
+    member = RolloutCase(system={"cluster": "Ar3"}, potential=LennardJones(), target=-3.0, reference=-3.0)
     family = LearnedFamily(species=["Ar"], hidden=4, decays=[0.9])
     task = RolloutTask(members=[member], learnable=family, horizon=5)
     training = MetaTrain(

@@ -29,7 +29,7 @@ from mlopt.optimizers.training.es import ES, ESMC
 from mlopt.optimizers.training.ga import GA
 from mlopt.optimizers.training.pes import PES
 from mlopt.optimizers.training.tasks.rollout import RolloutTask
-from mlopt.optimizers.training.tasks.settings import HeldOut, Member, Reference
+from mlopt.optimizers.training.tasks.settings import HeldOut, Reference, RolloutCase
 from mlopt.potentials import LennardJones, Morse
 
 COUNT: list[int] = []
@@ -85,8 +85,8 @@ class Folder(Context):
 
 def experiment(trainer: str, epochs: int) -> MetaTrain:
     members = [
-        Member(system=SystemSpec(cluster="Ar6"), potential=LennardJones()),
-        Member(system=SystemSpec(cluster="Ar4"), potential=Morse(), reference=-6.0),
+        RolloutCase(system=SystemSpec(cluster="Ar6"), potential=LennardJones()),
+        RolloutCase(system=SystemSpec(cluster="Ar4"), potential=Morse(), reference=-6.0),
     ]
     task = Troubled(
         members=members, learnable=LearnedAdam(), horizon=20, starts=2, engine="eager",

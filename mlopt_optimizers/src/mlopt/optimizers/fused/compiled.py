@@ -29,7 +29,7 @@ from mlopt.optimizers.fused.cache import Place, cache_folder
 from mlopt.optimizers.fused.imported import compiled
 from mlopt.optimizers.fused.rollout import rollout as loop
 
-_LOADED: dict[str, Kernel] = {}
+_LOADED: dict[str, CompiledKernel] = {}
 
 #: arrays with one block for each system, by the names of `rollout`
 _BLOCKS = (
@@ -79,16 +79,16 @@ def chunk(first, last, n, calls, steps, {", ".join(ARRAYS)}):
 '''
 
 
-def load(text: str, target: str, announce: Callable[[str], None]) -> Kernel:
+def load(text: str, target: str, announce: Callable[[str], None]) -> CompiledKernel:
     """Return the kernel with this module text. In one process, the same text gives the same kernel."""
     digest = hashlib.sha256("\0".join([text, *_stands_on(target)]).encode()).hexdigest()[:24]
     if digest not in _LOADED:
-        _LOADED[digest] = Kernel(text, f"rollout_{digest}")
+        _LOADED[digest] = CompiledKernel(text, f"rollout_{digest}")
     _LOADED[digest].announce = announce
     return _LOADED[digest]
 
 
-class Kernel:
+class CompiledKernel:
     """The function ``chunk`` of a module, loaded, or compiled if nobody has done so before.
 
     function: the compiled function, after `warm` was called. announce: receives a line when it has to be compiled.

@@ -49,7 +49,7 @@ class Launcher(ABC):
         """Return one sentence that says why nothing can be run, or None."""
 
     def prepare(self, kernel: Any, work: Work, leave: Callable[[], bool]) -> float:
-        """Compile beforehand, where that is possible; see `Kernel.prepare`."""
+        """Compile beforehand, where that is possible; see `CompiledKernel.prepare`."""
         return 0.0
 
     @abstractmethod

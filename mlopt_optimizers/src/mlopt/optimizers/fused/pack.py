@@ -131,7 +131,7 @@ def offsets(state: State, name: str) -> int:
 
 
 @dataclass(frozen=True)
-class Atoms:
+class PackedAtoms:
     """The constant properties of systems: atoms (b, 4 n + 12), kinds (b, n), runs (b, r), cell (b, 12)."""
 
     atoms: torch.Tensor
@@ -142,7 +142,7 @@ class Atoms:
 
 def atoms_of(
     landscape: AtomsLandscape, bucket: Bucket, species: tuple[int, ...], like: torch.Tensor
-) -> Atoms:
+) -> PackedAtoms:
     """Return the properties of a bucket's atoms, with kinds as positions in ``species``."""
     systems, b, n = landscape.systems, len(bucket.problems), bucket.n
     pbc = systems.pbc[bucket.problems]
@@ -159,7 +159,7 @@ def atoms_of(
     for place, number in enumerate(species):
         kinds = torch.where(z == number, place, kinds)
     cell = torch.cat([systems.cell[bucket.problems].reshape(b, 9).to(like), pbc.to(like)], 1)
-    return Atoms(
+    return PackedAtoms(
         torch.cat([*traits, cell], 1).contiguous(), kinds.contiguous(), _runs(kinds), cell.contiguous()
     )
 

@@ -17,10 +17,10 @@ from mlopt.potentials.kernels.near import (
     field,
     fill,
     integers_of,
-    per_row,
     reals_of,
     refresh,
     restart,
+    row_integers,
     row_of,
     spoil,
     widths,
@@ -114,7 +114,7 @@ def listed(
         return spoil(n, force, row_energy)
     cutoff, taken, steep = table[0, CUTOFF], table[0, TAKEN], table[0, STEEP]
     numbers = numbers_of(table, 0)[OWN:]
-    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    begin, end = row_integers(BEGIN, n, integers), row_integers(END, n, integers)
     sum_energy = 0.0
     for block in range(lane(), block_count(n), lanes()):
         first, last, low, room = block_of(block, n)

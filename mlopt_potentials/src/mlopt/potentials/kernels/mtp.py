@@ -24,10 +24,10 @@ from mlopt.potentials.kernels.near import (
     fillings,
     integers_of,
     neighbours,
-    per_row,
     reals_of,
     refresh,
     restart,
+    row_integers,
     row_of,
     spoil,
     widths,
@@ -116,7 +116,7 @@ def pairs(
     integers: Any,
 ) -> None:
     """Add the pairs in the buffer to the sums of their atoms (stage 0), or to forces and energies (stage 1)."""
-    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    begin, end = row_integers(BEGIN, n, integers), row_integers(END, n, integers)
     dx, dy, dz, r2 = field(0, n, reals), field(1, n, reals), field(2, n, reals), field(3, n, reals)
     atoms = neighbours(0, n, integers)
     f, df = scratch[: RADIAL * TILE], scratch[RADIAL * TILE : 2 * RADIAL * TILE]

@@ -95,7 +95,7 @@ def block_of(block: int, n: int) -> tuple[int, int, int, int]:
     return block, block + 1, block * ROOM, ROOM
 
 
-def per_row(which: int, n: int, integers: Any) -> Any:
+def row_integers(which: int, n: int, integers: Any) -> Any:
     """Return an integer array (n,) over rows, such as `BEGIN`."""
     return integers[BASE + which * n : BASE + (which + 1) * n]
 

@@ -17,9 +17,9 @@ from mlopt.potentials.kernels.near import (
     field,
     fill,
     fillings,
-    per_row,
     refresh,
     restart,
+    row_integers,
     row_of,
     spoil,
 )
@@ -100,8 +100,8 @@ def functions(
     rows = neighbours_of(1, n, integers)
     if K > 1:
         begin, end, atoms = (
-            per_row(BEGIN, n, integers),
-            per_row(END, n, integers),
+            row_integers(BEGIN, n, integers),
+            row_integers(END, n, integers),
             neighbours_of(0, n, integers),
         )
         for k in range(low, high):
@@ -133,7 +133,7 @@ def functions(
 
 def sums(first: int, last: int, n: int, density: Any, repulsion: Any, reals: Any, integers: Any) -> None:
     """Add the pairs in the buffer to the sums of their atoms."""
-    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    begin, end = row_integers(BEGIN, n, integers), row_integers(END, n, integers)
     repelling, hopping = field(3, n, reals), field(4, n, reals)
     for i in range(begun_at(first, n, integers), min(last, row_of(first, n, integers) + 1)):
         sum_repulsion, sum_density = 0.0, 0.0
@@ -154,7 +154,7 @@ def pulls(
     integers: Any,
 ) -> None:
     """Add the pairs in the buffer to the force."""
-    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    begin, end = row_integers(BEGIN, n, integers), row_integers(END, n, integers)
     dx, dy, dz = field(0, n, reals), field(1, n, reals), field(2, n, reals)
     push, pull, atoms = field(5, n, reals), field(6, n, reals), neighbours_of(0, n, integers)
     for i in range(begun_at(first, n, integers), min(last, row_of(first, n, integers) + 1)):

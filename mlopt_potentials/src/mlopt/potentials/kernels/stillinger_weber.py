@@ -20,10 +20,10 @@ from mlopt.potentials.kernels.near import (
     fillings,
     integers_of,
     neighbours,
-    per_row,
     reals_of,
     refresh,
     restart,
+    row_integers,
     row_of,
     spoil,
     widths,
@@ -171,7 +171,7 @@ def add_moments(
     """Add the pairs in the buffer to the moments of their atoms."""
     ux, uy, uz = field(0, n, reals), field(1, n, reals), field(2, n, reals)
     pair, weights = field(PAIR, n, reals), field(WEIGHT, n, reals)
-    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    begin, end = row_integers(BEGIN, n, integers), row_integers(END, n, integers)
     itself = strength * (1.0 + c) * (1.0 + c)
     for i in range(begun_at(first, n, integers), min(last, row_of(first, n, integers) + 1)):
         energy, s = 0.0, 0.0
@@ -224,7 +224,7 @@ def pulls(
     slope, weights = field(SLOPE, n, reals), field(WEIGHT, n, reals)
     weight_slopes, inverses = field(WEIGHT_SLOPE, n, reals), field(INVERSE, n, reals)
     atoms = neighbours(0, n, integers)
-    begin, end = per_row(BEGIN, n, integers), per_row(END, n, integers)
+    begin, end = row_integers(BEGIN, n, integers), row_integers(END, n, integers)
     itself = 2.0 * (1.0 + c) * (1.0 + c)
     for i in range(begun_at(first, n, integers), min(last, row_of(first, n, integers) + 1)):
         fx, fy, fz = 0.0, 0.0, 0.0

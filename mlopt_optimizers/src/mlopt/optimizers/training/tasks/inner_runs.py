@@ -15,7 +15,7 @@ from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.runs.experiment import Context, Preempted
-from mlopt.optimizers.training.tasks.settings import Member
+from mlopt.optimizers.training.tasks.settings import RolloutCase
 
 
 @dataclass
@@ -74,7 +74,7 @@ def carried(driver: Driver, progress: Progress, context: Context, until: int | N
 
 
 def batches(
-    members: Sequence[Member],
+    members: Sequence[RolloutCase],
     member: torch.Tensor,
     key: torch.Tensor,
     device: torch.device,
@@ -99,7 +99,7 @@ def batches(
     return made
 
 
-def _by_potential(members: Sequence[Member]) -> list[list[int]]:
+def _by_potential(members: Sequence[RolloutCase]) -> list[list[int]]:
     """Return the numbers of members, grouped by potential."""
     groups: list[list[int]] = []
     for number, one in enumerate(members):
@@ -112,7 +112,7 @@ def _by_potential(members: Sequence[Member]) -> list[list[int]]:
 
 
 def _started(
-    members: Sequence[Member], member: torch.Tensor, key: torch.Tensor
+    members: Sequence[RolloutCase], member: torch.Tensor, key: torch.Tensor
 ) -> tuple[Systems, torch.Tensor]:
     """Return every distinct start once, and the number (m,) of its start for each run. All thetas share a start."""
     parts, place, before = [], torch.empty_like(member), 0

@@ -22,7 +22,7 @@ from mlopt.core.runs.processes import share_out
 from mlopt.optimizers.local.adam import Adam
 from mlopt.optimizers.local.gradient_descent import GradientDescent
 from mlopt.optimizers.training.tasks.inner_runs import Batch, MetaLoss, batches
-from mlopt.optimizers.training.tasks.settings import HeldOut, Member, Reference, Truncation
+from mlopt.optimizers.training.tasks.settings import HeldOut, Reference, RolloutCase, Truncation
 from mlopt.optimizers.training.tasks.systems import labels_of
 
 #: inner steps from which compiling a kernel pays, since a training repeats them many thousand times
@@ -41,7 +41,7 @@ class RolloutTask(SegmentedTask):
     problem. Runs of a whole population are one batch for each potential, every problem under its own theta.
     """
 
-    members: list[Member] = setting(..., "systems and potentials, of any sizes and species")
+    members: list[RolloutCase] = setting(..., "systems and potentials, of any sizes and species")
     learnable: Annotated[Learnable, FromRegistry("learnable")] = setting(
         ..., "the optimizer that theta stands for"
     )
@@ -68,7 +68,7 @@ class RolloutTask(SegmentedTask):
 
     @field_validator("members")
     @classmethod
-    def _some(cls, value: list[Member]) -> list[Member]:
+    def _some(cls, value: list[RolloutCase]) -> list[RolloutCase]:
         if not value:
             raise PydanticCustomError(
                 "members",

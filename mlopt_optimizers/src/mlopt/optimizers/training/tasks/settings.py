@@ -11,7 +11,7 @@ from mlopt.core.plugins.plugin import Plugin, setting
 from mlopt.optimizers.training.tasks.systems import Case
 
 
-class Member(Case):
+class RolloutCase(Case):
     """One kind of problem: a system under a potential, from random starts."""
 
     weight: float = setting(1.0, "share of the problems, relative to the other members", gt=0)
