@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlopt.potentials.classical.stillinger_weber import StillingerWeber
     from mlopt.potentials.classical.sum import SumPotential
     from mlopt.potentials.fitted.behler_parrinello.potential import BehlerParrinello
+    from mlopt.potentials.fitted.committee import Committee
     from mlopt.potentials.fitted.message_passing.potential import SchNet
     from mlopt.potentials.fitted.mtp.potential import Mtp
     from mlopt.potentials.sums.pair import CutPairPotential, PairPotential
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsePotential",
     "BehlerParrinello",
+    "Committee",
     "CutPairPotential",
     "Gupta",
     "GuptaPair",
@@ -49,6 +51,7 @@ __getattr__ = names_of(
         "classical.stillinger_weber": ("StillingerWeber",),
         "classical.sum": ("SumPotential",),
         "fitted.behler_parrinello.potential": ("BehlerParrinello",),
+        "fitted.committee": ("Committee",),
         "fitted.message_passing.potential": ("SchNet",),
         "fitted.mtp.potential": ("Mtp",),
         "sums.pair": ("CutPairPotential", "PairPotential"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlopt.core.errors import PluginError
 from mlopt.core.lazy import torch
 
-_OPTIONAL = ("row_energy", "stress", "zero_width")
+_OPTIONAL = ("row_energy", "stress", "zero_width", "energy_spread", "force_spread")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Evaluation:
         systems without three lattice vectors.
     zero_width: (n_problems,) energy extrapolated to zero electronic smearing, where a calculator gives one beside the
         energy that is consistent with its forces; else None. It is recorded only: no optimizer and no check reads it.
+    energy_spread: (n_problems,) standard deviation of the energy over the members of a committee; else None.
+    force_spread: (n_rows,) root mean square length of the members' deviations from ``force``; else None.
     """
 
     energy: torch.Tensor
@@ -28,6 +30,8 @@ class Evaluation:
     row_energy: torch.Tensor | None = None
     stress: torch.Tensor | None = None
     zero_width: torch.Tensor | None = None
+    energy_spread: torch.Tensor | None = None
+    force_spread: torch.Tensor | None = None
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Evaluation:
         """Keep the given problems and the rows that they own."""
@@ -37,6 +41,8 @@ class Evaluation:
             None if self.row_energy is None else self.row_energy[rows],
             None if self.stress is None else self.stress[problems],
             None if self.zero_width is None else self.zero_width[problems],
+            None if self.energy_spread is None else self.energy_spread[problems],
+            None if self.force_spread is None else self.force_spread[rows],
         )
 
 
@@ -64,6 +70,8 @@ def check_evaluation(
         "row_energy": (len(x),),
         "stress": (n_problems, 3, 3),
         "zero_width": (n_problems,),
+        "energy_spread": (n_problems,),
+        "force_spread": (len(x),),
     }
     for name, shape in shapes.items():
         value = getattr(found, name, None)

@@ -22,6 +22,8 @@ class MloptCalculator(Calculator):
     Numbers of a reduced potential are taken as eV and angstrom. Stress exists for systems with three lattice vectors.
     Others raise `PropertyNotImplementedError`, as ASE's own calculators do. Constraints are applied by ASE's ``atoms``,
     not here.
+
+    A committee adds ``energy_spread`` and ``forces_spread`` (n_atoms,) to ``results``.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies", "stress"]  # noqa: RUF012  (ASE's protocol)
@@ -57,5 +59,8 @@ class MloptCalculator(Calculator):
         self.results = {"energy": energy, "free_energy": energy, "forces": found.force.numpy()}
         if found.row_energy is not None:
             self.results["energies"] = found.row_energy.numpy()
+        if found.energy_spread is not None and found.force_spread is not None:
+            self.results["energy_spread"] = float(found.energy_spread[0])
+            self.results["forces_spread"] = found.force_spread.numpy()
         if found.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress[0].numpy())

@@ -1,0 +1,192 @@
+"""Committees: the mean of several potentials, and how far they disagree."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.units import Units
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.potential import Potential, Trial
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.protocols.fittable import FittablePotential
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the k members of a committee disagree, as standard deviations ``sqrt(<|x_k - <x>|^2>)``.
+
+    energy: (n_systems,). force: (n_atoms,), of the force on each atom as a vector.
+    """
+
+    energy: torch.Tensor
+    force: torch.Tensor
+
+
+class Committee(Potential):
+    """The mean of several potentials, most often one that was fitted from several starts or to several parts of data.
+
+    Members that differ in nothing but parameters are evaluated as one batch. Where members disagree, the mean is not to
+    be trusted: `spread` says how far (Seung, Opper & Sompolinsky, COLT 1992, on queries by committee).
+    """
+
+    members: list[Annotated[Potential, FromRegistry("potential")]] = setting(
+        doc="the potentials; the first one sets the diameter of atoms", min_length=2
+    )
+
+    @classmethod
+    def of(cls, potential: FittablePotential, theta: torch.Tensor) -> Self:
+        """Make a committee of one potential under several sets of parameters, ``theta (k, p)``.
+
+        Raises:
+            InputError: fewer than two sets.
+        """
+        if theta.ndim != 2 or len(theta) < 2:
+            raise InputError(
+                f"Committee.of: `theta` must have shape (k, p) with k of at least 2, got {tuple(theta.shape)}"
+            )
+        return cls(members=[potential.with_theta(one) for one in theta])
+
+    @property
+    def units(self) -> Units:  # type: ignore[override]
+        """The units of the members.
+
+        Raises:
+            InputError: they have different units.
+        """
+        found = dict.fromkeys(Units.of(member.units) for member in self.members)
+        if len(found) > 1:
+            told = " | ".join(str(one) for one in found)
+            raise InputError(f"committee: the members have different units ({told}); they have no mean.")
+        return next(iter(found))
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        """Whether all members are."""
+        return all(member.differentiable for member in self.members)
+
+    def energy(self, systems: Systems) -> torch.Tensor:
+        """Mean of the energies: (n_systems,)."""
+        return torch.stack([member.energy(systems) for member in self.members]).mean(0)
+
+    def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
+        """Return the means of all that every member gives, and the spread of energies and forces."""
+        parts = self.each(systems, stress=stress)
+        mean = Evaluation(
+            torch.stack([part.energy for part in parts]).mean(0),
+            torch.stack([part.force for part in parts]).mean(0),
+            _mean([part.row_energy for part in parts]),
+            _mean([part.stress for part in parts]),
+        )
+        told = _spread(parts, mean)
+        return replace(mean, energy_spread=told.energy, force_spread=told.force)
+
+    def spread(self, systems: Systems) -> Spread:
+        """Return how far the members disagree on ``systems``."""
+        with torch.no_grad():
+            parts = self.each(systems)
+            energy, force = (
+                torch.stack([getattr(one, name) for one in parts]) for name in ("energy", "force")
+            )
+            return _spread(parts, Evaluation(energy.mean(0), force.mean(0)))
+
+    def each(self, systems: Systems, *, stress: bool = False) -> list[Evaluation]:
+        """Return the evaluation of every member, in their order."""
+        found: list[Evaluation | None] = [None] * len(self.members)
+        for group in self._groups:
+            k = len(group)
+            if k == 1:
+                found[group[0]] = self.members[group[0]].evaluate(systems, stress=stress)
+                continue
+            whole = self._together(group, len(systems)).evaluate(systems.repeat(k), stress=stress)
+            problems, rows = (
+                torch.arange(k * n, device=systems.pos.device).reshape(k, n)
+                for n in (len(systems), len(systems.pos))
+            )
+            for member, own, atoms in zip(group, problems, rows, strict=True):
+                found[member] = whole.select(own, atoms)
+        return [one for one in found if one is not None]
+
+    @functools.cached_property
+    def _groups(self) -> list[list[int]]:
+        """Places of the members that are one potential under several parameters."""
+        alike: list[tuple[Any, list[int]]] = []
+        for place, member in enumerate(self.members):
+            form = None
+            if isinstance(member, FittablePotential):
+                bare = {"theta": None} | ({"weights": None} if "weights" in type(member).model_fields else {})
+                form = member.replace(**bare)
+            group = next((one for known, one in alike if form is not None and known == form), None)
+            if group is None:
+                alike.append((form, [place]))
+            else:
+                group.append(place)
+        return [group for _, group in alike]
+
+    def _together(self, group: list[int], n: int) -> FittablePotential:
+        """The members of a group as one potential, for ``n`` systems for each member."""
+        members = [one for place in group if isinstance(one := self.members[place], FittablePotential)]
+        theta = [one.parameters for one in members]
+        kept = self._kept.get(group[0])
+        if kept is not None and kept[0] == n:
+            return kept[1]
+        rows = torch.cat([one if one.ndim == 2 else one.expand(n, -1) for one in theta])
+        made = members[0].with_theta(rows)
+        if not rows.requires_grad:
+            self._kept[group[0]] = n, made
+        return made
+
+    @functools.cached_property
+    def _kept(self) -> dict[int, tuple[int, FittablePotential]]:
+        """What `_together` made last of each group: what follows from the settings is then worked out once."""
+        return {}
+
+    def select(self, problems: torch.Tensor) -> Self:
+        """See `Potential.select`."""
+        parts = [member.select(problems) for member in self.members]
+        same = all(part is member for part, member in zip(parts, self.members, strict=True))
+        return self if same else self.replace(members=parts)
+
+    def species(self) -> set[int] | None:
+        """Those that all members know."""
+        known = [numbers for numbers in (one.species() for one in self.members) if numbers is not None]
+        return set.intersection(*known) if known else None
+
+    def diameter(self, z: torch.Tensor) -> torch.Tensor:
+        """That of the first member."""
+        return self.members[0].diameter(z)
+
+    def check(self, systems: Systems) -> None:
+        """Let every member check.
+
+        Raises:
+            InputError: the members have different units, or one cannot treat the systems.
+        """
+        _ = self.units  # raises where they differ
+        for member in self.members:
+            member.check(systems)
+
+    def trial(self, systems: Systems) -> Trial:
+        """What all members spend, and all their warnings."""
+        trials = [member.trial(systems) for member in self.members]
+        return Trial(sum(one.calls for one in trials), tuple(line for one in trials for line in one.warnings))
+
+    def remarks(self) -> list[str]:
+        """Those of all members."""
+        return [line for member in self.members for line in member.remarks()]
+
+
+def _mean(values: list[torch.Tensor | None]) -> torch.Tensor | None:
+    told = [one for one in values if one is not None]
+    return torch.stack(told).mean(0) if len(told) == len(values) else None
+
+
+def _spread(parts: list[Evaluation], mean: Evaluation) -> Spread:
+    with torch.no_grad():  # nobody follows it downhill, and where members agree its slope is infinite
+        energy = torch.stack([part.energy - mean.energy for part in parts]).square().mean(0).sqrt()
+        force = torch.stack([part.force - mean.force for part in parts]).square().sum(-1).mean(0).sqrt()
+    return Spread(energy, force)
