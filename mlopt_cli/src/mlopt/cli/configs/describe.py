@@ -47,11 +47,13 @@ class Setting:
 
 
 def settings(cls: type[Plugin], prefix: str = "") -> Iterator[Setting]:
-    """Yield every setting of a plugin class; settings of a group follow it, with dotted names."""
+    """Yield every setting of a plugin class that a configuration may hold; those of a group follow it, dotted."""
     # `config` turns defaults into plain data; it needs an instance, so one without its required settings.
     required = {name: None for name, field in cls.model_fields.items() if field.is_required()}
     defaults = cls.model_construct(**required).config()
     for name, field in cls.model_fields.items():
+        if name not in defaults:  # given from Python alone, such as the theta of a fitted potential
+            continue
         group = _group(field.annotation) if _marker(field) is None else None
         extra = field.json_schema_extra
         yield Setting(
