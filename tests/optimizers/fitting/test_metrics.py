@@ -44,6 +44,19 @@ def test_errors_are_what_the_potential_is_off_by() -> None:
             assert row[f"{name}_{kind}"] == pytest.approx(wanted, rel=1e-6)
     assert row["force_vector_max"] == pytest.approx(0.1 * 3**0.5)
     assert row["energy_error"] == pytest.approx(0.0, abs=1e-9)
+    assert row["force_error"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_standard_errors_are_those_of_structures() -> None:
+    data = silicon()
+    off = torch.linspace(0.0, 1.1, 12, dtype=torch.float64)
+    force = data.force + off.repeat_interleave(8)[:, None]
+    row = Errors.of(StillingerWeber(), Dataset(data.systems, data.energy, force, data.stress)).row("")
+    assert row["force_mae"] == pytest.approx(0.55)
+    assert row["force_error"] == pytest.approx(float(off.std()) / 12**0.5)
+    stress = data.stress + (off / GPA)[:, None, None]
+    row = Errors.of(StillingerWeber(), Dataset(data.systems, data.energy, force, stress)).row("")
+    assert row["stress_error"] == pytest.approx(float(off.std()) / 12**0.5)
 
 
 def test_what_has_no_label_has_no_error() -> None:

@@ -79,6 +79,23 @@ def test_compiled_forces_are_those_of_autograd_in_every_cell() -> None:
     torch.testing.assert_close(summed, compiled.energy, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("case", ["level", "degrees", "alloy"])
+def test_forces_are_differences_of_energies_to_1e_8(case: str) -> None:
+    """By a formula of the fourth order, for its errors and those of rounding are smaller than that."""
+    settings, systems = CASES[case]
+    potential, systems = fitted(**settings), systems.select([0])
+    step, count = 1e-3, systems.pos.numel()
+    moves = step * torch.eye(count, dtype=torch.float64).reshape(count, -1, 3)
+    energy = {
+        k: potential.evaluate(systems.repeat(count).with_pos((systems.pos + k * moves).reshape(-1, 3))).energy
+        for k in (-2, -1, 1, 2)
+    }
+    slope = (8.0 * (energy[1] - energy[-1]) - (energy[2] - energy[-2])) / (12.0 * step)
+    found = potential.evaluate(systems).force
+    scale = max(1.0, float(found.abs().max()))
+    torch.testing.assert_close(found, -slope.reshape(-1, 3), rtol=0, atol=1e-8 * scale)
+
+
 def test_results_do_not_depend_on_threads() -> None:
     potential, systems = fitted(elements=["Si"], level=10), silicon().repeat(40)
     before = torch.get_num_threads()

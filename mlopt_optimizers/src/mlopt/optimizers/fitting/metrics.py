@@ -61,27 +61,33 @@ class Errors:
     def row(self, name: str) -> dict[str, Any]:
         """Return one row of a table: mean absolute, root mean square and largest errors, None where no label is.
 
-        Energies in eV an atom, components of forces in eV/angstrom, components of stresses in GPa; ``energy_error`` is
-        the standard error of ``energy_mae``, and ``force_vector_max`` the largest length of a force's error.
+        Energies in eV an atom, components of forces in eV/angstrom, components of stresses in GPa. ``energy_error``,
+        ``force_error`` and ``stress_error`` are standard errors of the mean absolute errors, over structures.
+        ``force_vector_max`` is the largest length of a force's error.
         """
         energy, force, stress = (_known(one) for one in (self.energy, self.force, self.stress))
         vectors = self.force[torch.isfinite(self.force).all(-1)].norm(dim=-1)
-        spread = float(energy.abs().std()) / len(energy) ** 0.5 if len(energy) > 1 else None
         return {
             "set": name,
             "structures": len(self.data),
             "energy_mae": _mean(energy.abs()),
-            "energy_error": spread,
+            "energy_error": _error(self.energy[:, None]),
             "energy_rmse": _root(energy),
             "energy_max": _most(energy),
             "force_mae": _mean(force.abs()),
+            "force_error": _error(self._of_structures(self.force)),
             "force_rmse": _root(force),
             "force_max": _most(force),
             "force_vector_max": _most(vectors),
             "stress_mae": _mean(stress.abs()),
+            "stress_error": _error(self.stress.flatten(1)),
             "stress_rmse": _root(stress),
             "stress_max": _most(stress),
         }
+
+    def _of_structures(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean absolute value of each structure's rows, (n, 1)."""
+        return self.data.systems.segments.mean_rows(values.abs().mean(-1, keepdim=True))
 
     def groups(self) -> list[tuple[str, Errors]]:
         """The errors of each group of structures, where there are several."""
@@ -110,6 +116,13 @@ def _known(values: torch.Tensor) -> torch.Tensor:
 
 def _mean(values: torch.Tensor) -> float | None:
     return float(values.mean()) if values.numel() else None
+
+
+def _error(values: torch.Tensor) -> float | None:
+    """The standard error of the mean absolute value over structures (n, k), by what is known of each."""
+    each = values.abs().nanmean(-1)
+    known = each[torch.isfinite(each)]
+    return float(known.std()) / len(known) ** 0.5 if len(known) > 1 else None
 
 
 def _root(values: torch.Tensor) -> float | None:
