@@ -56,7 +56,7 @@ class FittablePotential(Potential):
     differentiates twice.
     """
 
-    theta: Any = setting(None, "the parameters themselves, from Python instead of from a file")
+    theta: Any = setting(None, "the parameters, set from Python instead of read from a file")
 
     @property
     @abstractmethod

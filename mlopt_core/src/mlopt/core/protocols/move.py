@@ -18,7 +18,7 @@ class Move(Plugin):
     one. One setting then serves argon and gold.
     """
 
-    probability: float = setting(1.0, "share of the hops that use this move", ge=0, le=1)
+    probability: float = setting(1.0, "share of the hops in which this move is made", ge=0, le=1)
 
     @abstractmethod
     def propose(

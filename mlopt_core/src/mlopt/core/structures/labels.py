@@ -56,7 +56,9 @@ class LabelledFile(Plugin):
     virial: str | None = setting(None, "key of the virial, minus the stress times the volume", unit="eV")
     group: str | None = setting(None, "key of the kind of structure; none: config_type, group or tag")
     weight: str | None = setting(None, "key of the weight in a fit; none: all are equal")
-    elements: list[str] | None = setting(None, "of the species of a cfg file, which numbers them from 0")
+    elements: list[str] | None = setting(
+        None, "symbols of the species of a cfg file, in the order of their numbers from 0"
+    )
 
     @model_validator(mode="before")
     @classmethod

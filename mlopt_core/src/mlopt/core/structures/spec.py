@@ -29,8 +29,8 @@ class SystemSpec(Plugin):
     file: InputFile | None = setting(
         None, "structure file: extxyz, xyz, cif, POSCAR, traj, eOn con, ASE json"
     )
-    index: int = setting(-1, "which structure of the file; -1 is the last")
-    separate: bool = setting(False, "nudge coincident atoms apart instead of refusing them")
+    index: int = setting(-1, "index of the structure in the file; -1 is the last")
+    separate: bool = setting(False, "move coincident atoms apart instead of refusing them")
 
     @model_validator(mode="before")
     @classmethod

@@ -22,13 +22,13 @@ class PathStart(Plugin):
 
     way: Literal["auto", "straight", "idpp"] = setting(
         "auto",
-        "straight: the shortest way (a geodesic); idpp: then off contacts, for atoms; auto: idpp where atoms would "
-        "come too near to each other",
+        "straight: the shortest path (a geodesic); idpp: by distances between atoms, which avoids "
+        "contacts; auto: idpp where atoms would come too close",
     )
     axis: list[float] | None = setting(
-        None, "about which spins turn that point to opposite sides", min_length=3, max_length=3
+        None, "axis about which opposite spins turn", min_length=3, max_length=3
     )
-    keys: list[ModelState] = setting([], "states that the path goes through, in order")
+    keys: list[ModelState] = setting([], "states through which the path passes, in order")
     file: InputFile | None = setting(None, "a file with the whole path, ends included")
     disturbance: float = setting(0.0, "random displacement of the images, in lengths of the path", ge=0)
 
@@ -43,12 +43,12 @@ class BandSettings(Plugin):
     """The images of a band, and their tangent and springs."""
 
     kind: Literal["neb", "string"] = setting("neb", "nudged elastic band, or string method")
-    images: int = setting(5, "moving images", ge=1)
+    images: int = setting(5, "number of moving images", ge=1)
     tangent: Literal["improved", "sigmoid", "central"] = setting(
         "improved", "direction of the path at an image"
     )
     sharpness: float = setting(3.0, "beta of the sigmoid tangent", unit="1/energy", gt=0)
-    spring: float = setting(1.0, "stiffness", unit="energy/length^2", ge=0)
+    spring: float = setting(1.0, "stiffness of the springs", unit="energy/length^2", ge=0)
     stiff_spring: float | None = setting(
         None,
         "stiffness at the highest image; springs are then weighted by energy",
@@ -56,10 +56,10 @@ class BandSettings(Plugin):
         gt=0,
     )
     nudge: Literal["single", "double", "switched"] = setting(
-        "single", "how much of the springs acts across the path"
+        "single", "part of the spring force that acts perpendicular to the path"
     )
     climb: int | None = setting(
-        None, "images that climb, at the highest maxima; none: one of a band, none of a string", ge=0
+        None, "number of climbing images, at the highest maxima; none: one of a band, none of a string", ge=0
     )
 
     @model_validator(mode="after")
@@ -93,20 +93,22 @@ class Ends(Plugin):
 
     align: Literal["auto", "mirror", "none"] = setting(
         "auto",
-        "auto: exchange like atoms of the final state, and turn and shift free clusters, so that the path is the "
-        "shortest; mirror: take the mirror image too; none: the order of atoms is meant",
+        "auto: exchange like atoms of the final state, and rotate and translate free clusters, for "
+        "the shortest path; mirror: also try the mirror image; none: keep the order of atoms",
     )
-    relax: bool = setting(True, "false: take them as they are, and refuse those that are no minima")
+    relax: bool = setting(True, "false: take the ends as given, and refuse those that are no minima")
     fmax: float | None = setting(None, "largest force at an end; none: a tenth of that of the path", gt=0)
-    evaluations: int = setting(20_000, "of each end, at most", ge=1)
+    evaluations: int = setting(20_000, "limit for each end", ge=1)
 
 
 class Saddle(Plugin):
     """The analysis of the saddle."""
 
-    modes: int = setting(6, "lowest eigenvalues of the Hessian there; 0: do not look", ge=0)
-    connect: bool = setting(True, "go down from it on both sides, and compare with the ends")
+    modes: int = setting(6, "number of the lowest eigenvalues of the Hessian to compute; 0: none", ge=0)
+    connect: bool = setting(True, "descend from the saddle on both sides, and compare with the ends")
     temperature: float | None = setting(
-        None, "for a rate and a lifetime; reduced units: an energy", unit="K", gt=0
+        None, "temperature of a rate and a lifetime; in reduced units an energy", unit="K", gt=0
     )
-    damping: float | None = setting(None, "Gilbert's alpha, for Langer's rate of spins instead of HTST", ge=0)
+    damping: float | None = setting(
+        None, "Gilbert's alpha, for the rate of spins by Langer's theory instead of HTST", ge=0
+    )

@@ -97,7 +97,7 @@ class SigmoidTangent(Tangent):
     beta is less upwind in a longer band.
     """
 
-    beta: float = setting(3.0, "sharpness of the choice", unit="1/energy", ge=0)
+    beta: float = setting(3.0, "sharpness of the switch between the two neighbours", unit="1/energy", ge=0)
 
     def weights(self, images: Surroundings) -> tuple[torch.Tensor, torch.Tensor]:
         """Return two sigmoids, by way of tanh. torch's sigmoid may round the last numbers of a tensor differently."""

@@ -15,7 +15,9 @@ from mlopt.core.protocols.labeller import Labeller
 class PotentialLabeller(Labeller):
     """Energies, forces and, for systems with a cell, stresses of a potential."""
 
-    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "what computes the labels")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(
+        ..., "potential that computes the labels"
+    )
 
     def label(self, systems: Systems) -> Dataset:
         """See `Labeller.label`; a structure whose energy or force is not finite has none.

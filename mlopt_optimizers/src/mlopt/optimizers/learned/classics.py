@@ -71,7 +71,7 @@ class Classic(Learnable):
     """
 
     base: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
-        Adam(), "adam, fire or basin-hopping, with the constants where training starts"
+        Adam(), "adam, fire or basin-hopping, with the initial constants"
     )
 
     @field_validator("base")

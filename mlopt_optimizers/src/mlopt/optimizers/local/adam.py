@@ -37,7 +37,7 @@ class Adam(Optimizer):
     """
 
     step_size: float = setting(
-        0.01, "about the displacement of each component in one step", unit="length", gt=0
+        0.01, "approximate displacement of each component in one step", unit="length", gt=0
     )
     beta1: float = setting(0.9, "share of the old mean that is kept", ge=0, lt=1)
     beta2: float = setting(0.999, "share of the old mean square that is kept", ge=0, lt=1)

@@ -68,17 +68,20 @@ class Fire(Optimizer):
     """
 
     variant: Literal["original", "2.0", "ase"] = setting("original", "version of the algorithm")
-    dt: float = setting(0.02, "first time step", unit="time", gt=0)
+    dt: float = setting(0.02, "initial time step", unit="time", gt=0)
     dt_max: float = setting(0.04, "largest time step", unit="time", gt=0)
-    dt_min: float = setting(2e-4, "smallest time step, of 2.0 only", unit="time", ge=0)
+    dt_min: float = setting(2e-4, "smallest time step, for 2.0 only", unit="time", ge=0)
     max_step: float | None = setting(
         0.1, "largest displacement in one step; none: no limit", unit="length", gt=0
     )
     delay: int | None = setting(
-        None, "downhill steps before the time step grows; none: as published, 5, in 2.0 20", ge=0
+        None, "downhill steps before the time step grows; none: as published, 5, and 20 in 2.0", ge=0
     )
     alpha: float | None = setting(
-        None, "mixing at the start and after going uphill; none: as published, 0.1, in 2.0 0.25", ge=0, le=1
+        None,
+        "mixing at the start and after going uphill; none: as published, 0.1, and 0.25 in 2.0",
+        ge=0,
+        le=1,
     )
     grow: float = setting(1.1, "factor on the time step while going downhill", ge=1)
     cut: float = setting(0.5, "factor on the time step after going uphill", gt=0, lt=1)

@@ -26,7 +26,7 @@ class GradientDescent(Optimizer):
     ``max_step`` a step is shortened, in its direction, so that no row of the problem moves farther.
     """
 
-    step_size: float = setting(1e-3, "times the force is the displacement", unit="length^2/energy", gt=0)
+    step_size: float = setting(1e-3, "displacement per force", unit="length^2/energy", gt=0)
     max_step: float | None = setting(
         None, "largest displacement of a row in one step; none: no limit", unit="length", gt=0
     )

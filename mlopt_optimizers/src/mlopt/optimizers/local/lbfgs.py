@@ -51,7 +51,7 @@ class LBFGS(QuasiNewton):
     compared, and a step at a large angle to the change of the force teaches nothing.
     """
 
-    memory: int = setting(8, "pairs of steps and gradient changes that are remembered", ge=1, le=100)
+    memory: int = setting(8, "number of stored pairs of steps and gradient changes", ge=1, le=100)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> LBFGSState:
         """Return the state without memory."""

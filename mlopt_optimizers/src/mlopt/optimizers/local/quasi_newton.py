@@ -80,9 +80,9 @@ class QuasiNewton(Optimizer):
     max_step: float | None = setting(
         0.3, "largest displacement of a row in one step; none: no limit", unit="length", gt=0
     )
-    scale: float = setting(0.014, "inverse curvature before anything is known", unit="length^2/energy", gt=0)
+    scale: float = setting(0.014, "initial inverse curvature", unit="length^2/energy", gt=0)
     shrink: float = setting(0.2, "factor on a step that went uphill", gt=0, lt=1)
-    rise: float = setting(1e-9, "rise in energy that is let pass, relative to 1 + |energy|", ge=0)
+    rise: float = setting(1e-9, "rise in energy that is accepted, relative to 1 + |energy|", ge=0)
 
     @abstractmethod
     def _quasi_newton(

@@ -43,9 +43,12 @@ class Displacement(Move):
     """A random displacement of every row (Wales & Doye, J. Phys. Chem. A 101, 5111 (1997))."""
 
     step: float = setting(
-        0.36, "half-width of the uniform, or standard deviation of the normal", unit="diameter", gt=0
+        0.36,
+        "half-width of the uniform distribution, or standard deviation of the normal one",
+        unit="diameter",
+        gt=0,
     )
-    distribution: Literal["uniform", "normal"] = setting("uniform", "of each component")
+    distribution: Literal["uniform", "normal"] = setting("uniform", "distribution of each component")
 
     def propose(
         self,
@@ -99,7 +102,7 @@ class Angular(Move):
     """
 
     threshold: float = setting(
-        0.4, "share of the strongest binding below which a row counts as loose", gt=0, lt=1
+        0.4, "share of the strongest binding below which a row counts as weakly bound", gt=0, lt=1
     )
 
     def propose(
@@ -127,7 +130,7 @@ class Angular(Move):
 class Exchange(Move):
     """An exchange of two rows of different species, ``pairs`` times."""
 
-    pairs: int = setting(1, "exchanges in one move", ge=1)
+    pairs: int = setting(1, "number of exchanges in one move", ge=1)
 
     def propose(
         self,
@@ -165,7 +168,9 @@ class Restart(Move):
     to periodic systems.
     """
 
-    margin: float = setting(1.0, "of the ball beyond that of close-packed atoms", unit="diameter", ge=0)
+    margin: float = setting(
+        1.0, "radius of the ball beyond that of close-packed atoms", unit="diameter", ge=0
+    )
 
     def propose(
         self,

@@ -81,7 +81,7 @@ class Twist(ClusterMove):
     operator of genetic algorithms for clusters, J. A. Niesse & H. R. Mayne, J. Chem. Phys. 105, 4700 (1996).
     """
 
-    angle: float = setting(180.0, "largest angle, either way", unit="degrees", gt=0, le=180)
+    angle: float = setting(180.0, "largest angle in either direction", unit="degrees", gt=0, le=180)
 
     def kernel(self) -> Kernel:
         """See `Move.kernel`; it also makes the move where nothing is compiled."""
@@ -101,7 +101,7 @@ class Symmetrise(ClusterMove):
     first find approximate symmetry operations of the core; here axes are tried at random.
     """
 
-    highest_order: int = setting(5, "of the axis", ge=2, le=8)
+    highest_order: int = setting(5, "largest order of the axis", ge=2, le=8)
     inversion: float = setting(0.15, "share of moves that use a centre of inversion instead", ge=0, le=1)
     mirror: float = setting(0.15, "share of moves that use a mirror plane instead", ge=0, le=1)
 
@@ -128,8 +128,8 @@ class Surface(ClusterMove):
     X. Shao, L. Cheng & W. Cai, J. Comput. Chem. 25, 1693 (2004). Both rank places by energy.
     """
 
-    atoms: int = setting(3, "that are moved at most", ge=1)
-    trials: int = setting(60, "places that are tried for each", ge=1)
+    atoms: int = setting(3, "largest number of moved atoms", ge=1)
+    trials: int = setting(60, "number of places tried for each atom", ge=1)
 
     def kernel(self) -> Kernel:
         """See `Move.kernel`; it also makes the move where nothing is compiled."""

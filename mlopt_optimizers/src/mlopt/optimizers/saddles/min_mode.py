@@ -67,16 +67,16 @@ class Dimer(Optimizer):
     seeks: ClassVar[str] = "saddle"
 
     inner: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
-        LBFGS(max_step=0.1, memory=20), "what moves the centre: a local optimizer"
+        LBFGS(max_step=0.1, memory=20), "local optimizer that moves the centre"
     )
-    length: float = setting(1e-5, "from the centre to the end of the dimer", unit="length", gt=0)
+    length: float = setting(1e-5, "distance from the centre to the end of the dimer", unit="length", gt=0)
     climb: float = setting(0.05, "step along the mode while its curvature is positive", unit="length", gt=0)
-    looks: int = setting(6, "at most so many evaluations for the mode at one centre", ge=1, le=50)
+    looks: int = setting(6, "largest number of evaluations for the mode at one centre", ge=1, le=50)
     first_looks: int = setting(
-        8, "as many at the first centre, where the first direction is random", ge=1, le=50
+        8, "the same for the first centre, where the first direction is random", ge=1, le=50
     )
     residual: float = setting(
-        0.1, "no more of them where the residual of the mode is below this times its curvature", ge=0
+        0.1, "residual of the mode, relative to its curvature, at which these evaluations end", ge=0
     )
 
     @field_validator("inner")

@@ -58,22 +58,24 @@ class SimulatedAnnealing(Optimizer):
     searching: ClassVar[bool] = True
     recovers: ClassVar[bool] = True
 
-    steps: int = setting(10_000, "moves until the last temperature; give the budget of force calls", ge=2)
+    steps: int = setting(10_000, "moves until the last temperature; usually the budget of force calls", ge=2)
     step_size: float = setting(
         0.05,
-        "first standard deviation of a component of a move",
+        "initial standard deviation of a component of a move",
         unit="diameter, or length where rows have none",
         gt=0,
     )
-    start_temperature: float | None = setting(None, "none: from the first moves", unit="energy", gt=0)
-    start_acceptance: float = setting(
-        0.98, "share of moves accepted at the start, for calibration", gt=0, lt=1
+    start_temperature: float | None = setting(
+        None, "initial temperature; none: from the first moves", unit="energy", gt=0
     )
-    calibration: int = setting(50, "moves that set the temperature at the start", ge=1)
+    start_acceptance: float = setting(
+        0.98, "share of moves to accept at the start, for calibration", gt=0, lt=1
+    )
+    calibration: int = setting(50, "number of moves that set the initial temperature", ge=1)
     cooling: float = setting(1e-4, "last temperature as a share of the first", gt=0, le=1)
-    adapt: bool = setting(True, "change the size of moves towards `target` acceptance once calibrated")
-    target: float = setting(0.5, "share of accepted moves that adaptation aims at", gt=0, lt=1)
-    max_growth: float = setting(10.0, "limit to the size of moves, in first sizes", ge=1)
+    adapt: bool = setting(True, "adapt the size of moves towards the acceptance `target` after calibration")
+    target: float = setting(0.5, "share of moves to accept, by adaptation", gt=0, lt=1)
+    max_growth: float = setting(10.0, "largest size of moves, in initial sizes", ge=1)
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:

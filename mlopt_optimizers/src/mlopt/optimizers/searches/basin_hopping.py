@@ -30,23 +30,24 @@ class BasinHopping(Hopping):
     """
 
     temperature: float = setting(
-        0.8, "of the Metropolis test; 0 accepts only improvements", unit="energy", ge=0
+        0.8, "temperature of the Metropolis test; 0 accepts improvements only", unit="energy", ge=0
     )
     moves: list[Annotated[Move, FromRegistry("move")]] = setting(
-        [Displacement(), Angular()], "how a minimum is left", min_length=1
+        [Displacement(), Angular()], "moves by which a minimum is left", min_length=1
     )
     combine: Literal["all", "one"] = setting(
         "all",
-        "all: every move in turn, each in its share of the hops; one: one move a hop, with the shares as weights",
+        "all: every move one after the other, each in its share of the hops; one: one move per hop, "
+        "with the shares as weights",
     )
     container: float | None = setting(
         1.3,
-        "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container",
+        "radius to which distant rows are pulled back, in radii of a close-packed ball; none: no container",
         gt=0,
     )
-    acceptance: float = setting(0.5, "share of accepted hops that adaptation aims at", gt=0, lt=1)
-    adapt_step: bool = setting(False, "change the size of moves towards that share, every 50 hops")
-    adapt_temperature: bool = setting(False, "change the temperature towards that share, every 50 hops")
+    acceptance: float = setting(0.5, "share of hops to accept, by adaptation", gt=0, lt=1)
+    adapt_step: bool = setting(False, "adapt the size of moves to `acceptance`, every 50 hops")
+    adapt_temperature: bool = setting(False, "adapt the temperature to `acceptance`, every 50 hops")
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:

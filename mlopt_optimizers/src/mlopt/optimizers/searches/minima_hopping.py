@@ -58,20 +58,22 @@ class MinimaHopping(Quenching):
     non-finite starts again from the current minimum.
     """
 
-    temperature: float = setting(0.5, "first kinetic temperature of escapes", unit="energy", gt=0)
-    threshold: float = setting(1.0, "first rise in energy that is accepted", unit="energy", gt=0)
+    temperature: float = setting(0.5, "initial kinetic temperature of escapes", unit="energy", gt=0)
+    threshold: float = setting(1.0, "initial rise in energy that is accepted", unit="energy", gt=0)
     dips: int = setting(2, "minima of the potential energy along a trajectory before it is quenched", ge=1)
     dt: float = setting(0.02, "time step of the dynamics", unit="length * sqrt(mass / energy)", gt=0)
-    dynamics_calls: int = setting(200, "force calls after which a trajectory is quenched in any case", ge=1)
+    dynamics_calls: int = setting(200, "largest number of force calls of a trajectory", ge=1)
     softening: int = setting(0, "evaluations that turn the velocities towards soft modes", ge=0)
     soft_length: float = setting(0.05, "displacement at which softness is measured", unit="length", gt=0)
-    soft_step: float = setting(0.002, "step of these turns", unit="length^2/energy", gt=0)
-    same_energy: float = setting(1e-3, "minima closer in energy are the same", unit="energy", gt=0)
-    beta_same: float = setting(1.1, "on the temperature after returning to the current minimum", ge=1)
-    beta_old: float = setting(1.1, "on the temperature after visiting a known minimum", ge=1)
-    beta_new: float = setting(1 / 1.1, "on the temperature after finding a new minimum", gt=0, le=1)
-    alpha_accept: float = setting(0.98, "on the threshold after accepting", gt=0, le=1)
-    alpha_reject: float = setting(1 / 0.98, "on the threshold after rejecting", ge=1)
+    soft_step: float = setting(0.002, "step of the softening", unit="length^2/energy", gt=0)
+    same_energy: float = setting(
+        1e-3, "energy difference below which minima are the same", unit="energy", gt=0
+    )
+    beta_same: float = setting(1.1, "factor on the temperature after returning to the current minimum", ge=1)
+    beta_old: float = setting(1.1, "factor on the temperature after visiting a known minimum", ge=1)
+    beta_new: float = setting(1 / 1.1, "factor on the temperature after finding a new minimum", gt=0, le=1)
+    alpha_accept: float = setting(0.98, "factor on the threshold after accepting", gt=0, le=1)
+    alpha_reject: float = setting(1 / 0.98, "factor on the threshold after rejecting", ge=1)
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> MinimaHoppingState:
         """Return the state before the first quench."""

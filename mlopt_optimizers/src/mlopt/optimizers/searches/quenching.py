@@ -40,14 +40,16 @@ class Quenching(Optimizer):
     searching: ClassVar[bool] = True
     recovers: ClassVar[bool] = True
 
-    quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "the inner optimizer")
+    quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
+        LBFGS(), "local optimizer of the quenches"
+    )
     quench_tolerance: float = setting(
         1e-2,
-        "a quench ends when the root mean square force component is below this",
+        "root mean square force component below which a quench ends",
         unit="energy/length",
         ge=0,
     )
-    quench_calls: int = setting(1000, "and at the latest after this many force calls", ge=1)
+    quench_calls: int = setting(1000, "force calls after which a quench ends at the latest", ge=1)
 
     @field_validator("quench")
     @classmethod

@@ -19,7 +19,9 @@ from mlopt.optimizers.starts.starts import SphereStart
 class RandomRestarts(Hopping):
     """Quenches from one random start after another, which every search has to beat."""
 
-    start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where to quench from")
+    start: Annotated[StartSampler, FromRegistry("start")] = setting(
+        SphereStart(), "distribution of the starting points"
+    )
 
     def hop(
         self, landscape: Landscape, x: torch.Tensor, evaluation: Evaluation, state: HoppingState, draws: Draws

@@ -21,10 +21,10 @@ class ScipyBasinHopping(ExternalOptimizer):
     Its random displacements adapt to an acceptance rate and know nothing of atoms. Compare it with `basin-hopping`.
     """
 
-    temperature: float = setting(1.0, "of the Metropolis test", unit="energy", ge=0)
-    step_size: float = setting(0.5, "first half-width of displacements", unit="length", gt=0)
+    temperature: float = setting(1.0, "temperature of the Metropolis test", unit="energy", ge=0)
+    step_size: float = setting(0.5, "initial half-width of displacements", unit="length", gt=0)
     interval: int = setting(50, "hops between two changes of the step", ge=1)
-    acceptance: float = setting(0.5, "share of accepted hops that these changes aim at", gt=0, lt=1)
+    acceptance: float = setting(0.5, "share of hops to accept, by adaptation", gt=0, lt=1)
     quench_tolerance: float = setting(
         1e-3, "largest force component at a minimum", unit="energy/length", gt=0
     )
@@ -58,10 +58,12 @@ class ScipyDualAnnealing(ExternalOptimizer):
     alone, but each energy of the annealing costs a force call as well.
     """
 
-    margin: float = setting(0.5, "room around the start's extent along each axis", unit="length", gt=0)
-    initial_temperature: float = setting(5230.0, "of the generalised annealing", gt=0.01, le=5e4)
+    margin: float = setting(
+        0.5, "width added to the extent of the start along each axis", unit="length", gt=0
+    )
+    initial_temperature: float = setting(5230.0, "temperature of the generalised annealing", gt=0.01, le=5e4)
     restart_ratio: float = setting(
-        2e-5, "share of that temperature at which annealing starts again", gt=0, lt=1
+        2e-5, "share of that temperature at which annealing begins again", gt=0, lt=1
     )
     visit: float = setting(2.62, "shape of the visiting distribution; larger jumps farther", gt=1, le=3)
     accept: float = setting(-5.0, "shape of the acceptance distribution; lower accepts less", gt=-1e4, le=-5)

@@ -16,7 +16,7 @@ class Budget(Plugin):
 
     force_calls: int = setting(50_000, "force calls of each start", ge=1)
     minutes: float | None = setting(
-        None, "wall time of the whole run, compiling apart; where it ends is not reproducible", gt=0
+        None, "wall time of the whole run without compiling; where it ends the run is not reproducible", gt=0
     )
 
 
@@ -25,24 +25,29 @@ class Target(Plugin):
 
     energy: float = setting(..., "the energy, such as that of the known global minimum")
     tolerance: float = setting(
-        1e-3, "above it, and still reached: quenches end a little above the bottom", ge=0
+        1e-3,
+        "largest energy above the target that counts as a hit, because quenches end a little above "
+        "the minimum",
+        ge=0,
     )
-    stop: Literal["never", "start", "run"] = setting("run", "what a hit ends")
+    stop: Literal["never", "start", "run"] = setting("run", "what ends when a start hits")
 
 
 class MinimaSettings(Plugin):
     """The choice of minima to keep."""
 
-    keep: int = setting(50, "lowest distinct minima of the run that are polished and stored", ge=1)
-    per_start: int = setting(10, "lowest distinct minima that each start remembers", ge=1)
+    keep: int = setting(
+        50, "number of the lowest distinct minima of the run that are polished and stored", ge=1
+    )
+    per_start: int = setting(10, "number of the lowest distinct minima that each start remembers", ge=1)
     energy_window: float = setting(
-        1e-3, "minima whose energies differ by more are different", unit="energy", gt=0
+        1e-3, "minima with a larger difference in energy are different", unit="energy", gt=0
     )
     distance_tolerance: float = setting(
         0.05, "largest displacement between atoms of equal minima", unit="length", gt=0
     )
     database: AbsolutePath | None = setting(
-        None, "a minima store that this run adds to; several runs can share one"
+        None, "a minima store to which this run adds; several runs can share one"
     )
 
     def check(self) -> None:

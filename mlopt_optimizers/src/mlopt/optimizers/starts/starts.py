@@ -36,11 +36,12 @@ class GivenStart(StartSampler):
 class BoxStart(StartSampler):
     """A start that is uniform in a cube about the origin, and in the cell along periodic directions."""
 
-    edge: float | None = setting(
-        None, "edge of the cube; none: what `density` makes it", unit="diameter", gt=0
-    )
+    edge: float | None = setting(None, "edge of the cube; none: from `density`", unit="diameter", gt=0)
     density: float = setting(
-        0.7, "where no edge is given, atoms in a cube; close packing is 1.41", unit="1/diameter^3", gt=0
+        0.7,
+        "number density of the cube if no edge is given; close packing is 1.41",
+        unit="1/diameter^3",
+        gt=0,
     )
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -63,9 +64,9 @@ class SphereStart(StartSampler):
     """
 
     radius: float | None = setting(
-        None, "of the ball; none: that of N close-packed atoms plus `margin`", unit="diameter", gt=0
+        None, "radius of the ball; none: that of N close-packed atoms plus `margin`", unit="diameter", gt=0
     )
-    margin: float = setting(1.0, "room beyond close packing where no radius is given", unit="diameter", ge=0)
+    margin: float = setting(1.0, "width added to close packing if no radius is given", unit="diameter", ge=0)
 
     def draw(self, systems: Systems, diameter: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Draw positions from a normal direction and the cube root of a uniform number each."""

@@ -34,9 +34,9 @@ class ES(Pairs):
     Losses that are not finite count as the highest finite one.
     """
 
-    common: bool = setting(False, "whether all pairs meet the same problems")
+    common: bool = setting(False, "give all pairs the same problems")
     fitness: Literal["loss", "rank", "problem-rank"] = setting(
-        "loss", "what is compared: losses, their places among all, or places problem by problem"
+        "loss", "quantity that is compared: losses, their ranks, or their ranks problem by problem"
     )
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class ESMC(Pairs):
     any mean. An epoch costs half as much again as with `ES`. Losses that are not finite count as L(theta).
     """
 
-    common: bool = setting(False, "whether all pairs meet the same problems")
+    common: bool = setting(False, "give all pairs the same problems")
 
     def advance(self, task: Task, state: MetaState, seed: int = 0) -> tuple[MetaState, dict[str, float]]:
         theta, memory = checked(state.theta), dict(state.memory)

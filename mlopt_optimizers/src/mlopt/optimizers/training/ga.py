@@ -17,7 +17,7 @@ class GA(MetaTrainer):
     is never taken.
     """
 
-    population: int = setting(80, "perturbed copies of theta in an epoch", ge=1)
+    population: int = setting(80, "number of perturbed copies of theta in an epoch", ge=1)
     sigma: float = setting(0.1, "standard deviation of the perturbation of each component", gt=0)
 
     def advance(self, task: Task, state: MetaState, seed: int = 0) -> tuple[MetaState, dict[str, float]]:

@@ -9,9 +9,9 @@ from mlopt.core.plugins.plugin import Plugin, setting
 class OuterAdam(Plugin):
     """Adam (Kingma & Ba, ICLR 2015) with the schedule of Learn2Hop (section 3.3): 0.01, times 0.98 every 10 updates."""
 
-    step_size: float = setting(0.01, "of the first updates", gt=0)
-    decay: float = setting(0.98, "the step is multiplied by it every `decay_every` updates", gt=0, le=1)
-    decay_every: int = setting(10, "updates", ge=1)
+    step_size: float = setting(0.01, "initial step size", gt=0)
+    decay: float = setting(0.98, "factor on the step every `decay_every` updates", gt=0, le=1)
+    decay_every: int = setting(10, "updates between two decays", ge=1)
     beta1: float = setting(0.9, "share of the old mean that is kept", ge=0, lt=1)
     beta2: float = setting(0.999, "share of the old mean square that is kept", ge=0, lt=1)
     epsilon: float = setting(1e-8, "added to the root mean square", gt=0)

@@ -23,9 +23,9 @@ NOTHING_FINITE = "no loss of this epoch is finite: theta has left the region whe
 class Pairs(MetaTrainer):
     """Base of the estimators with antithetic pairs, ``theta + e`` and ``theta - e`` on the same problems."""
 
-    population: int = setting(160, "perturbed theta of an epoch: an even number, two for each pair", ge=2)
+    population: int = setting(160, "number of perturbed theta in an epoch, even, two for each pair", ge=2)
     sigma: float = setting(0.1, "standard deviation of the perturbation of each component", gt=0)
-    outer: OuterAdam = setting(OuterAdam(), "how theta follows the gradient")
+    outer: OuterAdam = setting(OuterAdam(), "method that updates theta by the gradient")
 
     @field_validator("population")
     @classmethod

@@ -25,10 +25,10 @@ class UnrolledGradient(MetaTrainer):
     """
 
     descent: Literal["barzilai-borwein", "adam"] = setting(
-        "barzilai-borwein", "how theta follows the gradient"
+        "barzilai-borwein", "method that updates theta by the gradient"
     )
-    steps: int = setting(20, "on the problems of one epoch", ge=1)
-    step_size: float = setting(0.02, "first step, times the gradient; for Adam every one", gt=0)
+    steps: int = setting(20, "updates on the problems of one epoch", ge=1)
+    step_size: float = setting(0.02, "first step, times the gradient; for Adam the size of every step", gt=0)
     max_change: float = setting(0.25, "longest change of theta in one step", gt=0)
 
     def advance(self, task: Task, state: MetaState, seed: int = 0) -> tuple[MetaState, dict[str, float]]:

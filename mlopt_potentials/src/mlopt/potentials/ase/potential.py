@@ -46,7 +46,7 @@ class AsePotential(Potential):
     differentiable = False
 
     calculator: str = setting(doc="name of the calculator in ASE: " + ", ".join(CALCULATORS))
-    parameters: Parameters = setting({}, "what the calculator's constructor takes")
+    parameters: Parameters = setting({}, "arguments of the calculator's constructor")
 
     _given: Any = PrivateAttr(default=None)
     _failures: Failures = PrivateAttr(default_factory=Failures)

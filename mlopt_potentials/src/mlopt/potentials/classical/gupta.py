@@ -65,15 +65,18 @@ class Gupta(LocalPotential):
     Source: R. P. Gupta, Phys. Rev. B 23, 6265 (1981); F. Cleri & V. Rosato, Phys. Rev. B 48, 22 (1993), eqs. 1-3.
     """
 
-    preset: PresetName | None = setting("cleri-rosato", "published parameters, or null for `pairs` alone")
+    preset: PresetName | None = setting("cleri-rosato", "published parameters; null: `pairs` alone")
     pairs: dict[str, GuptaPair] = setting(
-        {}, "parameters of pairs such as Au-Au or Ag-Au, before those of the preset"
+        {}, "parameters of pairs such as Au-Au or Ag-Au, which replace those of the preset"
     )
     cutoff: float | None = setting(
-        None, "pairs from this distance on do not count; needed for periodic systems", unit="angstrom", gt=0
+        None, "distance from which pairs do not count; needed for periodic systems", unit="angstrom", gt=0
     )
     taper: float = setting(
-        1.0, "width over which pairs fade before the cutoff; 0 is a jump", unit="angstrom", ge=0
+        1.0,
+        "width over which pairs go smoothly to zero before the cutoff; 0: an abrupt cutoff",
+        unit="angstrom",
+        ge=0,
     )
 
     @model_validator(mode="after")

@@ -31,9 +31,9 @@ class LennardJones(CutPairPotential):
 
     epsilon: float = setting(1.0, "depth of the pair's minimum", unit="energy", gt=0)
     r0: float | None = setting(
-        None, "distance of the pair's minimum; 1 where sigma is not given either", gt=0
+        None, "distance of the pair's minimum; 1 if neither it nor sigma is given", gt=0
     )
-    sigma: float | None = setting(None, "distance where the pair's energy is 0: another way to give r0", gt=0)
+    sigma: float | None = setting(None, "distance where the pair's energy is 0, in place of r0", gt=0)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

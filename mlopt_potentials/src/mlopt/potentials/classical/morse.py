@@ -24,7 +24,7 @@ class Morse(CutPairPotential):
     abbreviation = "M"
 
     epsilon: float = setting(1.0, "depth of the pair's minimum", unit="energy", gt=0)
-    rho0: float = setting(6.0, "steepness: how fast the energy decays, in units of 1/r0", gt=0)
+    rho0: float = setting(6.0, "steepness: decay of the energy with distance, in units of 1/r0", gt=0)
     r0: float = setting(1.0, "distance of the pair's minimum", unit="length", gt=0)
 
     def scales(self) -> tuple[float, float]:

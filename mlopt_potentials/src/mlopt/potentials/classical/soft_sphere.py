@@ -20,11 +20,9 @@ class SoftSphere(PairPotential):
 
     units = REDUCED
 
-    epsilon: float = setting(1.0, "strength", unit="energy", gt=0)
-    r0: float = setting(
-        1.0, "diameter of a sphere: from this distance on they do not touch", unit="length", gt=0
-    )
-    alpha: float = setting(2.0, "exponent: 2 is a spring, 2.5 a Hertzian contact", gt=1)
+    epsilon: float = setting(1.0, "strength of the repulsion", unit="energy", gt=0)
+    r0: float = setting(1.0, "diameter of a sphere, the distance at which two touch", unit="length", gt=0)
+    alpha: float = setting(2.0, "exponent: 2 for a spring, 2.5 for a Hertzian contact", gt=1)
 
     def scales(self) -> tuple[float, float]:
         return self.epsilon, self.r0

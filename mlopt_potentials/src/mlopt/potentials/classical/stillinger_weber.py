@@ -52,17 +52,21 @@ class StillingerWeber(LocalPotential):
     Source: F. H. Stillinger & T. A. Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.7.
     """
 
-    preset: Literal["lammps", "paper"] = setting("lammps", "whose values of epsilon and a are the defaults")
+    preset: Literal["lammps", "paper"] = setting(
+        "lammps", "program whose values of epsilon and a are the defaults"
+    )
     epsilon: float = setting(2.1683, "depth of a bond", unit="eV", gt=0)
-    sigma: float = setting(_SIGMA, "unit of length", unit="angstrom", gt=0)
-    a: float = setting(1.8, "range, in units of sigma", gt=0)
-    three_body: float = setting(21.0, "lambda: strength of the penalty on angles, in units of epsilon", ge=0)
+    sigma: float = setting(_SIGMA, "unit of length of the potential", unit="angstrom", gt=0)
+    a: float = setting(1.8, "range of both terms, in units of sigma", gt=0)
+    three_body: float = setting(
+        21.0, "lambda, the strength of the penalty on angles, in units of epsilon", ge=0
+    )
     gamma: float = setting(1.2, "decay of the penalty towards the end of the range", gt=0)
-    big_a: float = setting(7.049556277, "A: strength of the pair term, in units of epsilon", gt=0)
-    big_b: float = setting(0.6022245584, "B: share of the repulsion in the pair term", ge=0)
+    big_a: float = setting(7.049556277, "A, the strength of the pair term, in units of epsilon", gt=0)
+    big_b: float = setting(0.6022245584, "B, the strength of the repulsion in the pair term", ge=0)
     p: float = setting(4.0, "exponent of the repulsion", ge=0)
     q: float = setting(0.0, "exponent of the attraction", ge=0)
-    cos_theta0: float = setting(-1.0 / 3.0, "cosine of the angle without penalty", ge=-1, le=1)
+    cos_theta0: float = setting(-1.0 / 3.0, "cosine of the ideal angle", ge=-1, le=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -35,8 +35,8 @@ class AtomsModel(Model):
     same ones fixed. The order of atoms may differ where a path aligns its ends.
     """
 
-    system: SystemSpec = setting(..., "the atoms; cell, periodicity and fixed atoms of all states")
-    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
+    system: SystemSpec = setting(..., "structure with the cell, periodicity and fixed atoms of all states")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
 
     @property
     def energy_units(self) -> Units:

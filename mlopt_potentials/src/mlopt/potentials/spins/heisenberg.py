@@ -43,17 +43,19 @@ class Anisotropy(Part):
     k: Number = setting(
         doc="positive: an easy axis; negative: a hard axis, that is an easy plane", unit="meV"
     )
-    sites: Sites | None = setting(None, "sites that have it: numbers, or a flag for each site; null for all")
+    sites: Sites | None = setting(
+        None, "sites with this anisotropy, as numbers or as a flag for each site; null: all"
+    )
 
 
 class SpinPair(Part):
     """An individual bond between two atoms of the basis, in every cell: ``-J S_i.S_j - D.(S_i x S_j)``."""
 
-    i: int = setting(0, "atom of the basis")
-    j: int = setting(0, "atom of the basis")
-    translation: Cells = setting([0, 0, 0], "cells from the one to the other")
+    i: int = setting(0, "first atom, an index into the basis")
+    j: int = setting(0, "second atom, an index into the basis")
+    translation: Cells = setting([0, 0, 0], "cells from the first atom to the second")
     exchange: Number = setting(0.0, "J; positive is ferromagnetic", unit="meV")
-    dmi: Vector = setting([0.0, 0.0, 0.0], "D", unit="meV")
+    dmi: Vector = setting([0.0, 0.0, 0.0], "Dzyaloshinskii-Moriya vector D", unit="meV")
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -81,17 +83,19 @@ class Heisenberg(Model):
 
     lattice: SpinLattice = setting(doc="where the spins are")
     exchange: Numbers = setting([], "J of each shell of neighbours; positive is ferromagnetic", unit="meV")
-    dmi: Numbers = setting([], "D of each shell of neighbours", unit="meV")
-    dmi_kind: Literal["bulk", "interfacial"] = setting("bulk", "D along the bond, or across bond and normal")
+    dmi: Numbers = setting([], "strength D for each shell of neighbours", unit="meV")
+    dmi_kind: Literal["bulk", "interfacial"] = setting(
+        "bulk", "bulk: D along the bond; interfacial: D perpendicular to bond and normal"
+    )
     dmi_normal: Direction = setting([0.0, 0.0, 1.0], "normal of the interface")
     anisotropy: list[Anisotropy] = setting(
         [], "axes of single-ion anisotropy, such as {axis: [0, 0, 1], k: 1.0}"
     )
     field: Vector = setting([0.0, 0.0, 0.0], "magnetic field", unit="T")
     field_energy: Vector = setting(
-        [0.0, 0.0, 0.0], "h: a field times moment, the same for all spins", unit="meV"
+        [0.0, 0.0, 0.0], "h, the product of field and moment, the same for all spins", unit="meV"
     )
-    pairs: list[SpinPair] = setting([], "further bonds, each once")
+    pairs: list[SpinPair] = setting([], "further individual bonds, each listed once")
     units: Literal["meV", "reduced"] = setting("meV", "units of all energies")
 
     @model_validator(mode="after")

@@ -53,22 +53,24 @@ class SpinLattice(Plugin):
         ``cubic`` along all three. A ``given`` lattice is defined by `cell` and `basis`; see also `from_atoms`.
     """
 
-    kind: Literal["chain", "square", "hexagonal", "cubic", "given"] = setting("cubic", "which lattice")
+    kind: Literal["chain", "square", "hexagonal", "cubic", "given"] = setting("cubic", "lattice type")
     repeat: Integers = setting(doc="unit cells along each direction; directions left out have one")
     periodic: Annotated[bool | list[bool], BeforeValidator(_flags)] = setting(
-        False, "whether each direction is; one flag for all directions of the lattice"
+        False, "true for periodic directions; one flag for all directions of the lattice"
     )
     spacing: float = setting(
-        1.0, "lattice constant, unless there is a cell", unit="angstrom", gt=0, allow_inf_nan=False
+        1.0, "lattice constant, unless there is a `cell`", unit="angstrom", gt=0, allow_inf_nan=False
     )
     cell: _Vectors | None = setting(None, "three lattice vectors, for kind `given`", unit="angstrom")
     basis: _Vectors = setting([[0.0, 0.0, 0.0]], "atoms of a cell, in fractions of its vectors")
-    moments: Numbers = setting([1.0], "magnetic moment: one, or one a basis atom, or one a site", unit="mu_B")
-    vacant: Sites = setting([], "sites without a spin: their numbers, or a flag for each site")
-    pinned: Sites = setting([], "sites that must not turn: their numbers, or a flag for each site")
+    moments: Numbers = setting(
+        [1.0], "magnetic moment: one, or one for each basis atom, or one for each site", unit="mu_B"
+    )
+    vacant: Sites = setting([], "sites without a spin, as numbers or as a flag for each site")
+    pinned: Sites = setting([], "sites that keep their direction, as numbers or as a flag for each site")
     pin_edges: bool = setting(False, "pin the sites in the last cells of directions that are not periodic")
     tolerance: float = setting(
-        1e-3, "neighbours whose distances differ by less are one shell", unit="angstrom", gt=0
+        1e-3, "largest difference of distances within one shell of neighbours", unit="angstrom", gt=0
     )
 
     @model_validator(mode="before")

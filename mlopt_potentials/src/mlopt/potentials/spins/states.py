@@ -76,9 +76,11 @@ class DomainWall(SpinState):
 
     kind: Literal["domain-wall"] = "domain-wall"
     direction: Direction = setting([0.0, 0.0, 1.0], "direction of the spins before the wall")
-    axis: Direction = setting([1.0, 0.0, 0.0], "normal of the wall, along which spins turn")
+    axis: Direction = setting([1.0, 0.0, 0.0], "normal of the wall, along which the spins rotate")
     through: Direction | None = setting(None, "direction in the middle of the wall")
-    position: Number | None = setting(None, "of the wall along the axis; null: the middle", unit="angstrom")
+    position: Number | None = setting(
+        None, "position of the wall along the axis; null: the middle", unit="angstrom"
+    )
     width: Number = setting(doc="width parameter of the wall", unit="angstrom", gt=0)
 
     def directions(self, lattice: SpinLattice) -> Floats:
@@ -115,9 +117,13 @@ class Skyrmion(SpinState):
     width: Number | None = setting(
         None, "width of the wall around the core; null: half the radius", unit="angstrom", gt=0
     )
-    helicity: Number = setting(0.0, "angle of a spin to the direction away from the centre", unit="degree")
-    vorticity: int = setting(1, "turns of the spins in the plane on a way around the centre")
-    core: Literal["up", "down"] = setting("down", "direction of the centre; the background is the other one")
+    helicity: Number = setting(
+        0.0, "angle between a spin and the direction away from the centre", unit="degree"
+    )
+    vorticity: int = setting(1, "number of turns of the in-plane spin along a circle around the centre")
+    core: Literal["up", "down"] = setting(
+        "down", "direction of the spin in the centre; the background is opposite"
+    )
     center: Annotated[list[Number], BeforeValidator(plain)] | None = setting(
         None,
         "x and y of the centre; null: the middle of the lattice",
@@ -187,7 +193,7 @@ class RandomSpins(SpinState):
     """Spins of independent directions, uniform on the sphere; the same for the same seed."""
 
     kind: Literal["random"] = "random"
-    seed: int = setting(0, "which configuration")
+    seed: int = setting(0, "number of the random configuration")
 
     def directions(self, lattice: SpinLattice) -> Floats:
         found: Floats = random_spins(
@@ -201,8 +207,8 @@ class GivenSpins(SpinState):
 
     kind: Literal["given"] = "given"
     file: str | None = setting(None, "an .ovf or .npy file")
-    index: int = setting(-1, "which configuration of the file, counted from 0; -1 is the last")
-    values: Annotated[list[Vector] | None, BeforeValidator(plain)] = setting(None, "a vector for each spin")
+    index: int = setting(-1, "index of the configuration in the file, from 0; -1 is the last")
+    values: Annotated[list[Vector] | None, BeforeValidator(plain)] = setting(None, "one vector for each spin")
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -142,12 +142,13 @@ class CutPairPotential(PairPotential):
 
     cutoff: float | None = setting(
         None,
-        "pairs from this distance on do not count; needed for periodic systems. In the length of the positions, as r0",
+        "distance from which pairs do not count, in the length of the positions, as r0; needed for "
+        "periodic systems",
         unit="length",
         gt=0,
     )
     shift: Literal["none", "energy", "force"] = setting(
-        "energy", "what is continuous at the cutoff: nothing, the energy, or also the force"
+        "energy", "none, energy or force: the highest quantity that is continuous at the cutoff"
     )
 
     @model_validator(mode="after")

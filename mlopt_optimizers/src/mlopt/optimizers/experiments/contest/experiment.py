@@ -24,11 +24,9 @@ from mlopt.optimizers.training.tasks.systems import Case, labels_of
 class Contestant(Plugin):
     """An optimizer and its name."""
 
-    label: str = setting(..., "what it is called in tables", min_length=1)
+    label: str = setting(..., "name in tables", min_length=1)
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
-    systems: list[str] | None = setting(
-        None, "labels of the systems that it meets, such as Ar38; none: all of them"
-    )
+    systems: list[str] | None = setting(None, "labels of its systems, such as Ar38; none: all systems")
 
 
 class Contest(Experiment):
@@ -41,16 +39,18 @@ class Contest(Experiment):
     the hits do not change; only ``force_calls`` are fewer.
     """
 
-    systems: list[Case] = setting(..., "on what; several sizes, species and potentials", min_length=1)
-    contestants: list[Contestant] = setting(..., "the optimizers", min_length=1)
-    starts: int = setting(150, "of every optimizer on every system", ge=1, le=1_000_000)
-    force_calls: int = setting(50_000, "of each start", ge=1)
-    stop: Literal["never", "start"] = setting("start", "what a hit ends")
-    polish: Polish = setting(Polish(), "the descent at the end, for everyone")
-    seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
-    dtype: Literal["float64", "float32"] = setting("float64", "of the searches; the polish is in float64")
+    systems: list[Case] = setting(..., "the systems, of any sizes, species and potentials", min_length=1)
+    contestants: list[Contestant] = setting(..., "the optimizers with their names", min_length=1)
+    starts: int = setting(150, "number of starts of every optimizer on every system", ge=1, le=1_000_000)
+    force_calls: int = setting(50_000, "limit for each start", ge=1)
+    stop: Literal["never", "start"] = setting("start", "what ends when a start hits")
+    polish: Polish = setting(Polish(), "final descent, the same for every optimizer")
+    seed: int = setting(0, "seed of random numbers; the same seed gives the same result", ge=0, le=2**62)
+    dtype: Literal["float64", "float32"] = setting(
+        "float64", "floating-point type of the searches; the polish is in float64"
+    )
     device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
-    engine: EngineName = setting("auto", "see engines: eager, fused, or auto")
+    engine: EngineName = setting("auto", "eager, fused or auto, as in `search`")
 
     @field_validator("contestants")
     @classmethod

@@ -33,24 +33,24 @@ class MetaTrain(Experiment):
 
     ranked: ClassVar[bool] = True
 
-    task: Annotated[Task, FromRegistry("task")] = setting(..., "what is trained, and on what")
-    trainer: Annotated[MetaTrainer, FromRegistry("meta-trainer")] = setting(..., "how")
-    epochs: int = setting(200, "how many", ge=1)
-    evaluate_every: int = setting(20, "epochs between two looks at problems that are held out", ge=1)
+    task: Annotated[Task, FromRegistry("task")] = setting(..., "parameters to train, and their problems")
+    trainer: Annotated[MetaTrainer, FromRegistry("meta-trainer")] = setting(..., "meta-trainer")
+    epochs: int = setting(200, "number of epochs", ge=1)
+    evaluate_every: int = setting(20, "epochs between two evaluations on held-out problems", ge=1)
     keep: Literal["last", "best"] = setting(
         "last",
-        "which parameters training ends with: the last, or those whose held-out loss was lowest; these are then judged "
-        "once more, on starts by which nobody has chosen",
+        "parameters to return: the last, or those with the lowest held-out loss, which are then "
+        "judged again on fresh starts",
     )
     theta: InputFile | None = setting(
-        None, "parameters to start from: a `theta.safetensors` of an earlier training"
+        None, "initial parameters: a `theta.safetensors` of an earlier training"
     )
-    seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
+    seed: int = setting(0, "seed of random numbers; the same seed gives the same result", ge=0, le=2**62)
     max_minutes: float | None = setting(
-        None, "wall time of one piece: the run then stops, as if it were told to, and can be resumed", gt=0
+        None, "wall time of one sitting, after which the run stops and can be resumed", gt=0
     )
-    ranks: int | None = setting(None, "processes that there must be; none: as many as there are", ge=1)
-    rank_timeout: float = setting(1800.0, "how long to wait for the slowest process", unit="s", gt=0)
+    ranks: int | None = setting(None, "smallest number of processes; none: any number", ge=1)
+    rank_timeout: float = setting(1800.0, "time to wait for the slowest process", unit="s", gt=0)
 
     def check(self) -> None:
         """Evaluate the task's first parameters, to detect a faulty model, file or path.

@@ -41,28 +41,30 @@ class Network(Experiment):
     Mirror images count once, and so do structures that differ by an exchange of like atoms.
     """
 
-    system: SystemSpec = setting(..., "the atoms")
-    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
-    dimer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(Dimer(), "what leads to saddles")
+    system: SystemSpec = setting(..., "the system: a formula or a structure file")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
+    dimer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(Dimer(), "saddle search")
     quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
-        LBFGS(max_step=0.1), "what leads to the first minima"
+        LBFGS(max_step=0.1), "local optimizer for the first minima"
     )
-    starts: int = setting(20, "random starts for the first minima; of a file its structure is taken", ge=1)
-    searches: int = setting(200, "dimers in each round", ge=1)
+    starts: int = setting(
+        20, "number of random starts for the first minima; of a file its structure is taken", ge=1
+    )
+    searches: int = setting(200, "number of saddle searches in each round", ge=1)
     kick: float = setting(
-        0.4, "largest mean displacement of an atom that a search begins with", unit="diameter", gt=0
+        0.4, "largest mean displacement of an atom at the beginning of a saddle search", unit="diameter", gt=0
     )
-    force_calls: int = setting(500, "of each search, and of each relaxation", ge=1)
-    fmax: float = setting(1e-6, "largest atomic force at a minimum or a saddle", unit="energy/length", gt=0)
-    patience: int = setting(3, "rounds without anything new after which the network is done", ge=1)
-    rounds: int = setting(50, "at most so many", ge=1)
+    force_calls: int = setting(500, "limit for each search and each relaxation", ge=1)
+    fmax: float = setting(1e-6, "largest force at a minimum or a saddle", unit="energy/length", gt=0)
+    patience: int = setting(3, "rounds without anything new after which the network counts as complete", ge=1)
+    rounds: int = setting(50, "largest number of rounds", ge=1)
     energy_window: float = setting(
-        1e-5, "points whose energies differ by more are different", unit="energy", gt=0
+        1e-5, "points with a larger difference in energy are different", unit="energy", gt=0
     )
     distance_tolerance: float = setting(
         0.05, "largest displacement between atoms of equal structures", unit="length", gt=0
     )
-    seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
+    seed: int = setting(0, "seed of random numbers; the same seed gives the same result", ge=0, le=2**62)
     device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
 
     @field_validator("dimer")

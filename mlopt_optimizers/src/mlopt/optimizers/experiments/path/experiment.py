@@ -56,20 +56,24 @@ class Path(Experiment):
     """
 
     model: Annotated[Model, FromRegistry("model")] = setting(..., "the system and its energy")
-    initial: ModelState = setting(..., "the minimum at which the path begins: a state of the model")
-    final: ModelState = setting(..., "the minimum at which it ends")
-    ends: Ends = setting(Ends(), "how the two are relaxed")
-    start: PathStart = setting(PathStart(), "where the images are at first")
-    band: BandSettings = setting(BandSettings(), "images, and what ties them")
-    optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "what relaxes the band")
-    fmax: float = setting(1e-3, "largest force on a row of the band in the end", unit="energy/length", gt=0)
-    climb_below: float | None = setting(
-        None, "images climb once the largest force is below this; none: ten times fmax", gt=0
+    initial: ModelState = setting(..., "first minimum of the path, a state of the model")
+    final: ModelState = setting(..., "last minimum of the path, a state of the model")
+    ends: Ends = setting(Ends(), "relaxation and alignment of the two ends")
+    start: PathStart = setting(PathStart(), "initial path")
+    band: BandSettings = setting(BandSettings(), "number of images, springs and tangents")
+    optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
+        LBFGS(), "local optimizer that relaxes the band"
     )
-    evaluations: int = setting(5000, "of the band, at most", ge=1)
-    paths: int = setting(1, "bands, each disturbed in its own way", ge=1)
-    saddle: Saddle = setting(Saddle(), "what is found out about the saddle")
-    seed: int = setting(0, "of disturbances; same seed, same result", ge=0, le=2**62)
+    fmax: float = setting(1e-3, "largest force on a row of the relaxed band", unit="energy/length", gt=0)
+    climb_below: float | None = setting(
+        None, "largest force below which images begin to climb; none: ten times fmax", gt=0
+    )
+    evaluations: int = setting(5000, "limit for each band", ge=1)
+    paths: int = setting(1, "number of bands, each with another random displacement", ge=1)
+    saddle: Saddle = setting(Saddle(), "analysis of the saddle")
+    seed: int = setting(
+        0, "seed of random displacements; the same seed gives the same result", ge=0, le=2**62
+    )
     device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
 
     @field_validator("optimizer")

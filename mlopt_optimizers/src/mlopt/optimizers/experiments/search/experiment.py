@@ -42,25 +42,27 @@ class Search(Experiment):
         Search(system=SystemSpec(cluster="Ar13"), potential=LennardJones(), optimizer=BasinHopping(), starts=10).run()
     """
 
-    system: SystemSpec = setting(..., "the atoms")
-    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
+    system: SystemSpec = setting(..., "the system: a formula or a structure file")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
     start: Annotated[StartSampler | None, FromRegistry("start")] = setting(
-        None, "where each start begins; none: at the structure of a file, anywhere in a ball for a formula"
+        None, "initial positions of each start; none: those of the file, or random in a ball for a formula"
     )
-    starts: int = setting(64, "how many", ge=1, le=1_000_000)
-    budget: Budget = setting(Budget(), "when a start ends")
-    fmax: float | None = setting(None, "end a start at this largest force; only for local optimizers", gt=0)
-    target: Target | None = setting(None, "an energy to reach")
-    polish: Polish = setting(Polish(), "the tight relaxation at the end")
-    minima: MinimaSettings = setting(MinimaSettings(), "what is kept")
-    seed: int = setting(0, "same seed, same result", ge=0, le=2**62)
-    dtype: Literal["float64", "float32"] = setting("float64", "of the search; minima are polished in float64")
+    starts: int = setting(64, "number of starts", ge=1, le=1_000_000)
+    budget: Budget = setting(Budget(), "limits of a start and of the run")
+    fmax: float | None = setting(None, "largest force at which a start ends; for local optimizers only", gt=0)
+    target: Target | None = setting(None, "energy to reach")
+    polish: Polish = setting(Polish(), "relaxation to a small force at the end")
+    minima: MinimaSettings = setting(MinimaSettings(), "which minima are stored")
+    seed: int = setting(0, "seed of random numbers; the same seed gives the same result", ge=0, le=2**62)
+    dtype: Literal["float64", "float32"] = setting(
+        "float64", "floating-point type of the search; minima are polished in float64"
+    )
     device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
     engine: EngineName = setting(
         "auto",
-        "eager: PyTorch; fused: compiled, many times faster, where potential, optimizer and moves offer kernels; "
-        "auto: fused where that works and the search is long enough to pay for compiling",
+        "eager: PyTorch; fused: compiled and many times faster, needs kernels of potential, optimizer"
+        " and moves; auto: fused where it is possible and faster",
     )
 
     def check(self) -> None:

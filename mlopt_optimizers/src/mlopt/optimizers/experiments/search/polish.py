@@ -32,13 +32,13 @@ class Polish(Plugin):
     """The settings for relaxing the best point of each start, and the minima met on the way."""
 
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(LBFGS(), "a local optimizer")
-    force_calls: int = setting(1000, "at most this many for each structure; 0: no polishing", ge=0)
+    force_calls: int = setting(1000, "limit for each structure; 0: no polish", ge=0)
     fmax: float | None = setting(
-        1e-6, "largest atomic force at which a structure is done", unit="energy/length", gt=0
+        1e-6, "largest force at which a structure is relaxed", unit="energy/length", gt=0
     )
     shake: float = setting(
         1e-3,
-        "random displacement before it, lest symmetry hold a structure on a saddle",
+        "random displacement beforehand, so that symmetry does not hold a structure on a saddle",
         unit="diameter",
         ge=0,
     )

@@ -25,17 +25,17 @@ class LearnedHop(Learnable):
     """
 
     search: Annotated[LearnedHopping, FromRegistry("optimizer")] = setting(
-        LearnedHopping(), "all that is not learned: the quench, the moves, the horizon"
+        LearnedHopping(), "everything that is not learned: the quench, the moves, the horizon"
     )
     shares: list[float] = setting(
         [0.9, 0.02, 0.02, 0.02, 0.02, 0.001],
-        "of the hops where training starts, for the displacement and each move; their sum does not matter",
+        "initial shares of the hops, for the displacement and each move; their sum does not matter",
         min_length=1,
     )
     widening: float = setting(
         0.0025,
-        "how much the tolerance of a quench widens with height, where training starts: what lies high is refused "
-        "anyway, and need not be relaxed to the end",
+        "initial widening of a quench's tolerance with height, because high minima are rejected and "
+        "need not be relaxed to the end",
         gt=0,
     )
 

@@ -28,26 +28,26 @@ class HopSettings(Hopping):
 
     weights: Weights | None = setting(
         None,
-        "name of weights that ship, or a file with weights; none: those of `theta`, or where training starts",
+        "name of weights that ship, or a file of weights; none: those of `theta`, or the initial ones",
     )
-    theta: list[float] | None = setting(None, "the weights themselves, instead of `weights`")
+    theta: list[float] | None = setting(None, "the parameters, in place of `weights`")
     moves: list[Annotated[Move, FromRegistry("move")]] = setting(
         [Symmetrise(), Surface(), Twist(), Exchange(), Restart()],
-        "among which the network chooses, besides displacing: theta belongs to their number and order",
+        "moves that the network chooses from, besides displacing; theta depends on their number and order",
         max_length=5,
     )
     messages: int = setting(
         0,
-        "features of each atom's neighbourhood by message passing that are trained with the rest; eager engine only",
+        "number of trained message-passing features of each atom's neighbourhood; 0: none; eager engine only",
         ge=0,
         le=64,
     )
-    rounds: int = setting(1, "how often messages are passed", ge=1, le=4)
-    cutoff: float = setting(2.5, "of the neighbourhoods of messages", unit="diameter", gt=0)
-    horizon: int = setting(50_000, "force calls of which the network is told the share used", ge=1)
+    rounds: int = setting(1, "number of message-passing rounds", ge=1, le=4)
+    cutoff: float = setting(2.5, "cutoff of the messages", unit="diameter", gt=0)
+    horizon: int = setting(50_000, "number of force calls of which the network is given the used share", ge=1)
     container: float | None = setting(
         1.3,
-        "rows farther from the centre are pulled back to this, in radii of a close-packed ball; none: no container",
+        "radius to which distant rows are pulled back, in radii of a close-packed ball; none: no container",
         gt=0,
     )
 

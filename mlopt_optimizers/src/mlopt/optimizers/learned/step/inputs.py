@@ -102,24 +102,24 @@ class Inputs(Plugin):
     - Inverse norms enter through ``adam`` alone. Coded by themselves, they would repeat the magnitude of the moment.
     """
 
-    gradient: bool = setting(True, "give it the gradient")
-    position: bool = setting(True, "give it the position from the centre")
-    moments: bool = setting(True, "give it running means of the gradient and its square")
-    adam: bool = setting(True, "give it the mean over the root mean square, as Adam has it")
+    gradient: bool = setting(True, "use the gradient")
+    position: bool = setting(True, "use the position from the centre")
+    moments: bool = setting(True, "use running means of the gradient and its square")
+    adam: bool = setting(True, "use the mean over the root mean square, as in Adam")
     decays: list[float] = setting([0.9, 0.99, 0.999], "shares of the old means that are kept", min_length=1)
-    number: bool = setting(True, "give it the number of rows")
+    number: bool = setting(True, "use the number of rows")
     species: list[str] | None = setting(
-        None, "elements that are told apart, such as [Ag, Au]; none: all count alike", min_length=1
+        None, "elements that are distinguished, such as [Ag, Au]; none: all are treated alike", min_length=1
     )
-    identity: bool = setting(True, "give it the species of the row, where species are told apart")
-    sines: bool = setting(True, "give it nine sines of the number of the step")
-    radial: bool = setting(True, "give it radial symmetry functions of the neighbours")
-    messages: int = setting(0, "features of a trained message-passing network; 0: none", ge=0)
-    rounds: int = setting(1, "rounds of messages", ge=1)
-    cutoff: float = setting(2.5, "how far neighbours are seen", unit="diameter", gt=0)
+    identity: bool = setting(True, "use the species of the row, if species are distinguished")
+    sines: bool = setting(True, "use nine sines of the number of the step")
+    radial: bool = setting(True, "use radial symmetry functions of the neighbours")
+    messages: int = setting(0, "number of features of a trained message-passing network; 0: none", ge=0)
+    rounds: int = setting(1, "number of message-passing rounds", ge=1)
+    cutoff: float = setting(2.5, "cutoff of the neighbourhoods", unit="diameter", gt=0)
     hidden: int = setting(32, "units in each of the two hidden layers", ge=4, multiple_of=4)
-    activation: Literal["relu", "tanh"] = setting("relu", "of the hidden layers")
-    equivariant: bool = setting(False, "vectors in, vectors out: moves turn with the system")
+    activation: Literal["relu", "tanh"] = setting("relu", "activation of the hidden layers")
+    equivariant: bool = setting(False, "use lengths and angles of vectors: moves rotate with the system")
 
     @field_validator("decays")
     @classmethod

@@ -83,8 +83,8 @@ class Learned(Inputs, Optimizer):
 
     wanders: ClassVar[bool] = True
 
-    weights: Weights | None = setting(None, "name of weights that ship, or a file with weights")
-    theta: Any = setting(None, "the weights themselves, from Python instead of `weights`")
+    weights: Weights | None = setting(None, "name of weights that ship, or a file of weights")
+    theta: Any = setting(None, "the parameters, set from Python in place of `weights`")
 
     @model_validator(mode="before")
     @classmethod
@@ -290,7 +290,7 @@ class LearnedFamily(Inputs, Learnable):
 
     weights: Weights | None = setting(
         None,
-        "name of weights that ship, or a file, where training starts; they bring their settings; none: at random",
+        "name of weights that ship, or a file, to start from; they bring their settings; none: random",
     )
 
     @model_validator(mode="before")

@@ -60,21 +60,23 @@ class BandTask(Task):
 
     model: Annotated[Model, FromRegistry("model")] = setting(..., "the landscape of the paths")
     initial: dict[str, Any] = setting(..., "a state of the model, a minimum")
-    final: dict[str, Any] = setting(..., "another")
-    axis: list[float] | None = setting(None, "about which opposite spins turn")
+    final: dict[str, Any] = setting(..., "another minimum, a state of the model")
+    axis: list[float] | None = setting(None, "axis about which opposite spins turn")
     images: list[int] = setting(
-        [8, 14], "fewest and most moving images of a path", min_length=2, max_length=2
+        [8, 14], "smallest and largest number of moving images of a path", min_length=2, max_length=2
     )
-    paths: int = setting(100, "of each epoch", ge=1)
-    disturbance: float = setting(0.05, "of the images, in lengths of the path", ge=0)
-    bend: float = setting(0.0, "sideways, in the middle of the path, of every row; radians for spins", ge=0)
-    iterations: int = setting(5, "that are differentiated through", ge=1)
-    step: float = setting(0.01, "gamma to begin with", unit="length^2/energy", gt=0)
-    spring: float = setting(1.0, "mu to begin with", unit="energy/length^2", gt=0)
-    sharpness: float = setting(3.0, "beta to begin with", unit="1/energy", gt=0)
-    floor: float = setting(1e-12, "error that counts as none, in units of the barrier", gt=0)
+    paths: int = setting(100, "number of paths in each epoch", ge=1)
+    disturbance: float = setting(0.05, "random displacement of the images, in lengths of the path", ge=0)
+    bend: float = setting(
+        0.0, "sideways displacement of every row in the middle of the path; radians for spins", ge=0
+    )
+    iterations: int = setting(5, "number of inner steps, which are differentiated through", ge=1)
+    step: float = setting(0.01, "initial gamma", unit="length^2/energy", gt=0)
+    spring: float = setting(1.0, "initial mu", unit="energy/length^2", gt=0)
+    sharpness: float = setting(3.0, "initial beta", unit="1/energy", gt=0)
+    floor: float = setting(1e-12, "error that counts as zero, in units of the barrier", gt=0)
     prior: float = setting(
-        0.0, "times the squared distance of theta from where it began is added to the loss", ge=0
+        0.0, "weight in the loss of the squared distance of theta from its initial value", ge=0
     )
 
     @model_validator(mode="after")

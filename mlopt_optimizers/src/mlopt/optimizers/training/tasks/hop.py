@@ -32,10 +32,12 @@ _HALF = 0.01
 class HopCase(Case):
     """A system whose lowest known energy is to be found."""
 
-    start: Annotated[StartSampler, FromRegistry("start")] = setting(SphereStart(), "where each search begins")
+    start: Annotated[StartSampler, FromRegistry("start")] = setting(
+        SphereStart(), "initial positions of each search"
+    )
     target: float = setting(..., "energy of the global minimum, or the lowest known", unit="energy")
-    force_calls: int | None = setting(None, "of each start; none: those of the task", ge=1)
-    starts: int | None = setting(None, "in each epoch; none: those of the task", ge=1)
+    force_calls: int | None = setting(None, "limit for each start; none: that of the task", ge=1)
+    starts: int | None = setting(None, "number in each epoch; none: that of the task", ge=1)
 
 
 class HopTask(Task):
@@ -47,14 +49,14 @@ class HopTask(Task):
     every problem has its own theta.
     """
 
-    systems: list[HopCase] = setting(
-        ..., "the family; several sizes and potentials may be mixed", min_length=1
+    systems: list[HopCase] = setting(..., "the systems, of any sizes and potentials", min_length=1)
+    learnable: Annotated[Learnable, FromRegistry("learnable")] = setting(
+        LearnedHop(), "optimizer that theta stands for"
     )
-    learnable: Annotated[Learnable, FromRegistry("learnable")] = setting(LearnedHop(), "what is learned")
-    starts: int = setting(12, "of each system, in each epoch", ge=1)
-    force_calls: int = setting(20_000, "of each start", ge=1)
-    held_out: int = setting(100, "starts of each system in an evaluation", ge=1)
-    engine: EngineName = setting("auto", "see engines: eager, fused, or auto")
+    starts: int = setting(12, "number for each system in each epoch", ge=1)
+    force_calls: int = setting(20_000, "limit for each start", ge=1)
+    held_out: int = setting(100, "number of starts of each system in an evaluation", ge=1)
+    engine: EngineName = setting("auto", "eager, fused or auto, as in `search`")
 
     @model_validator(mode="before")
     @classmethod

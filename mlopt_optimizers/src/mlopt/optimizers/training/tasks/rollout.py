@@ -47,23 +47,25 @@ class RolloutTask(SegmentedTask):
     )
     horizon: int = setting(50_000, "inner steps of a run", ge=1)
     truncation: Truncation = setting(Truncation(), "shorter runs in some epochs")
-    starts: int = setting(1, "problems on which each theta is judged in an epoch", ge=1)
+    starts: int = setting(1, "number of problems on which each theta is judged in an epoch", ge=1)
     loss: MetaLoss = setting(
-        "final", "the energy at the end, or the best so far; a search has the best in any case"
+        "final", "energy at the end, or the lowest so far; for a search always the lowest"
     )
-    clip: float = setting(1.0, "the worst loss there is", gt=-1.0)
-    reference: Reference = setting(Reference(), "the runs of Adam that losses are measured by")
-    held_out: HeldOut = setting(HeldOut(), "how theta is judged")
-    seed: int = setting(0, "of the first theta", ge=0, le=2**62)
+    clip: float = setting(1.0, "largest loss", gt=-1.0)
+    reference: Reference = setting(Reference(), "Adam's runs for the reference energies of losses")
+    held_out: HeldOut = setting(HeldOut(), "judgement of theta")
+    seed: int = setting(0, "seed of the first theta", ge=0, le=2**62)
     batch: int | None = setting(
-        None, "runs at once on each rank, to save memory; none: all. With a number results do not depend on the ranks "
-        "even on a GPU", ge=1
+        None, "largest number of runs at once on each rank, to save memory; none: all. If it is set, "
+        "results do not depend on the number of ranks even on a GPU", ge=1
     )  # fmt: skip
     engine: EngineName = setting(
         "auto",
-        "eager, fused, or auto: fused for runs of 200 steps and more on the CPU, where kernels are offered",
+        "eager, fused or auto: fused for runs of 200 steps and more on the CPU, if there are kernels",
     )
-    dtype: str = setting("float64", "of the runs: float64 or float32", pattern="^float(64|32)$")
+    dtype: str = setting(
+        "float64", "floating-point type of the runs: float64 or float32", pattern="^float(64|32)$"
+    )
     device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
 
     @field_validator("members")

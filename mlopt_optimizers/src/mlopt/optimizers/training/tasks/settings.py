@@ -16,7 +16,7 @@ class RolloutCase(Case):
 
     weight: float = setting(1.0, "share of the problems, relative to the other members", gt=0)
     reference: float | None = setting(
-        None, "energy that losses are measured in; none: the best that Adam finds", unit="energy", lt=0
+        None, "energy by which losses are divided; none: the best that Adam finds", unit="energy", lt=0
     )
 
 
@@ -28,8 +28,8 @@ class Truncation(Plugin):
     """
 
     kind: Literal["full", "grow", "log-uniform"] = setting("full", "full, grow or log-uniform")
-    shortest: int = setting(100, "inner steps", ge=1)
-    epochs: int = setting(100, "in which runs grow", ge=1)
+    shortest: int = setting(100, "inner steps of the shortest run", ge=1)
+    epochs: int = setting(100, "number of epochs in which runs grow", ge=1)
 
     def steps(self, horizon: int, epoch: int, seed: int) -> int:
         """Return the number of inner steps in that epoch."""
@@ -47,15 +47,15 @@ class Truncation(Plugin):
 class Reference(Plugin):
     """The Adam runs whose best energy counts as -1 (Learn2Hop, section 3.3: 150 starts)."""
 
-    starts: int = setting(150, "for each member", ge=1)
-    steps: int | None = setting(None, "of each; none: the horizon", ge=1)
-    step_size: float = setting(0.01, "of Adam", unit="length", gt=0)
+    starts: int = setting(150, "number for each member", ge=1)
+    steps: int | None = setting(None, "steps of each; none: the horizon", ge=1)
+    step_size: float = setting(0.01, "step size of Adam", unit="length", gt=0)
 
 
 class HeldOut(Plugin):
     """The runs that judge theta during a training and in the end, as in the paper."""
 
-    starts: int = setting(150, "for each member, that no epoch has", ge=1)
-    steps: int | None = setting(None, "of each; none: the horizon", ge=1)
-    descent: int = setting(1000, "steps of gradient descent after them", ge=0)
-    step_size: float = setting(1e-3, "of that descent", unit="length^2/energy", gt=0)
+    starts: int = setting(150, "number for each member, outside all epochs", ge=1)
+    steps: int | None = setting(None, "steps of each; none: the horizon", ge=1)
+    descent: int = setting(1000, "steps of gradient descent afterwards", ge=0)
+    step_size: float = setting(1e-3, "step size of that descent", unit="length^2/energy", gt=0)

@@ -21,15 +21,17 @@ from mlopt.optimizers.starts.starts import HarmonicStart
 class Case(Plugin):
     """A system that optimizers are trained on, or compared on."""
 
-    system: SystemSpec = setting(..., "the atoms: a cluster's formula, or a file")
-    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "the energy")
+    system: SystemSpec = setting(..., "the system: a formula or a structure file")
+    potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
     start: Annotated[StartSampler, FromRegistry("start")] = setting(
-        HarmonicStart(), "where each run begins; the default is that of Learn2Hop"
+        HarmonicStart(), "initial positions of each run; the default is that of Learn2Hop"
     )
     target: float | None = setting(
         None, "energy that counts as a hit, such as the known minimum", unit="energy"
     )
-    tolerance: float = setting(1e-3, "above the target, and still a hit", unit="energy", ge=0)
+    tolerance: float = setting(
+        1e-3, "largest energy above the target that counts as a hit", unit="energy", ge=0
+    )
 
     @property
     def label(self) -> str:
