@@ -42,7 +42,7 @@ Exit codes:
   130  stopped by Ctrl-C with a safe checkpoint, if the run had begun"""
 
 
-# what a write to standard output raises when there is no place for it; errors of files have a name
+# errors of a write to standard output that has no place to go; errors of files have a file name
 _LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
@@ -98,8 +98,8 @@ class LazyGroup(click.Group):
         except OSError as error:
             if error.filename is not None or error.errno not in _LOST:
                 return _unexpected(error, as_json)
-            silence(sys.stdout)  # else Python would complain once more when it flushes at the end
-            if not isinstance(error, BrokenPipeError):  # that is a reader that has left
+            silence(sys.stdout)  # otherwise Python would report the error again when it flushes at the end
+            if not isinstance(error, BrokenPipeError):  # the reader has closed the pipe
                 note(
                     f"mlopt: standard output cannot be written to ({error.strerror}); what was to go there is lost"
                 )

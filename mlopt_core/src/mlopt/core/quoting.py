@@ -15,7 +15,7 @@ LINE = 760
 LINES = 60
 
 _brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = _brief.maxlong = 1_000  # containers: a few items, a few levels
+_brief.maxstring = _brief.maxother = _brief.maxlong = 1_000  # few items and few levels of containers
 
 
 def quoted(value: object, most: int = QUOTED) -> str:
@@ -73,12 +73,12 @@ def _repr(value: object) -> str:
         return repr(value) if len(value) <= 4 * LINE else repr(value[: 2 * LINE] + value[-2 * LINE :])
     try:
         return _brief.repr(value)
-    except Exception:  # an int of more digits than Python prints, or a stranger's class
+    except Exception:  # an int of more digits than Python prints, or a third-party class
         return f"<{type(value).__name__}>"
 
 
 def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # an exception of a stranger may fail to say what it is
+    except Exception:  # a third-party exception may fail to format itself
         return f"<{type(value).__name__}>"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from mlopt.core.quoting import quoted
 
-#: kind of plugin -> word that people use -> name here. Words are folded, see `fold`.
+#: kind of plugin -> common word -> name in mlopt. Words are folded, see `fold`.
 _NAMES = {
     "potential": {
         "lj": "lennard-jones",

@@ -66,7 +66,7 @@ def command(as_json: bool) -> int:
 def _guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(check())
-    except Exception as error:  # a broken package may raise anything; the other checks still count
+    except Exception as error:  # a broken package may raise anything; the other checks go on
         name = check.__name__.strip("_")
         return [Finding(name, f"{type(error).__name__}: {error}", "Reinstall the package that this names.")]
 

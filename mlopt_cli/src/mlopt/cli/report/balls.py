@@ -286,7 +286,7 @@ def _radii(minimum: ShownMinimum) -> Floats:
     covalent = np.asarray(covalent_radii)[minimum.numbers]
     if len(covalent) == 1:
         return np.ones(1)
-    # A low percentile of the nearest distances, lest one odd pair shrink all.
+    # A low percentile of the nearest distances, so that one unusual pair does not shrink all balls.
     ratio = (_distances(minimum) / (covalent[:, None] + covalent)).min(axis=1)
     radii: Floats = covalent * max(0.96 * float(np.quantile(ratio, 0.2)), 1e-6)
     return radii

@@ -16,7 +16,7 @@ from mlopt.core.reporting.spelling import rounded
 from mlopt.core.reporting.statistics import Estimate
 from mlopt.core.reporting.summary import Card, Column, Table, Value
 
-#: units that are the lack of one
+#: words for no unit
 _NO_UNIT = ("", "reduced", "reduced units")
 #: pictures of structures in one row, at most
 _MOST = 12

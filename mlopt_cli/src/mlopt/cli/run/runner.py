@@ -210,7 +210,7 @@ def _resolved(experiment: Experiment) -> str:
 def _finished(run: RunDirectory) -> Summary | None:
     try:
         done = run.read_status().state in _DONE
-    except RunDirectoryError:  # a damaged STATUS.json is written anew by going on
+    except RunDirectoryError:  # a damaged STATUS.json is rewritten by the resumed run
         return None
     return read_summary(run) if done else None
 
@@ -219,7 +219,7 @@ def _silent_end(run: RunDirectory) -> list[str]:
     """Return a message about the process that had the run before, if it ended without one."""
     with contextlib.suppress(RunDirectoryError):
         before = run.read_status()
-        # the lock is ours by now: whoever calls itself running is not there any more
+        # this process holds the lock, so the process that is marked as running has ended
         return [before.silent_end] if before.state in ("running", "killed") and before.pid else []
     return []
 
@@ -259,7 +259,7 @@ def _conduct(experiment: Experiment, context: RunContext, preemption: Preemption
         raise
     except (Exception, SystemExit) as error:
         message = f"the run failed with an unexpected {type(error).__name__}: {one_line(error, 400)}"
-        if isinstance(error, SystemExit):  # from a plugin or a library under it; mlopt itself never leaves so
+        if isinstance(error, SystemExit):  # from a plugin or a library; mlopt itself never exits in this way
             message = f"the run failed: something in it called {leaving.called(error)}"
         _failed(context, message, traceback.format_exc())
         log = run.path("log.txt")

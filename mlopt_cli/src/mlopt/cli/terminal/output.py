@@ -24,7 +24,7 @@ def note(message: str) -> None:
 
     try:
         click.echo(several_lines(message), err=True)
-    except (OSError, ValueError):  # nobody can read it there: a run goes on all the same
+    except (OSError, ValueError):  # it cannot be read there, but the run goes on
         silence(sys.stderr)
 
 

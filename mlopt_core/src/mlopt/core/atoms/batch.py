@@ -131,7 +131,7 @@ class AtomBatch:
         """Keep the given systems (int64 indices, in that order)."""
         index = torch.as_tensor(systems, dtype=torch.int64, device=self.ptr.device)
         segments, rows = self.segments.select(index)
-        part = object.__new__(type(self))  # a part of what was checked: searches take one at every hop
+        part = object.__new__(type(self))  # no checks: searches select from a checked batch at every hop
         given, template = self.given_masses, self.template
         part.__dict__.update(
             pos=self.pos[rows],

@@ -14,7 +14,7 @@ SYMBOLS = (
     "Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv "
     "Ts Og"
 ).split()
-#: standard atomic weights by atomic number, atomic mass units (IUPAC 2016; of what has none, the longest-lived isotope)
+#: standard atomic weights by atomic number, atomic mass units (IUPAC 2016; else the longest-lived isotope)
 # fmt: off
 MASSES = (
     1.0, 1.008, 4.002602, 6.94, 9.0121831, 10.81, 12.011, 14.007, 15.999, 18.998403163, 20.1797, 22.98976928,
@@ -34,7 +34,7 @@ NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 #: hydrogen by the mass of its nucleus: symbol -> mass, amu
 ISOTOPES = {"D": 2.014, "T": 3.016}
 
-# an element as it is spelled, and a number, a charge or a word that programs put behind it: Cu1, Fe2+, O_w
+# an element in its own spelling, followed by a number, a charge or a word: Cu1, Fe2+, O_w
 _LABEL = re.compile(r"([A-Z][a-z]?)[0-9_+.'*-][A-Za-z0-9_+.'*-]*")
 
 

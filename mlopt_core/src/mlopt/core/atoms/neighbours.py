@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# vesin counts images in int32; beyond this many cells it would drop neighbours without a word
+# vesin counts images in int32; beyond this many cells it would silently drop neighbours
 _FARTHEST_CELL = 2.0**30
 
 
@@ -138,6 +138,6 @@ def _pairs_of(
         cell = np.zeros((3, 3))
     try:
         pairs, shifts = search.compute(points, cell, pbc, "PS")
-    except RuntimeError:  # a cell that is all but flat
+    except RuntimeError:  # an almost flat cell
         return None
     return pairs, shifts

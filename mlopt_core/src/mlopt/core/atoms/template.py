@@ -30,7 +30,7 @@ _STALE = re.compile(
     re.IGNORECASE,
 )
 _INPUTS = ("initial_charges", "initial_magmoms")
-#: info that speaks of the crystal that was read, and that mlopt writes of its own results
+#: info about the crystal that was read, and info that mlopt writes about its own results
 _STALE_INFO = frozenset(
     "spacegroup spacegroup_kinds unit_cell occupancy point_group hits rank max_force fmax first_hit quenches "
     "polished_energy start_index force_calls lowest_eigenvalue".split()
@@ -52,7 +52,7 @@ class Template:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        import numpy as np  # commands that only list or validate come by here
+        import numpy as np  # not at the top: commands that only list or validate import this module
 
         arrays = {name: _words(np.array(array)) for name, array in self.arrays.items()}
         for array in arrays.values():

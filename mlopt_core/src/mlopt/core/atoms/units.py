@@ -124,7 +124,7 @@ class Units:
 
 def _known(word: str) -> str:
     """Return the standard name of a unit from any of its spellings."""
-    if word in ENERGIES or word in LENGTHS:  # meV and MeV differ by more than their looks
+    if word in ENERGIES or word in LENGTHS:  # case matters: meV is not MeV
         return word
     plain = {name.lower(): name for name in (*LENGTHS, "eV", "Hartree", "Ry", _REDUCED)}
     return _ALIASES.get(word.lower(), word if word == "MeV" else plain.get(word.lower(), word))

@@ -40,7 +40,7 @@ class Segments:
     @classmethod
     def uniform(cls, n_problems: int, size: int, device: torch.device | str | None = None) -> Segments:
         """Return ``n_problems`` problems of ``size`` rows each."""
-        made = cls.__new__(cls)  # nothing to check or to find out: parts of a batch are made at every hop
+        made = cls.__new__(cls)  # no checks: parts of a batch are made at every hop
         made.ptr = torch.arange(n_problems + 1, dtype=torch.int64, device=device) * size
         made.n_problems, made.n_rows, made.size = n_problems, n_problems * size, size if n_problems else None
         return made

@@ -136,7 +136,7 @@ class Driver:
                 return self.engine.advance(
                     landscape, optimizer, progress, self.stop, pause, until, self.announce
                 )
-            # one step at least, or saves that take longer than the time between them would stop all progress
+            # at least one step; otherwise slow saves would stop all progress
             stepped = False
             while progress.active.numel() and progress.calls != until:
                 if stepped and pause is not None and pause():
@@ -186,7 +186,7 @@ class Driver:
 
     def _failures(self, progress: Progress, numbers: torch.Tensor) -> torch.Tensor | None:
         """Return codes (k,), NON_FINITE where ``numbers (k,)`` give a problem up, else 0; None if none is."""
-        # one number to look at while all goes well; a sum that overflows only costs the closer look
+        # one number suffices while all is finite; an overflowing sum only costs a closer look
         if math.isfinite(float(numbers.sum())) and not progress.unsound:
             return None
         progress.tally = progress.tally.count_unsound(torch.isfinite(numbers))

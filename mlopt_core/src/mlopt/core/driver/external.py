@@ -102,7 +102,7 @@ class Meter:
         if self.calls >= self.stop.force_calls:
             raise _EndedError(Reason.BUDGET)
         if self._pause is not None and self._pause():
-            # who asks once wants a checkpoint, which can wait for the end of this problem; who insists wants to stop
+            # one request is for a checkpoint, which can wait for the end of this problem; repeated ones are to stop
             if self._asked:
                 raise _PausedError
             self._asked = True

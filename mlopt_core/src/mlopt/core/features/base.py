@@ -62,7 +62,7 @@ else:
 @cache
 def _with_base(cls: type) -> type:
     with warnings.catch_warnings():
-        # PyG scripts a class as it is imported, of which torch warns everybody from 2.15 on
+        # PyG scripts a class when it is imported, and torch warns of scripting from 2.15 on
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
         from torch_geometric.nn import MessagePassing as Base
 
@@ -80,7 +80,7 @@ def _with_base(cls: type) -> type:
 class CutoffLayer(MessagePassing):
     """The base of layers that sum over the neighbours within a cutoff. Messages have the shape (k, n_edges)."""
 
-    _index_of_number: torch.Tensor  # (n_elements + 1,) int64, -1 for species that are not told apart
+    _index_of_number: torch.Tensor  # (n_elements + 1,) int64, -1 for unknown species
 
     def __init__(self, cutoff: float = 2.5, species: Sequence[int] | None = None) -> None:
         """Check the arguments that all such layers have.

@@ -120,7 +120,7 @@ class _Kept:
         inside = (moved * moved).sum(-1) <= self.room**2
         if bool(inside.all()):
             return None
-        # a system that was broken and still is has no neighbours now as then: searching again would find none
+        # a system that was lost and still is has no neighbours: searching again would find none
         broken = segments.sum((~pos.isfinite()).double()) > 0
         was_broken = segments.sum((~before.isfinite()).double()) > 0
         stale = (segments.sum((~inside).double()) > 0) & ~(broken & was_broken)

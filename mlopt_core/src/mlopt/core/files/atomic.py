@@ -191,7 +191,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
         leftover = Path(folder, name)
         try:
             leftover.unlink()
-        except OSError:  # housekeeping: it must never stop a run
+        except OSError:  # cleaning up must never stop a run
             continue
         removed.append(leftover)
     return removed

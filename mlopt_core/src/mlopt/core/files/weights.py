@@ -24,10 +24,10 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import Reads
 from mlopt.core.quoting import one_line, quoted
 
-#: distributions name here packages that hold weights: ``"mlopt.weights": any-name = "package.of.weights"``
+#: the entry-point group for packages with weights: ``"mlopt.weights": any-name = "package.of.weights"``
 GROUP = "mlopt.weights"
 FORMAT = "mlopt weights 1"
-#: what a card says of the training
+#: entries of a card about the training
 TRAINING = ("task_family", "horizon", "estimator", "seeds", "cost", "results", "command")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _LARGEST = 256 * 1024 * 1024

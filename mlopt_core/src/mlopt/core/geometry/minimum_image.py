@@ -130,7 +130,7 @@ class MinimumImage:
 
     def _plain_count(self, d: torch.Tensor, of: torch.Tensor | None) -> torch.Tensor:
         edge = (self.edge if of is None else self.edge[of]).T[..., None]
-        # times the inverse, as an elimination does, and not divided: halfway between two images this says which
+        # not divided by edge: halfway between two images the choice then agrees with that of an elimination
         return torch.where(edge != 0, (d * (1.0 / edge)).round(), 0.0)
 
     def _nearer(self, cells: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ class MinimumImage:
         along = image[..., 0] * near[0][:, None] + image[..., 1] * near[1][:, None]
         along = along + image[..., 2] * near[2][:, None]  # (k, 13)
         gain = 2.0 * along.abs() - square
-        best = gain.argmax(-1)  # of several, the first
+        best = gain.argmax(-1)  # the first of equals
         row = torch.arange(len(best), device=best.device)
         sign = torch.where(gain[row, best] > 0, along[row, best].sign(), 0.0)
         return (sign[:, None] * self.turns[cells.expand(len(best)), best]).T

@@ -26,7 +26,7 @@ class Landscape(ABC):
 
     segments: Segments
     manifold: Manifold
-    #: whether force is minus the gradient of energy; a band with springs and projections says False, and an
+    #: whether force is minus the gradient of energy. It is False for a band with springs and projections; an
     #: optimizer then must not judge a step by its energy
     conservative: ClassVar[bool] = True
     #: (n_rows,) int64 kind of each row, for moves that exchange unlike rows; None where rows have no kind
@@ -164,7 +164,7 @@ class AtomsLandscape(Landscape):
 
     def select(self, problems: torch.Tensor) -> AtomsLandscape:
         """Return the chosen systems under the same potential."""
-        part = object.__new__(AtomsLandscape)  # what was looked up for the whole holds for a part
+        part = object.__new__(AtomsLandscape)  # values that were derived for the whole hold for a part
         part.systems, part.potential = self.systems.select(problems), self.potential.select(problems)
         if "manifold" in self.__dict__:
             part.__dict__["manifold"] = self.manifold.select(problems, self.segments.select(problems)[1])

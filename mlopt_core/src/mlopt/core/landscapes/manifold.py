@@ -114,7 +114,7 @@ class Flat:
         cell, pbc = self.cell, self.pbc
         if cell is None or pbc is None:
             raise InputError("Flat: only periodic rows have images; give `cell` and `pbc`")
-        # rows of one problem stand together, so it is enough to look at the row before
+        # rows of one problem are contiguous, so comparing with the row before is enough
         other = ((cell[1:] != cell[:-1]).any(-1) | (pbc[1:] != pbc[:-1])).any(-1)
         of_row = torch.cat([other.new_zeros(min(1, len(cell)), dtype=torch.int64), other.cumsum(0)])
         first = torch.cat([other.new_ones(min(1, len(cell))), other]).nonzero().flatten()

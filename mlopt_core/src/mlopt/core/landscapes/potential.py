@@ -34,8 +34,7 @@ class Potential(Plugin):
     units: ClassVar[Units] = Units()
     #: whether `energy` and `evaluate` can be differentiated with respect to ``pos`` (twice, for learned optimizers)
     differentiable: ClassVar[bool] = True
-    #: what clusters of like atoms under it are called before their size, such as LJ in LJ38; empty where they have no
-    #: name
+    #: prefix of the names of its clusters, such as LJ in LJ38; empty for none
     abbreviation: ClassVar[str] = ""
 
     @classmethod

@@ -32,11 +32,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-#: what changes less is not changed: shorter by this share of the path is not worth a turn, nor that an exchange
+#: smaller gains are ignored: a gain of this share of the path is worth neither a rotation nor an exchange
 _WORTH = 1e-3
 #: equal structures deviate by less than this share of the shortest distance
 _EQUAL = 0.02
-#: a shift that shortens the path to less than this share undoes a drift: more than half of the atoms share it
+#: a translation that shortens the path to less than this share undoes a drift of more than half of the atoms
 _DRIFT = 0.7
 #: distances held at once
 _CHUNK = 1_000_000
@@ -88,7 +88,7 @@ class Alignment:
             parts.append("mirrored")
         if (self.rotation != np.eye(3)).any():
             parts.append(f"turned by {self.angle:.3g} degrees")
-            # what was turned about its own centre has not been shifted, whatever the translation
+            # a rotation about the own centre is no shift, whatever the translation
         elif (self.translation != 0).any():
             parts.append(f"shifted by {float(np.linalg.norm(self.translation)):.3g}")
         return ", ".join(parts)
@@ -239,7 +239,7 @@ class _Free:
         found = match(self.b, self.kinds, self.a, self.kinds, _EQUAL * float(gaps.min()))
         if found is None or (found.improper and True not in self.mirrors):
             return None
-        # a[permutation[i]] is where b[i] comes to lie
+        # b[i] is moved to a[permutation[i]]
         return self._made(np.argsort(found.permutation), found.rotation)
 
     def _searched(self) -> list[Alignment]:
@@ -255,7 +255,7 @@ class _Free:
                     seen.add(order.tobytes())
                     rotation = self._turn(order, mirror)
                     square = float(((self.y[order] @ rotation.T - self.x) ** 2).sum())
-                    # of many that tie, as symmetric structures have, the first: no rounding chooses
+                    # the first of many equal ones, as in symmetric structures, so that rounding does not choose
                     if square < least * (1.0 - 1e-9):
                         best, least = (order, rotation), square
                     order = self._order(rotation)

@@ -54,7 +54,7 @@ class Minimum:
     pbc: Bools = field(default_factory=lambda: np.zeros(3, dtype=bool))  # (3,)
     fixed: Bools | None = None  # (n,) atoms that did not move; None for none
     masses: Floats | None = None  # (n,) amu, NaN for the standard one; None: all so
-    template: Template | None = None  # what else the structure carries
+    template: Template | None = None  # other columns and info of the structure
     _: KW_ONLY
     max_force: float
     potential: str
@@ -63,7 +63,7 @@ class Minimum:
     first_run: str = ""
     seed: int | None = None
     start_index: int | None = None
-    force_calls: int | None = None  # made by the start when it found this
+    force_calls: int | None = None  # of the start, until it found this minimum
     source: str | None = None
     notes: dict[str, float | bool] = field(default_factory=dict)
     id: int | None = None

@@ -285,9 +285,8 @@ class MinimaStore:
             self._refuse_foreign()
             self._enter_wal()
             with self._writing():
-                if (
-                    self._pragma("application_id") != APPLICATION
-                ):  # nobody created it while we waited for the lock
+                # no other process created it while this one waited for the lock
+                if self._pragma("application_id") != APPLICATION:
                     self._refuse_foreign()
                     for table in TABLES:
                         self._database.execute(table)
@@ -320,7 +319,7 @@ class MinimaStore:
     def _refuse_foreign(self) -> None:
         used = self._pragma("application_id") or self._pragma("user_version")
         if used or self._rows("SELECT 1 FROM sqlite_master LIMIT 1"):
-            # Somebody may have made it a store between the two looks.
+            # Another process may have made it a store between the two checks.
             if self._pragma("application_id") == APPLICATION:
                 return
             raise InputError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mlopt.core.errors import InputError
 
-#: relative to 1 + |energy|: what rounding may do
+#: tolerance for rounding, relative to 1 + |energy|
 ROUNDING = 1e-9
 #: how many times the largest difference between repeats is allowed: two energies of few samples, one of them the lowest
 _FACTOR = 10.0

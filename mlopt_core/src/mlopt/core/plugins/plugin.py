@@ -63,9 +63,7 @@ class Plugin(BaseModel):
         if unknown:
             raise ConfigError([unknown_key(unknown[0], list(type(self).model_fields), type(self).__name__)])
         copied = self.model_copy(update=values)
-        for derived in set(vars(copied)) - set(
-            type(self).model_fields
-        ):  # what followed from the old settings
+        for derived in set(vars(copied)) - set(type(self).model_fields):  # cached values of the old settings
             del vars(copied)[derived]
         return copied
 

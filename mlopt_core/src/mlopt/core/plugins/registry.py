@@ -56,7 +56,7 @@ class Entry:
                 found: object = importlib.import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
+        except (Exception, SystemExit) as error:  # a third-party module may do anything when imported
             cause = f"{type(error).__name__}: {one_line(error, 200)}"
             raise PluginError(
                 f"{where} failed to import: {cause}. Reinstall, update or uninstall {self.distribution}."

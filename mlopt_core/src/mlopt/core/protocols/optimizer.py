@@ -165,14 +165,14 @@ class Found:
 class Optimizer(Plugin):
     """The base of all optimizers. Settings may be tensors, 0-d or (n_problems,), set through `replace`."""
 
-    #: True for a search, which goes on after a minimum: a force threshold does not end it
+    #: True for a search, which continues after a minimum: a force threshold does not end it
     searching: ClassVar[bool] = False
-    #: True where the way leads up again and again: of a run that no force ends the lowest point counts, not the last
+    #: True if it may climb again and again: the result of a run that no force ends is then the lowest point
     wanders: ClassVar[bool] = False
-    #: True where `step` copes with a non-finite evaluation by stepping back, for that problem alone; the driver then
+    #: True if `step` handles a non-finite evaluation by stepping back, for that problem alone; the driver then
     #: gives a problem up only after several in a row
     recovers: ClassVar[bool] = False
-    #: what it ends at: a "minimum", or a "saddle"
+    #: the kind of point at which it ends: a "minimum", or a "saddle"
     seeks: ClassVar[str] = "minimum"
 
     @abstractmethod

@@ -137,7 +137,7 @@ def kaplan_meier(
             effective = (1 - surviving) / (surviving * greenwood)
         at_risk -= len(here)
         if events == 0 and surviving == 1 and at_risk:
-            effective = float(at_risk)  # nobody has hit yet: only those still watched say so
+            effective = float(at_risk)  # no hit yet: only starts that are still watched count
         if events or surviving == 1:
             band = wilson((1 - surviving) * effective, effective, confidence)
             steps.append((float(n), 1 - surviving, band.low, band.high))

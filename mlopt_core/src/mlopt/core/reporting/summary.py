@@ -13,7 +13,7 @@ from typing import Any, Self, TypeAlias
 from mlopt.core.errors import PluginError
 from mlopt.core.reporting.statistics import Estimate
 
-#: what stands on a card or in a cell; an `Estimate` is shown with its interval, None as a dash
+#: a value on a card or in a cell; an `Estimate` is shown with its interval, None as a dash
 Value: TypeAlias = str | int | float | bool | Estimate | None
 
 

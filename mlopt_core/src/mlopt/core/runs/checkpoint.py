@@ -195,9 +195,7 @@ def loads(data: bytes, source: str = "checkpoint") -> Checkpoint:
         version += 1
     try:
         return _parse(payload)
-    except (
-        Exception
-    ) as error:  # the checksum holds, so this was made, not damaged: refuse it, whatever is wrong
+    except Exception as error:  # the checksum is right, so it was written like this, not damaged: refuse it
         raise CheckpointError(
             f"{source}: the checksum is right but the content is not a checkpoint:"
             f" {type(error).__name__}: {error}"

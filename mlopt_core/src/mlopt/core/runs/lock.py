@@ -85,7 +85,7 @@ def hold(root: Path) -> Iterator[None]:
             "host": socket.gethostname(),
             "since": timestamp(),
         }
-        # In place, see the invariant above. A full disk costs the signature, not the lock.
+        # In place, see the invariant above. On a full disk the signature is lost, not the lock.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(record).encode("ascii"), 0)

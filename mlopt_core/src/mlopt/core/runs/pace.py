@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from mlopt.core.runs.experiment import Context
 
-#: seconds of a run after which it is told how long it will take
+#: seconds after which the expected duration of a run is logged
 AFTER = 3.0
-#: seconds of a force call from which on what evaluates is called slow, by its name
+#: seconds of a force call from which the potential is logged as slow
 SLOW = 0.1
 #: seconds between two lines of progress
 EVERY = 0.5

@@ -80,7 +80,7 @@ class Ranks:
             exchange()
         except RuntimeError as error:
             raise MloptError(self._absent(here, str(error))) from error
-        if self.rounds > 2:  # who is here has passed the last round, so nobody asks about the one before
+        if self.rounds > 2:  # every rank here has finished the last round, so no rank needs the one before
             with suppress(RuntimeError):  # the store may be gone with the last round
                 self.store.delete_key(f"{self.rounds - 3}/{self.rank}")
 

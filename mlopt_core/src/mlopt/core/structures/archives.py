@@ -25,7 +25,7 @@ from mlopt.core.structures.text import guarded
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: objects of ASE that a file may hold; others compute when they are made
+#: objects of ASE that a file may hold; others would run code when they are made
 _OBJECTS = ("cell",)
 #: kinds of numbers that arrays may have
 _DTYPES = frozenset(
@@ -43,7 +43,7 @@ def read_json(file: Path) -> list[Atoms]:
     _check(str(file), found)
     ids = found.get("ids", []) if isinstance(found, dict) else []
     if isinstance(ids, dict) and "__ndarray__" in ids:
-        ids = ids["__ndarray__"][2]  # a list, as has been checked
+        ids = ids["__ndarray__"][2]  # checked above to be a list
     if isinstance(ids, list) and not all(isinstance(one, int | float) for one in ids):
         raise InputError(f"{file}: malformed: `ids` should be whole numbers")
     if isinstance(ids, list) and len(set(ids)) != len(ids):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: atoms in one structure beyond which it is taken for a mistake
 MOST_ATOMS = 1_000_000
-#: atoms nearer than this count as on one spot, angstrom or reduced
+#: atoms closer than this count as coincident, angstrom or reduced
 COINCIDENT = 1e-3
 #: coordinates and entries of cells beyond which they are taken for a mistake, angstrom or reduced
 MOST_DISTANT = 1e9
@@ -29,7 +29,7 @@ MOST_DISTANT = 1e9
 _FLAT = 1e-6
 # neighbours per atom, itself among them, beyond which the pairs are too many to list
 _CROWDED = 50
-# `separate` moves an atom by this many least distances, and tries so often
+# `separate` moves an atom by this many least distances, and the number of its attempts
 _NUDGE, _NUDGES = 100.0, 10
 
 

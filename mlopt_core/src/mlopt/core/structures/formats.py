@@ -124,7 +124,7 @@ def read_eon(file: Path) -> list[Atoms]:
         images += guarded(where, lambda text=text: read(io.StringIO(text), index=":", format="eon"))  # type: ignore[misc]
         start = block
     for atoms in images:
-        atoms.pbc = True  # eOn knows nothing else and the file does not say so; ASE leaves it off
+        atoms.pbc = True  # eOn structures are always periodic; neither the file nor ASE says so
     return images
 
 

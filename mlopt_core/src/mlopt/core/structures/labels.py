@@ -31,7 +31,7 @@ _USUAL = {
     "stress": ("stress",),
     "virial": ("virial", "virials"),
 }
-#: what else is probably a label, for messages
+#: other keys that are probably labels, for messages
 _PROBABLE = {"energy": "energy", "forces": "force", "stress": "stress", "virial": "virial"}
 #: info that names the kind of a structure
 _GROUPS = ("config_type", "group", "tag")

@@ -134,7 +134,7 @@ def _checked_image(where: str, atoms: Atoms) -> Atoms:
     fixed = np.zeros((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms | FixCartesian | FixScaled):
-            kept.append(constraint)  # `from_atoms` says that it cannot be kept
+            kept.append(constraint)  # `from_atoms` refuses it
             continue
         index = np.atleast_1d(constraint.index)
         if index.dtype == bool and len(index) == len(atoms):
@@ -172,5 +172,5 @@ def _occupancies(given: Any) -> list[float]:
         return [number for part in given.values() for number in _occupancies(part)]
     try:
         return np.asarray(given, dtype=np.float64).ravel().tolist() if given is not None else []
-    except (TypeError, ValueError, OverflowError):  # no numbers: a word of another meaning
+    except (TypeError, ValueError, OverflowError):  # not a number, so it has another meaning
         return []

@@ -24,7 +24,7 @@ def guarded(where: str, read: Callable[[], Any]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # of conventions that ASE chose; what matters is checked afterwards
+            )  # warnings about ASE's conventions; everything that matters is checked afterwards
             return read()
     except InputError:
         raise

@@ -70,7 +70,7 @@ def check_kills(
         OSError: an undisturbed run lacks a result.
     """
     ends = time.monotonic() + 60.0 * minutes
-    for name in ("first", "whole"):  # what the first leaves in caches makes those after it shorter
+    for name in ("first", "whole"):  # the first run fills caches, which shortens later ones
         began = time.monotonic()
         _, status = kill_and_resume(partial(start_or_resume, folder / name), delays=[])
         if status != 0:

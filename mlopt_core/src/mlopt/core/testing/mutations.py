@@ -11,13 +11,13 @@ from typing import Any
 
 from numpy.random import Generator
 
-#: what may stand in place of a number
+#: replacements for a number
 NUMBERS = [
     *"1e300 -1e300 1e-300 1e999 nan -inf - + 0 -0.0 -1 1.5 0x10 1/0 1_000 1.0D+00 1.0d2 1.0-100 ١٢ １２ ² True".split(),
     *"99999999999999999999 -9223372036854775809 2147483648 4294967296 999999999".split(),
     *("9" * 5000, "", '"'),
 ]
-#: what may stand in place of a word
+#: replacements for a word
 WORDS = [
     *"Cu1 D T X Xx CA1 O_w Fe2+ 29 move_mask:L:3 move_mask:L:2 occupancy:R:1 species:S:1:pos:R:999999999".split(
         " "

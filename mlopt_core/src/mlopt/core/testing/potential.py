@@ -252,7 +252,7 @@ def _check_failing_alone(potential: Potential, systems: Systems, limits: Potenti
         what = f"a system with a position at {bad} fails alone"
         own = both.force[
             batch.batch == first
-        ]  # an atom at infinity may well have no energy, but no force either
+        ]  # an atom at infinity may have zero energy, and then must have zero force
         sound = bool(both.energy[first].isfinite()) and bool(own.isfinite().all())
         assert not sound, f"{what}: its energy is {float(both.energy[first])} and its force is finite"
         rest = torch.tensor([index for index in range(len(batch)) if index != first])

@@ -36,7 +36,7 @@ class Failures:
     def add(self, calculator: str, error: Exception, index: int) -> None:
         """Count one failure, and log it if it is due."""
         text = cause(error)
-        # what was returned, not where we noticed, tells bad results apart
+        # bad results differ by what was returned, not by where it was noticed
         where = str(error) if isinstance(error, BadResultError) else _place(error)
         seen = self._seen.setdefault((type(error).__name__, where), _Seen(text))
         seen.count += 1

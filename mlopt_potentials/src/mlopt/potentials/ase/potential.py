@@ -50,7 +50,7 @@ class AsePotential(Potential):
 
     _given: Any = PrivateAttr(default=None)
     _failures: Failures = PrivateAttr(default_factory=Failures)
-    #: what was tried, byte for byte -> warnings
+    #: bytes of a trial -> its warnings
     _tried: dict[bytes, tuple[int, list[str]]] = PrivateAttr(default_factory=dict)
 
     @classmethod

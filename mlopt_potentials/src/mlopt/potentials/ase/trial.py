@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from numpy.typing import NDArray
 
-#: calculators that know whole molecules of water only
+#: calculators for whole molecules of water only
 WATER = ("tip3p", "tip4p")
 #: root mean square displacements of a coordinate in the differences, angstrom: the first is large enough for energies
 #: that repeat to 1e-7, the second tells a strong curvature apart, whose error falls with the square
@@ -71,7 +71,7 @@ def _slope(calculator: Any, atoms: Atoms, shift: NDArray[np.float64]) -> float:
         moved.positions += sign * shift
         try:
             energies.append(ask(calculator, moved).energy)
-        except Exception:  # what it cannot do there says nothing about forces here
+        except Exception:  # a failure at a displaced point says nothing about the forces here
             return math.nan
     return 0.5 * (energies[0] - energies[1])
 

@@ -64,7 +64,7 @@ class LennardJones(CutPairPotential):
             s = inverse * inverse * inverse
             bound = s * (s - 1.0)
             return bound - s, bound * inverse * 12.0
-        s = (inverse * inverse).mul_(inverse)  # the same, in place: memory is what this waits for
+        s = (inverse * inverse).mul_(inverse)  # the same in place, because memory access limits the speed
         bound = (s - 1.0).mul_(s)
         return bound - s, inverse.mul_(bound).mul_(12.0)
 

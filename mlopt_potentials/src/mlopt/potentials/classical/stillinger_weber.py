@@ -25,9 +25,9 @@ from mlopt.potentials.sums.few_atoms import find_pairs
 from mlopt.potentials.sums.local import LocalPotential, force_of_pairs, spoil_lost, virial_of_pairs
 
 _SIGMA = 2.0951
-#: where the pair term of silicon is least, in units of sigma
+#: minimum of the pair term of silicon, in units of sigma
 _LEAST = 2.0 ** (1.0 / 6.0)
-#: what each preset changes of the defaults
+#: changes of each preset to the defaults
 PRESETS: dict[str, dict[str, float]] = {"lammps": {}, "paper": {"epsilon": 2.16826, "a": 3.77 / _SIGMA}}
 
 #: pairs (i, j) with i <= j of the components of a symmetric 3 x 3 tensor

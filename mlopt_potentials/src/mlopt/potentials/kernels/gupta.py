@@ -17,9 +17,9 @@ from mlopt.potentials.kernels.near_gupta import near_gupta
 
 #: species
 K = 1
-#: where atoms are that fill up vector registers
+#: position of the padding atoms that fill vector registers
 FARTHEST = 1e6
-#: atoms up to which what belongs to pairs is kept: 3 n^2 / 2 numbers
+#: number of atoms up to which values of pairs are stored: 3 n^2 / 2 numbers
 KEPT_UP_TO = 400
 #: columns of the table, where there is no cutoff: repulsion exp(A + B r), squared hopping exp(C + D r)
 A, B, C, D = 0, 1, 2, 3
@@ -118,7 +118,7 @@ def kept(n: int, x: Any, force: Any, row_energy: Any, kinds: Any, table: Any, re
         root[i] = 0.5 * inverse_root(density[i])
         row_energy[i] = repulsion[i] - 2.0 * density[i] * root[i]
         energy += row_energy[i]
-    # what was added up is not needed any more: the force takes its place
+    # the sums are not needed any more: the force takes their place
     gx, gy, gz = reals[3 * m : 4 * m], reals[4 * m : 5 * m], reals[6 * m : 7 * m]
     for i in range(m):
         gx[i] = 0.0

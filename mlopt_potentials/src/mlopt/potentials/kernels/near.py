@@ -36,7 +36,7 @@ CUTOFF, SKIN = 0, 1
 FAR = 1e12
 #: the buffer is filled up to a multiple of this
 ALIGN = 32
-#: positions so many cells (or lengths) away have no digits left that say where in the cell they are
+#: so many cells (or lengths) away, positions have no digits left for the place within the cell
 FARTHEST = 2.0**30
 
 # reals: the completed cell (9) and its dual (9), both by `complete`. Then 3 n each of positions at the last rebuild, in
@@ -207,7 +207,7 @@ def scan(i: int, upto: int, n: int, cell: Any, reach: float, reals: Any, integer
     c0, c1, c2 = reals[CELL], reals[CELL + 1], reals[CELL + 2]
     c3, c4, c5 = reals[CELL + 3], reals[CELL + 4], reals[CELL + 5]
     c6, c7, c8 = reals[CELL + 6], reals[CELL + 7], reals[CELL + 8]
-    # 0 along vectors that are not periodic, so that nothing is taken off
+    # 0 along vectors that are not periodic, so that nothing is subtracted
     pa, pb, pc = cell[9], cell[10], cell[11]
     a, b, c = fx[i], fy[i], fz[i]
     count = 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: endings of structure files that cannot say which atoms are fixed, or in practice never do
+#: endings of structure files that cannot store which atoms are fixed, or in practice never do
 _WITHOUT_CONSTRAINTS = (".cif", ".pdb", ".xyz")
 
 
@@ -134,7 +134,7 @@ class AtomsModel(Model):
 
 def _ordered(found: Systems, own: Systems) -> torch.Tensor:
     """Return positions of ``found`` in the order of ``own``: the nearest atom of the species, fixed to fixed."""
-    told = bool(found.fixed.any())  # fixed atoms are then kinds of their own
+    told = bool(found.fixed.any())  # fixed atoms then count as separate kinds
     here, there = ((2 * one.z + (one.fixed & told).to(torch.int64)).numpy() for one in (own, found))
     cell, pbc = own.cell[0].numpy(), own.pbc[0].numpy()
     order = nearest_order(own.pos.numpy(), here, found.pos.numpy(), there, cell, pbc)

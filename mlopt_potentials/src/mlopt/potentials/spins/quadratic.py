@@ -57,7 +57,7 @@ class QuadraticForm:
         total = np.bincount(inverse, value[there], len(unique))
         unique, total = unique[total != 0.0], total[total != 0.0]
         row, column = np.divmod(unique, size)
-        slot = np.arange(len(row)) - np.searchsorted(row, row)  # the how many-th entry of its row
+        slot = np.arange(len(row)) - np.searchsorted(row, row)  # index of each entry within its row
         width = int(slot.max(initial=-1)) + 1
         index = np.tile(np.arange(size), (width, 1))
         weight = np.zeros((width, size))
@@ -80,6 +80,6 @@ class QuadraticForm:
         copies = x.reshape(self.index.shape[1], -1)
         total = torch.zeros_like(copies)
         for index, weight in zip(self.index, self.weight, strict=True):
-            # in place, but only in what was just made: memory is what takes the time
+            # in place, but only in new tensors: memory access limits the speed
             total += copies.index_select(0, index).mul_(weight[:, None])
         return total.view(x.shape)

@@ -93,7 +93,7 @@ class DomainWall(SpinState):
                 raise InputError("domain-wall: `through` lies along `direction`; choose one across it")
         else:
             through = np.cross(axis, start)
-            if np.linalg.norm(through) < 1e-9:  # the spins lie along the axis: any direction across will do
+            if np.linalg.norm(through) < 1e-9:  # the spins lie along the axis: any perpendicular will do
                 through = np.cross(np.eye(3)[int(np.argmin(np.abs(start)))], start)
         r = lattice.positions @ axis
         position = 0.5 * (r.min() + r.max()) if self.position is None else self.position
@@ -177,7 +177,7 @@ class Skyrmion(SpinState):
         near = shortest_vectors((found[:, None] + shifts).reshape(-1, 3), cell, periodic)
         near = (near[:, None] + _steps(len(reduced)) @ reduced).reshape(len(found), -1, 3)
         square = (near * near).sum(-1)
-        # of several equally near, the same ones wherever the centre is
+        # of several equally near images, the same ones wherever the centre is
         tied = square <= (1.0 + 1e-9) * square.min(1, keepdims=True)
         chosen = np.argmin(np.where(tied, near @ np.array([1.0, 0.3137, 0.0]), np.inf), 1)
         nearest: Floats = near[np.arange(len(near)), chosen, :2]

@@ -10,7 +10,7 @@ from mlopt.potentials.sums.local import CHUNK
 
 #: pairs of atoms, times images, of one system from which on a search by cells is faster
 MOST = 65536
-#: positions so many cells away have no digits left that say where in the cell they are
+#: so many cells away, positions have no digits left for the place within the cell
 FARTHEST = 2.0**30
 
 
@@ -45,7 +45,7 @@ def find_pairs(systems: Systems, cutoff: float) -> Neighbours:
     searched = torch.nonzero(small & ~lost).flatten()
     key = torch.cat([counts[:, None], whole[:, None].long(), images.nan_to_num(0.0).long()], -1)[searched]
     found = []
-    alike = bool((key == key[:1]).all())  # the usual case, and `unique` takes its time
+    alike = bool((key == key[:1]).all())  # the usual case, and `unique` is slow
     kinds, kind = (key[:1], None) if alike else torch.unique(key, dim=0, return_inverse=True)
     for index, (n, periodic, *m) in enumerate(kinds.tolist()):
         group = searched if kind is None else searched[kind == index]

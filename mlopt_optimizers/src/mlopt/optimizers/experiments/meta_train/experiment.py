@@ -120,7 +120,7 @@ class _Training:
         self.held_out: dict[str, float] = {}
         self.best: MetaState | None = None  # whose held-out loss was lowest so far
         self.best_loss = math.inf
-        self.judging = 0.0  # seconds that the last look at held-out problems took
+        self.judging = 0.0  # seconds of the last evaluation on held-out problems
         self.pace = Pace(context, unit="epoch", bounded=False, after=0.0)
 
     def run(self) -> MetaTrained:
@@ -143,7 +143,7 @@ class _Training:
                 took = time.monotonic() - began
                 self._record(state, metrics)
             except Preempted:
-                self._save(before)  # this epoch is done again
+                self._save(before)  # the resumed run repeats this epoch
                 raise
             pausing = self.context.pause()
             if self._stopping(state, took) and state.epoch < experiment.epochs:

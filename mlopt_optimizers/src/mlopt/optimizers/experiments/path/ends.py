@@ -20,7 +20,7 @@ from mlopt.optimizers.bands.settings import Ends
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.saddles.connect import Same
 
-#: ends whose order is meant are one minimum if no row is farther off than this
+#: ends with a given order of atoms are one minimum if no row is farther off than this
 _ONE_POINT = 1e-3
 #: a mirror image is worth a hint if the path to it is shorter than this share
 _NEARER = 0.9
@@ -116,7 +116,7 @@ class PathEnds:
             InputError: the two ends are one minimum.
         """
         mirror, keys = self.settings.align == "mirror", [self._state(one) for one in self.keys]
-        if not self.free:  # whatever the order means, a turn is no path
+        if not self.free:  # a rotation is no path, in whatever order of atoms
             self._refuse_one_minimum(start, self.model.aligned(end, start, exchange=False), _ONE_POINT)
             return Route(keys, end)
         direct = self.model.aligned(end, start, mirror=mirror)

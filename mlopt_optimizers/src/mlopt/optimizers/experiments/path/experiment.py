@@ -242,7 +242,7 @@ class Path(Experiment):
         contact = worst_contact(band, x)
         if contact is not None and self.start.way == "auto" and self.start.file is None:
             said = (f"the path begins by IDPP, for on the straight way {contact}",)
-            if contact.share < MET:  # no direction leads apart what has met
+            if contact.share < MET:  # coincident atoms have no direction in which to separate
                 ids = torch.arange(len(band.layout.images), device=band.start.device)
                 x = perturb(band, x, problem_keys(self.seed, ids), _APART)
             x = idpp(band, x)

@@ -58,7 +58,7 @@ class RelaxedPath:
         highest = band.layout.chain.argmax(torch.where(climbing, energies.energy, -torch.inf))
         climbs = climbing[highest] & result.converged.to(climbing.device)
         barriers = torch.where(climbs, energies.energy[highest] - band.at_start.energy, barriers)
-        # one image without a finite energy, and nobody knows how high the path goes
+        # without a finite energy of every image the height of the path is unknown
         lost = [(~torch.isfinite(one)).to(barriers.dtype) for one in (energies.energy, profiles.energy)]
         unknown = band.layout.chain.sum(lost[0]) + profiles.nodes.sum(lost[1]) > 0
         barriers = barriers.masked_fill(unknown, float("nan"))
@@ -69,7 +69,7 @@ class RelaxedPath:
         (path,) = one.unpack(x)
         nodes = slice(int(profiles.nodes.ptr[best]), int(profiles.nodes.ptr[best + 1]))
         along = profiles.energy[nodes].cpu()
-        if folder is not None:  # whatever comes, what was relaxed is kept
+        if folder is not None:  # the relaxed images are written, whatever happens later
             model.write(folder / "path", path.cpu(), along.tolist())
         if not math.isfinite(float(barriers[best])):
             raise MloptError(_lost(result, along))

@@ -134,7 +134,7 @@ class Keeper:
             for batch, kind in zip(batches, ("best", "met"), strict=True):
                 order = torch.argsort(
                     batch.calls, stable=True
-                ).tolist()  # who was first is told as the finder
+                ).tolist()  # the first start counts as the finder
                 for i in order:
                     start, energy = int(batch.start[i]), float(batch.energy[i])
                     limit = math.inf if kind == "best" and too_rough else self.relaxed_to
@@ -167,7 +167,7 @@ class Keeper:
         minima, enough = list(store), self.relaxed_to
 
         def evaluate(indices: list[int]) -> list[Reading]:
-            # with what is fixed, and with the charges and moments that a calculator may ask for
+            # with fixed atoms, and with charges and moments that a calculator may need
             systems = Systems.concatenate([minima[index].system() for index in indices])
             return readings(AtomsLandscape(systems, self.potential))
 

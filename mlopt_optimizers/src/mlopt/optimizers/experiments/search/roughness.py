@@ -12,7 +12,7 @@ from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 
-#: how many times the largest difference seen is allowed for: it comes of few evaluations
+#: factor on the largest observed difference, which comes from few evaluations
 _FACTOR = 10.0
 #: displacement between evaluations, in diameters: single precision tells the points apart, and the curvature of an
 #: energy does not show in double

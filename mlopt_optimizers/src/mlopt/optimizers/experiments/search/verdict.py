@@ -11,7 +11,7 @@ from mlopt.core.reporting.spelling import counted, rounded
 from mlopt.core.reporting.statistics import Estimate, mean_calls_to_hit, wilson
 from mlopt.core.reporting.summary import Card
 
-#: as tolerant as the driver's own default: a minimum that far below the target is another one
+#: the driver's default tolerance: a minimum farther below the target is another one
 _BELOW = 1e-3
 #: a difference from the target that six decimals do not show
 _NOTHING = 5e-7
