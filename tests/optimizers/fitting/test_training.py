@@ -12,9 +12,11 @@ from ase.build import bulk
 
 from mlopt.core import Dataset, InputError, Systems
 from mlopt.core.errors import ConfigError
+from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.plugins import build
 from mlopt.optimizers import Adam, SimulatedAnnealing
 from mlopt.optimizers.fitting.least_squares import Weights
+from mlopt.optimizers.fitting.levenberg_marquardt import LevenbergMarquardt
 from mlopt.optimizers.fitting.loss import Loss, LossLandscape
 from mlopt.optimizers.fitting.training import Stage, Trained, Trainer, Training
 from mlopt.potentials import BehlerParrinello, StillingerWeber
@@ -110,6 +112,37 @@ def test_seeds_in_a_batch_are_each_alone() -> None:
         )
 
 
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_curvature_is_the_hessian_where_residuals_are_small(kind: str) -> None:
+    """On labels that the potential itself gives, the matrix of Gauss and Newton is the Hessian."""
+    data = silicon(4)
+    potential = network(data)
+    theta = potential.start(2)
+    own = potential.with_theta(theta).evaluate(data.systems, stress=True)
+    exact = Dataset(data.systems, own.energy, own.force, own.stress, data.weight)
+    landscape = LossLandscape(potential, [exact], LOSSES[kind], 1)
+    way = torch.randn((len(theta), 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ahead, behind = (landscape.evaluate(theta[:, None] + sign * 1e-5 * way).force for sign in (1, -1))
+    product = (landscape.curvature(theta[:, None])[0] @ way).flatten()
+    size = float(product.abs().max())
+    torch.testing.assert_close(product, (behind - ahead).flatten() / 2e-5, rtol=0, atol=2e-4 * size)
+
+
+def test_levenberg_marquardt_needs_the_fewest_evaluations() -> None:
+    data = silicon(12)
+    wanted = trained(Training(stages=[Stage(evaluations=60)], validation=0.0), data)
+    stages = [Stage(optimizer=LevenbergMarquardt(), evaluations=20)]
+    found = trained(Training(stages=stages, validation=0.0), data)
+    assert float(found.loss[0]) < float(wanted.loss[0])
+    losses = [one.loss[0] for one in found.looks]
+    assert losses == sorted(losses, reverse=True)
+    atoms = AtomsLandscape(data.systems, StillingerWeber())
+    with pytest.raises(
+        InputError, match="minimises sums of squares, and the potential StillingerWeber is none"
+    ):
+        LevenbergMarquardt().init(atoms, data.systems.pos, torch.arange(12))
+
+
 def trained(training: Training, data: Dataset, seed: int = 0) -> Trained:
     trainer = Trainer(training, network(data), data, seed)
     while not trainer.done:
@@ -123,6 +156,7 @@ STAGES: dict[str, list[Stage]] = {
         Stage(optimizer=SimulatedAnnealing(steps=40, calibration=10, step_size=0.02), evaluations=30),
         Stage(evaluations=25),
     ],
+    "levenberg-marquardt": [Stage(optimizer=LevenbergMarquardt(), evaluations=12)],
     "minibatches": [Stage(optimizer=Adam(step_size=0.01), evaluations=33, batch=4), Stage(evaluations=10)],
 }
 
@@ -149,7 +183,7 @@ def test_a_training_goes_on_bit_for_bit(name: str, after: int) -> None:
     training = Training(stages=STAGES[name], seeds=2, every=7, validation=0.25)
     whole = trained(training, data)
     trainer = Trainer(training, network(data), data, 0)
-    while trainer.evaluations < after:
+    while trainer.evaluations < after and not trainer.done:
         trainer.advance(lambda: trainer.evaluations >= after)
     tensors, meta = trainer.to_checkpoint()
     again = Trainer(training, network(data), data, 0)

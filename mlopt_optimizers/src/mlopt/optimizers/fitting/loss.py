@@ -18,6 +18,9 @@ from mlopt.core.protocols.fittable import FittablePotential, Predictions
 from mlopt.core.runs.processes import share_out
 from mlopt.optimizers.fitting.least_squares import Weights
 
+#: step of differences in theta, relative to 1 + |theta|, and how many thetas are evaluated at once for these
+_STEP, _TOGETHER = 1e-6, 32
+
 
 class Loss(Plugin):
     """What training makes small.
@@ -70,22 +73,40 @@ class _Block:
     factors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     evaluated: Callable[[torch.Tensor], Predictions]
 
-    def squares(self, theta: torch.Tensor) -> torch.Tensor:
-        """Weighted squares, summed over the block, under each ``theta (k, p)``: (k,)."""
+    def residuals(self, theta: torch.Tensor) -> torch.Tensor:
+        """Weighted residuals of all labels that count, under each ``theta (k, p)``: (k, n)."""
         found, data = self.evaluated(theta), self.data
         energy, force, stress = self.factors
-        total = _weighted(found.energy - data.energy.nan_to_num(), energy)
-        if bool((force > 0).any()):
-            total = total + _weighted(found.force - data.force.nan_to_num(), force[:, None])
+        parts = [_weighted(found.energy, data.energy, energy), _weighted(found.force, data.force, force)]
         if found.stress is not None:
-            chosen = torch.nonzero(stress > 0).flatten()
-            off = found.stress[:, chosen] - data.stress[chosen]
-            total = total + _weighted(off, stress[chosen, None, None])
-        return total
+            parts.append(_weighted(found.stress, data.stress, stress))
+        return torch.cat(parts, 1)
+
+    def squares(self, theta: torch.Tensor) -> torch.Tensor:
+        """Weighted squares, summed over the block, under each ``theta (k, p)``: (k,)."""
+        return (self.residuals(theta) ** 2).sum(1)
+
+    def curvature(self, theta: torch.Tensor) -> torch.Tensor:
+        """``2 J^T J`` of the residuals, whose derivatives J are differences: (k, p, p)."""
+        p, found = theta.shape[1], []
+        for one in theta:
+            base = self.residuals(one[None])
+            step = _STEP * (1.0 + one.abs())
+            parts = []
+            for first in range(0, p, _TOGETHER):
+                moved = one + torch.diag(step)[first : first + _TOGETHER]
+                parts.append((self.residuals(moved) - base) / step[first : first + _TOGETHER, None])
+            jacobian = torch.cat(parts)
+            found.append(2.0 * jacobian @ jacobian.T)
+        return torch.stack(found)
 
 
-def _weighted(off: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    return (off * off * factor).flatten(1).sum(1)
+def _weighted(found: torch.Tensor, label: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Residuals (k, n) of the labels whose factor is not zero."""
+    chosen = torch.nonzero(factor > 0).flatten()
+    off = found[:, chosen] - label[chosen]
+    root = factor[chosen].sqrt()
+    return (off * root.reshape(-1, *[1] * (off.ndim - 2))).flatten(1)
 
 
 class LossLandscape(Landscape):
@@ -151,6 +172,20 @@ class LossLandscape(Landscape):
             squares = self._block(int(index)).squares(point)
             (gradient,) = torch.autograd.grad(squares.sum(), point)
         return torch.cat([squares.detach(), gradient.flatten()])[None]
+
+    def curvature(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the matrix of Gauss and Newton at ``x (k p, 1)``, decay included: (k, p, p)."""
+        k, p = self.segments.n_problems, self.segments.size or 0
+        theta = x.detach().reshape(k, p)
+        with torch.no_grad():
+            told = share_out(
+                len(self._data),
+                lambda index: self._block(int(index)).curvature(theta).reshape(1, -1),
+                batch=1,
+                columns=k * p * p,
+            )
+        unit = torch.eye(p, dtype=torch.float64)
+        return (told.sum(0).reshape(k, p, p) / self._size + 2.0 * self._loss.decay * unit).to(x)
 
     def losses(self, theta: torch.Tensor) -> torch.Tensor:
         """Return the loss of each ``theta (k, p)`` without gradients and without decay: (k,)."""
