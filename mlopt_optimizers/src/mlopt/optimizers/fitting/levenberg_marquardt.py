@@ -45,9 +45,9 @@ class LevenbergMarquardtState(State):
 class LevenbergMarquardt(Optimizer):
     """The method of Levenberg and Marquardt (Marquardt, J. SIAM 11, 431 (1963)), with the damping of Nielsen.
 
-    A step solves ``(H + damping 1) step = force`` with the matrix H of Gauss and Newton. The damping falls as far as
-    the fall in energy agrees with that expected, and grows faster and faster where the energy rises (Nielsen, Tech. Univ.
-    Denmark, IMM-REP-1999-05). It trains potentials, as a stage of `training`.
+    A step solves ``(H + damping 1) step = force`` with the matrix H of Gauss and Newton. The damping becomes less as
+    the energy falls as expected, and grows faster and faster where it rises (Nielsen, Tech. Univ. Denmark,
+    IMM-REP-1999-05). It trains potentials, as a stage of `training`.
 
     A step to a new point takes one evaluation and one matrix, which costs as much as one evaluation for each parameter,
     without a gradient: of some hundred parameters it is worth its cost, of thousands it is not. Evaluations that are
