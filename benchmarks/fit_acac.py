@@ -30,13 +30,11 @@ ATOMS = 15
 def table(potential: FittablePotential, folder: Path) -> None:
     """Print a line for each set."""
     for name in SETS:
-        row = Errors.of(
-            potential, read_dataset(folder / f"{name}.xyz", energy="energy", forces="forces")
-        ).row(name)
+        row = Errors.of(potential, read_dataset(folder / f"{name}.xyz")).row(name)
         energy = f"energy {1e3 * ATOMS * row['energy_rmse']:.1f} (MAE {1e3 * ATOMS * row['energy_mae']:.1f})"
         force = "no forces"
         if row["force_rmse"] is not None:
-            force = f"force {1e3 * row['force_rmse']:.1f} (MAE {1e3 * row['force_mae']:.1f}), largest {row['force_max']:.2f}"
+            force = f"force {1e3 * row['force_rmse']:.1f} (MAE {1e3 * row['force_mae']:.1f})"
         print(f"    {name:14s} {row['structures']} structures: {energy}, {force}", flush=True)
 
 
