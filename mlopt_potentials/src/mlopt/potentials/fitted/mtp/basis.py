@@ -198,11 +198,12 @@ class Basis:
         if self.repulsion is None:
             return False
         begin, other, vector = near[:3]
-        length = np.sqrt((vector * vector).sum(1))
-        close = np.flatnonzero(length < self.repulsion.outer)
+        x, y, z = vector.T
+        squares = x * x + y * y + z * z
+        close = np.flatnonzero(squares < self.repulsion.outer**2)
         if not len(close):
             return False
-        centre, r = np.repeat(np.arange(len(begin) - 1), np.diff(begin))[close], length[close]
+        centre, r = np.repeat(np.arange(len(begin) - 1), np.diff(begin))[close], np.sqrt(squares[close])
         value, slope = self.repulsion.of_pairs(r, kind[centre], kind[other[close]])
         np.add.at(energy, centre, 0.5 * value)
         pull[close] += (0.5 * slope / r)[:, None] * vector[close]
