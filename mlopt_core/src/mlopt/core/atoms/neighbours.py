@@ -101,7 +101,7 @@ def find_all_neighbours(
 def _searched(
     systems: Systems, cutoff: float, full: bool
 ) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int32]]]:
-    """Of each system that makes sense: its place, its first atom, pairs (n, 2) of its own atoms, and shifts (n, 3)."""
+    """Yield for each system that is sound its index, first atom, pairs (n, 2) of its own atoms, and shifts (n, 3)."""
     import numpy as np
     from vesin import NeighborList
 

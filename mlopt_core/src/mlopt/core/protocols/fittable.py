@@ -39,9 +39,9 @@ class Design:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a potential says of n systems under k sets of parameters.
+    """Predictions for n systems under k sets of parameters.
 
-    energy (k, n). force (k, n_atoms, 3). stress (k, n, 3, 3), or None where it was not asked for.
+    energy: (k, n). force: (k, n_atoms, 3). stress: (k, n, 3, 3), or None if it was not asked for.
     """
 
     energy: torch.Tensor
@@ -70,7 +70,7 @@ class FittablePotential(Potential):
 
     @property
     def linear(self) -> bool:
-        """Whether energies are linear in the parameters: whether the class has a `design` of its own."""
+        """True if energies are linear in the parameters, that is, if the class overrides `design`."""
         return type(self).design is not FittablePotential.design
 
     def with_theta(self, theta: torch.Tensor) -> Self:

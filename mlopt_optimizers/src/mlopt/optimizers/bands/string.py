@@ -66,7 +66,7 @@ class EvenlySpaced:
         return self.inner.project(x, vector)
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Step, and move the images along their new path to equal distances."""
+        """Move along ``tangent``, then redistribute the images evenly along their new path."""
         return evenly_spaced(self.band, self.inner.retract(x, tangent))
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

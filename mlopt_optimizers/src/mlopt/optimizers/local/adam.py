@@ -32,8 +32,8 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba, ICLR 2015, arXiv 1412.6980, Algorithm 1), the first baseline of Learn2Hop.
 
     Learn2Hop tries steps of 0.01, 0.005 and 0.001 (App. C.1) and keeps the other defaults. Each component has moments
-    of its own, so the path depends on the axes. On a curved manifold the mean is carried along by parallel transport,
-    squares stay with their embedding coordinates, and the step is projected on the tangent space.
+    of its own, so the path depends on the axes. On a curved manifold the mean is transported in parallel, and squares
+    stay with their embedding coordinates. The step is then projected on the tangent space.
     """
 
     step_size: float = setting(

@@ -21,11 +21,11 @@ _FLATTER = 2.0
 
 @dataclass(frozen=True)
 class BFGSState(QuasiNewtonState):
-    """The inverse Hessian, beside the last accepted point and the step tried from there.
+    """The inverse Hessian, besides the last accepted point and the step tried from there.
 
-    inverse (n, m, m): symmetric and positive; m is d times the rows of the largest problem, zero beyond a smaller one.
-    fraction (n,): the part of ``inverse @ force`` that the present step is.
-    learned (n,) bool: whether ``inverse`` is more than a guess.
+    inverse: (n, m, m), symmetric and positive; m is d times the rows of the largest problem, zero beyond a smaller one.
+    fraction: (n,) the present step as a fraction of ``inverse @ force``.
+    learned: (n,) bool, true if ``inverse`` is more than the initial guess.
     """
 
     inverse: torch.Tensor = per_problem(padded=True)
@@ -36,17 +36,17 @@ class BFGSState(QuasiNewtonState):
 class BFGS(QuasiNewton):
     """BFGS with a dense inverse Hessian (Nocedal & Wright, Numerical Optimization (2006), algorithm 6.1).
 
-    The first curvature that is met sets the scale of the inverse Hessian (eq. 6.20). Where the curvature along a step
-    is negative, the change of the force is damped (Powell; eq. 18.15). Steps along it then become at most 5 times as
-    long, and the inverse Hessian stays positive. Where the curvature is far below that expected, the whole Hessian is
+    The first measured curvature sets the scale of the inverse Hessian (eq. 6.20). Where the curvature along a step is
+    negative, the change of the force is damped (Powell; eq. 18.15). Steps along it then become at most 5 times as long,
+    and the inverse Hessian stays positive. Where the curvature is far below the expected one, the whole Hessian is
     scaled down first, as Al-Baali proposed (Comput. Optim. Appl. 9, 191 (1998)). On a sphere the inverse Hessian is
-    carried along, row by row.
+    transported row by row.
 
-    Memory and time of a step grow with the square of the numbers in a problem: 1,200 of them take 12 MB.
+    Memory and time of a step grow with the square of the problem's size: 1,200 numbers take 12 MB.
     """
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> BFGSState:
-        """Return the state before anything is known."""
+        """Return the state before the first step."""
         n = landscape.segments.n_problems
         return BFGSState(
             **beginning(landscape, x),
@@ -56,7 +56,7 @@ class BFGS(QuasiNewton):
         )
 
     def _guess(self, segments: Segments, x: torch.Tensor) -> torch.Tensor:
-        """The inverse Hessian before anything is known: (n, m, m)."""
+        """Return the initial inverse Hessian: (n, m, m)."""
         numbers = segments.counts * x.shape[1]
         most = int(numbers.max()) if len(numbers) else 0
         inside = torch.arange(most, device=x.device) < numbers[:, None]
@@ -65,7 +65,7 @@ class BFGS(QuasiNewton):
     def _quasi_newton(
         self, landscape: Landscape, x: torch.Tensor, state: BFGSState, change: Change
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """See `QuasiNewton`."""
+        """Return the step and the learned fields; see `QuasiNewton`."""
         segments = landscape.segments
         s, y = change.s, change.y
         sy, yy = segments.dot(s, y), segments.dot(y, y)
@@ -107,7 +107,7 @@ class BFGS(QuasiNewton):
         }
 
     def _carried(self, landscape: Landscape, x: torch.Tensor, state: BFGSState) -> torch.Tensor:
-        """The inverse Hessian (n, m, m) as a map of vectors at ``x (n_rows, d)``, where the step has led."""
+        """Return the inverse Hessian (n, m, m), transported to the new point ``x (n_rows, d)``."""
         manifold, d = landscape.manifold, x.shape[1]
         units = torch.eye(d, dtype=x.dtype, device=x.device)[:, None].expand(d, *x.shape)
         moved = manifold.transport(state.x, x, manifold.project(state.x, units))
@@ -129,14 +129,14 @@ class BFGS(QuasiNewton):
 
 
 def _column(scale: float | torch.Tensor, x: torch.Tensor) -> float | torch.Tensor:
-    """A setting, which may be one number a problem, ready to multiply (n, m)."""
+    """Return a setting, possibly one number per problem, in a shape that multiplies (n, m)."""
     return scale.to(x)[:, None] if isinstance(scale, torch.Tensor) and scale.ndim else scale
 
 
 def _blocks(
     segments: Segments, inverse: torch.Tensor, d: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Problems (b,), their rows, and their inverse Hessians (b, m, m) without padding, for each size."""
+    """Yield problems (b,), their rows, and their inverse Hessians (b, m, m) without padding, for each size."""
     for size, problems, rows in segments.buckets:
         m = size * d
         whole = len(problems) == len(inverse) and inverse.shape[1] == m
@@ -144,7 +144,7 @@ def _blocks(
 
 
 def _together(like: torch.Tensor, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Matrices of `_blocks` as one tensor of the shape of ``like (n, m, m)``, with zeros beyond them."""
+    """Return matrices of `_blocks` as one tensor of the shape of ``like (n, m, m)``, padded with zeros."""
     if len(parts) == 1 and parts[0][1].shape == like.shape:
         return parts[0][1].contiguous()
     whole = torch.zeros_like(like)
@@ -155,14 +155,20 @@ def _together(like: torch.Tensor, parts: list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """``matrix (b, m, m)`` times ``vector (b, m)``; matrix products would round otherwise in another batch."""
+    """Return ``matrix (b, m, m)`` times ``vector (b, m)``.
+
+    It is no matrix product, because that would round differently in another batch.
+    """
     return (matrix * vector[:, None, :]).sum(-1)
 
 
 def _updated(
     inverse: torch.Tensor, s: torch.Tensor, y: torch.Tensor, sy: torch.Tensor, good: torch.Tensor
 ) -> torch.Tensor:
-    """The BFGS update of ``inverse (b, m, m)`` by ``s, y (b, m)`` where ``good (b,)``; eq. 6.17 of Nocedal & Wright."""
+    """Return the BFGS update of ``inverse (b, m, m)`` by ``s, y (b, m)`` where ``good (b,)``.
+
+    Source: Nocedal & Wright, eq. 6.17.
+    """
     if not bool(good.any()):
         return inverse
     turned = _times(inverse, y)

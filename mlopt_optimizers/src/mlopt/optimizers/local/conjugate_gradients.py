@@ -26,13 +26,13 @@ _LEAST_COSINE = 1e-3
 
 @dataclass(frozen=True)
 class ConjugateGradientsState(State):
-    """The line that is searched: where it begins, where it leads, and the bracket around its minimum.
+    """The line that is searched: its beginning, its direction, and the bracket around its minimum.
 
-    x, force, direction (n_rows, d), energy (n,): where it begins. slope (n,): force . direction there, positive.
-    length (n,): of the trial; points of the line are ``x + length * direction``.
-    low, low_energy, low_slope (n,): the farthest trial that was downhill all the way, 0 for the beginning.
-    high, high_energy, high_slope (n,): the nearest trial that was too far; infinite, 0 and 0 before there is one.
-    trials (n,) int64: along this line; -1 before the first evaluation.
+    x, force, direction: (n_rows, d), energy: (n,), at the beginning. slope: (n,) force . direction there, positive.
+    length: (n,) of the trial; points of the line are ``x + length * direction``.
+    low, low_energy, low_slope: (n,) the farthest trial up to which the energy falls; 0 for the beginning.
+    high, high_energy, high_slope: (n,) the nearest trial that was too far; infinite, 0 and 0 before there is one.
+    trials: (n,) int64, number along this line; -1 before the first evaluation.
     """
 
     x: torch.Tensor = per_row()
@@ -53,11 +53,11 @@ class ConjugateGradientsState(State):
 class ConjugateGradients(Optimizer):
     """Conjugate gradients (Polak & Ribière) with restarts: directions follow Nocedal & Wright, eq. 5.44 and 5.52.
 
-    Each evaluation is a trial on a line. A trial is taken where the energy is not higher than at the beginning of the
-    line and the slope is at most ``accuracy`` of that there (the strong Wolfe condition, up to rounding). Otherwise the
-    next trial is the minimum of a cubic through the ends of the bracket (eq. 3.59), or, without a bracket, farther out.
-    No trial moves a row farther than ``max_step`` from the beginning of its line. Where the force is no gradient,
-    energies are not compared, and lines end where the force across them vanishes.
+    Each evaluation is a trial on a line. Two conditions accept a trial (strong Wolfe, up to rounding). The energy must
+    not exceed that at the beginning of the line, and the slope must be at most ``accuracy`` of that there. Otherwise
+    the next trial is the minimum of a cubic through the ends of the bracket (eq. 3.59), or, without a bracket, a
+    farther point. No trial moves a row farther than ``max_step`` from the beginning of its line. Where the force is no
+    gradient, energies are not compared, and lines end where the force along them vanishes.
     """
 
     max_step: float | None = setting(
@@ -114,7 +114,7 @@ class ConjugateGradients(Optimizer):
         return manifold.retract(new.x, segments.scale(new.length, new.direction)), new
 
     def _limit(self, landscape: Landscape, direction: torch.Tensor) -> torch.Tensor:
-        """The length (n,) of a step along ``direction (n_rows, d)`` at which a row has moved by ``max_step``."""
+        """Return the length (n,) along ``direction (n_rows, d)`` at which a row has moved by ``max_step``."""
         longest = landscape.segments.longest2(direction).sqrt()
         if self.max_step is None:
             return torch.full_like(longest, math.inf)

@@ -46,9 +46,9 @@ class LBFGS(QuasiNewton):
 
     The step is ``H force`` in the compact form of Byrd, Nocedal & Schnabel (Math. Program. 63, 129 (1994), eq. 3.5),
     scaled down so that no row moves farther than ``max_step``. There is no line search, as in GMIN and ASE: a step that
-    raises the energy is taken back and tried again shorter, at one force call each. A step along negative curvature
-    only teaches that steps may be longer. On a landscape whose force is no gradient (a band), energies are not
-    compared, and a step at a large angle to the change of the force teaches nothing.
+    raises the energy is undone and repeated shorter, at one force call each. From a step along negative curvature the
+    optimizer only learns that steps may be longer. On a landscape whose force is no gradient (a band), energies are not
+    compared. A step at a large angle to the change of the force is then ignored.
     """
 
     memory: int = setting(8, "number of stored pairs of steps and gradient changes", ge=1, le=100)

@@ -1,6 +1,6 @@
-"""What quasi-Newton methods have in common: one evaluation a step, a cap on steps, and steps uphill taken back.
+"""The base of quasi-Newton methods: one evaluation per step, a limit on steps, and undoing of steps uphill.
 
-A method says in `_quasi_newton` what it learns from a step and which way to go; the rest is here.
+A method defines in `_quasi_newton` what it learns from a step and its next direction.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def beginning(landscape: Landscape, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Change:
-    """What a step has shown.
+    """The result of a step, from which a method learns.
 
-    s, y (n_rows, d): the step, and the force before it minus that after it, both tangent at the new point.
-    force (n_rows, d): that at the new point. learn (n,) bool: whether there was a step, and it was not taken back.
-    lost (n,) bool: where shorter and shorter steps still led uphill, so that what is known leads astray.
+    s, y: (n_rows, d) the step, and the force before it minus that after it, both tangent at the new point.
+    force: (n_rows, d) at the new point. learn: (n,) bool, true if there was a step and it was not undone.
+    lost: (n,) bool, true where ever shorter steps still led uphill, so that the learned curvature is wrong.
     """
 
     s: torch.Tensor
@@ -61,9 +61,9 @@ class Change:
 
 
 def curved(landscape: Landscape, s: torch.Tensor, sy: torch.Tensor, yy: torch.Tensor) -> torch.Tensor:
-    """Return (n,) bool, where the curvature along the steps ``s (n_rows, d)`` is one of a minimum.
+    """Return (n,) bool, true where the curvature along the steps ``s (n_rows, d)`` is that of a minimum.
 
-    sy, yy (n,): products of step and change of force. Where the force is no gradient, their angle counts too.
+    sy, yy: (n,) products of step and change of force. Where the force is no gradient, their angle counts too.
     """
     if landscape.conservative:
         return sy > LEAST_RATIO * yy
@@ -71,10 +71,10 @@ def curved(landscape: Landscape, s: torch.Tensor, sy: torch.Tensor, yy: torch.Te
 
 
 class QuasiNewton(Optimizer):
-    """Base of optimizers that step to where the force would vanish, by what earlier steps have shown of the curvature.
+    """The base of optimizers that step to the estimated zero of the force, by the curvature of earlier steps.
 
-    No row moves farther than ``max_step``. There is no line search: a step that raises the energy is taken back and
-    tried again shorter, at one force call each. Where the force is no gradient (a band), energies are not compared.
+    No row moves farther than ``max_step``. There is no line search: a step that raises the energy is undone and
+    repeated shorter, at one force call each. Where the force is no gradient (a band), energies are not compared.
     """
 
     max_step: float | None = setting(
@@ -88,7 +88,7 @@ class QuasiNewton(Optimizer):
     def _quasi_newton(
         self, landscape: Landscape, x: torch.Tensor, state: Any, change: Change
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the step (n_rows, d) before any limit, and the fields of the state that hold what was learned."""
+        """Return the step (n_rows, d) before any limit, and the fields of the state that hold the learned curvature."""
         raise NotImplementedError(f"{type(self).__name__} must define `_quasi_newton`")
 
     def tolerating(self, rise: float) -> Self:

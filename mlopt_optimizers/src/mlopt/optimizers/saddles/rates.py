@@ -2,7 +2,7 @@
 
 All of them multiply ``exp(-barrier / kT)`` by a prefactor. It does not depend on temperature, unless the minimum or the
 saddle has zero modes, which have no restoring force. For a zero mode, the volume that it sweeps replaces the Gaussian
-integral ``sqrt(2 pi kT / lambda)`` (Bessarab, Uzdin & Jónsson, Phys. Rev. B 85, 184409 (2012)).
+integral ``sqrt(2 pi kT / lambda)``. Source: Bessarab, Uzdin & Jónsson, Phys. Rev. B 85, 184409 (2012).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class BasinHopping(Hopping):
         return [(low / whole, high / whole) for low, high in pairwise(edges)]
 
     def _adapt(self, state: HoppingState) -> HoppingState:
-        """At the end of a window, adapt moves or temperature towards the wanted share of accepted hops."""
+        """Adapt moves or temperature towards the wanted share of accepted hops, at the end of a window."""
         due = state.hops % kernels.WINDOW == 0
         often = state.accepted > self.acceptance * kernels.WINDOW
         one = torch.ones_like(state.scale)  # `where` of two plain numbers would be float32

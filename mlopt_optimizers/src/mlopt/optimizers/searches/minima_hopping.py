@@ -46,15 +46,16 @@ class MinimaHopping(Quenching):
     """Minima hopping (Goedecker, J. Chem. Phys. 120, 9911 (2004)).
 
     From the current minimum, velocities are drawn at a temperature and followed by velocity Verlet, with unit masses
-    and one evaluation a step. When the potential energy has passed ``dips`` minima, a quench follows.
+    and one evaluation per step. When the potential energy has passed ``dips`` minima, a quench follows.
 
-    The temperature is multiplied by ``beta_same`` after a return to the current minimum, by ``beta_old`` after a visit
-    to a known one, and by ``beta_new`` after a new one. Another minimum is accepted if it is less than a threshold
-    higher. The threshold is then multiplied by ``alpha_accept``, else by ``alpha_reject``. Factors are those of ASE.
+    The temperature is multiplied by ``beta_same`` after a return to the current minimum, and by ``beta_old`` after a
+    visit to a known one. After a new minimum it is multiplied by ``beta_new``. Another minimum is accepted if it is
+    less than a threshold higher. The threshold is then multiplied by ``alpha_accept``, else by ``alpha_reject``.
+    Factors are those of ASE.
 
     Two minima count as the same if their energies agree to ``same_energy`` (as in the paper). The last 256 are
-    remembered. With ``softening`` > 0 the velocities are first turned towards soft modes, one evaluation a turn
-    (Schönborn et al., J. Chem. Phys. 130, 144108 (2009), after Sicher et al.). A trajectory or quench that becomes
+    remembered. With ``softening`` > 0 the velocities are first turned towards soft modes, one evaluation per turn.
+    Source: Schönborn et al., J. Chem. Phys. 130, 144108 (2009), after Sicher et al. A trajectory or quench that becomes
     non-finite starts again from the current minimum.
     """
 

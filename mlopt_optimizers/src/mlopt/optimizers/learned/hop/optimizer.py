@@ -328,7 +328,7 @@ def _numbers(
 
 
 def _choose(number: torch.Tensor, logits: torch.Tensor, useless: torch.Tensor) -> torch.Tensor:
-    """Which move (n,), by numbers in [0, 1)."""
+    """Return the index (n,) of a move, chosen by numbers in [0, 1)."""
     odds = torch.exp(logits - logits.amax(-1, keepdim=True)).masked_fill(useless, 0.0).unbind(-1)
     whole = torch.zeros_like(number)
     for one in odds:

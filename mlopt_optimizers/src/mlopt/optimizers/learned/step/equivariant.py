@@ -1,9 +1,9 @@
 """The equivariant variant of the network, whose moves turn with the system.
 
-A component-wise network moves an atom otherwise when the axes are turned. Here the inputs of a row do not depend on
-axes. They are the lengths of its vectors (force, running means of the force, the way from the centre), the cosines
-between them, and the features of rows and problems. The outputs say how much of each unit vector the move takes. So
-the moves of a turned or reflected system are turned or reflected as well.
+The step of a component-wise network depends on the orientation of the axes. Here the inputs of a row do not. They are
+the lengths of its vectors (force, running means of the force, position from the centre), the cosines between them, and
+the features of rows and problems. The outputs are the coefficients of each unit vector in the move. The moves of a
+rotated or reflected system are therefore rotated or reflected as well.
 """
 
 from __future__ import annotations
