@@ -116,7 +116,7 @@ class Meter:
         return float(found.energy[0]), gradient
 
     def energy(self, flat: NDArray[np.float64]) -> float:
-        """Return the energy alone, at the same cost."""
+        """Return the energy alone at ``flat (m,)``, at the same cost."""
         return self.energy_and_gradient(flat)[0]
 
     def arrived(self, flat: NDArray[np.float64], energy: float) -> None:

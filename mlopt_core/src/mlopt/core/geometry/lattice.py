@@ -141,7 +141,7 @@ def reciprocal(cells: torch.Tensor) -> torch.Tensor:
 
 
 def cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the vector products of ``a`` and ``b (..., 3)``, with the same bits in any batch."""
+    """Return the vector products (..., 3) of ``a`` and ``b (..., 3)``, with the same bits in any batch."""
     (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
     return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 

@@ -34,7 +34,7 @@ class Evaluation:
     force_spread: torch.Tensor | None = None
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Evaluation:
-        """Keep the given problems and the rows that they own."""
+        """Keep the given problems (k,) and the rows that they own, both int64 indices."""
         return Evaluation(
             self.energy[problems],
             self.force[rows],

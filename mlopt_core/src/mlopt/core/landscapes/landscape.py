@@ -159,11 +159,11 @@ class AtomsLandscape(Landscape):
         return (differentiated_product if self.potential.differentiable else difference_product)(self, x, v)
 
     def free_motions(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Return translations, and rotations of systems without periodic directions, that move no fixed atom."""
+        """Return translations, and rotations of free systems, that move no fixed atom: (6, n_rows, 3)."""
         return rigid_motions(x, self.segments, self.systems.pbc, self.fixed)
 
     def select(self, problems: torch.Tensor) -> AtomsLandscape:
-        """Return the chosen systems under the same potential."""
+        """Return the chosen systems (k,) int64 under the same potential."""
         part = object.__new__(AtomsLandscape)  # values that were derived for the whole hold for a part
         part.systems, part.potential = self.systems.select(problems), self.potential.select(problems)
         if "manifold" in self.__dict__:
@@ -209,6 +209,6 @@ class FunctionLandscape(Landscape):
         return differentiated_product(self, x, v)
 
     def select(self, problems: torch.Tensor) -> FunctionLandscape:
-        """Return the same function on the given problems."""
+        """Return the same function on the given problems (k,) int64."""
         segments, rows = self.segments.select(problems)
         return FunctionLandscape(self.energy, segments, self.manifold.select(problems, rows))

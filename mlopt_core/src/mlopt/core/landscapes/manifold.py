@@ -22,7 +22,7 @@ class Manifold(Protocol):
         ...
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Move from ``x`` along ``tangent`` (the exponential map)."""
+        """Move from ``x`` along ``tangent`` (the exponential map), both (n_rows, d): (n_rows, d)."""
         ...
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ class Manifold(Protocol):
         ...
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Manifold:
-        """Return the geometry of the given problems and their rows."""
+        """Return the geometry of the given problems (k,) and their rows, both int64 indices."""
         ...
 
 
@@ -69,15 +69,15 @@ class Flat:
     pbc: torch.Tensor | None = None
 
     def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """Return ``vector`` as it is: every vector is tangent."""
+        """Return ``vector (n_rows, d)`` as it is: every vector is tangent."""
         return vector
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Return ``x + tangent``."""
+        """Return ``x + tangent``, (n_rows, d)."""
         return x + tangent
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return ``y - x``, to the nearest image along periodic directions."""
+        """Return ``y - x``, (n_rows, d), to the nearest image along periodic directions."""
         delta = y - x
         if self.cell is None or self.pbc is None:
             return delta
@@ -92,11 +92,11 @@ class Flat:
         return length
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Return ``tangent`` as it is: flat space changes no vector."""
+        """Return ``tangent (n_rows, d)`` as it is: flat space changes no vector."""
         return tangent
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return False for every row; of two periodic images at the same distance, either will do."""
+        """Return False (n_rows,) for every row; of two periodic images at the same distance, either will do."""
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Flat:
@@ -126,18 +126,18 @@ class UnitSphere:
     """Rows of unit length, such as spins: the product of spheres S^(d-1)."""
 
     def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """Remove the component along ``x``."""
+        """Remove from each row of ``vector (n_rows, d)`` its component along ``x (n_rows, d)``."""
         return vector - (vector * x).sum(-1, keepdim=True) * x
 
     def retract(self, x: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Move from ``x`` by the exponential map ``x cos t + tangent sin(t) / t``; renormalise against drift."""
+        """Move by the exponential map ``x cos t + tangent sin(t) / t``, (n_rows, d); renormalise against drift."""
         angle = torch.linalg.vector_norm(tangent, dim=-1, keepdim=True)
         moved = x * torch.cos(angle) + tangent * torch.sinc(angle / torch.pi)
         length: torch.Tensor = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
         return moved / length
 
     def difference(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the logarithm map from ``x`` to ``y``; at antipodes it is undefined, and zero is returned."""
+        """Return the logarithm map from ``x`` to ``y``, (n_rows, d); zero at antipodes, where it is undefined."""
         across = y - (x * y).sum(-1, keepdim=True) * x
         sine = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
         tiny = torch.finfo(x.dtype).tiny
@@ -153,12 +153,12 @@ class UnitSphere:
         return 2.0 * torch.atan(apart / together)
 
     def transport(self, x: torch.Tensor, y: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
-        """Carry ``tangent`` along the great circle from ``x`` to ``y``; undefined where ``y = -x``."""
+        """Carry ``tangent (n_rows, d)`` along the great circle from ``x`` to ``y``; undefined where ``y = -x``."""
         middle = (x + y) / (1 + (x * y).sum(-1, keepdim=True))
         return tangent - (tangent * y).sum(-1, keepdim=True) * middle
 
     def ambiguous(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return true for antipodes, to 1e-4: nearer than that, rounding in a relaxation would choose the path."""
+        """Return (n_rows,) bool, true for antipodes to 1e-4; nearer than that, rounding would choose the path."""
         apart: torch.Tensor = torch.linalg.vector_norm(x + y, dim=-1)
         return apart < 1e-4
 

@@ -95,7 +95,7 @@ class Potential(Plugin):
         return Evaluation(energy, force, rows, tensor)
 
     def select(self, problems: torch.Tensor) -> Self:
-        """Return this potential for some systems of a batch (int64 indices).
+        """Return this potential for some systems of a batch: (k,) int64 indices.
 
         The default returns the potential itself; one with parameters for each system returns a part of them.
         """

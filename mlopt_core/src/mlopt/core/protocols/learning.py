@@ -96,7 +96,7 @@ class Task(Plugin):
         return torch.zeros(0, dtype=torch.float64)
 
     def with_constants(self, constants: torch.Tensor) -> Self:
-        """Return this task with the `constants` of an earlier run of the same task."""
+        """Return this task with the `constants` (c,) of an earlier run of the same task."""
         return self
 
 

@@ -72,7 +72,7 @@ class Model(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define `state`")
 
     def state_in_any_order(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """Return the point of `state`, with rows sorted into the model's order if the file has another.
+        """Return the point (n_rows, d) of `state`, with rows sorted into the model's order if the file has another.
 
         Raises:
             InputError: as in `state`.
@@ -92,7 +92,7 @@ class Model(Plugin):
     ) -> Aligned:
         """Return the state nearest to ``to`` among those equivalent to ``x``; the default returns ``x``.
 
-        Atoms may be rotated and translated together.
+        x, to: (n_rows, d). Atoms may be rotated and translated together.
         exchange: also permute atoms of the same element. mirror: also take mirror images.
 
         Raises:

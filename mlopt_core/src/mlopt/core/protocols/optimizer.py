@@ -62,7 +62,7 @@ class State:
         return replace(self, **mixed)
 
     def put(self, problems: torch.Tensor, rows: torch.Tensor, part: Self) -> Self:
-        """Return this state with ``part`` written over the given problems and their rows (int64 indices)."""
+        """Return this state with ``part`` written over the given problems (k,) and their rows (int64 indices)."""
         mixed: dict[str, Any] = {}
         for one in fields(self):
             mine, new = getattr(self, one.name), getattr(part, one.name)
@@ -75,7 +75,7 @@ class State:
         return replace(self, **mixed)
 
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Self:
-        """Keep some problems and the rows that they own (int64 indices)."""
+        """Keep some problems (k,) and the rows that they own (int64 indices)."""
         kept: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -191,7 +191,7 @@ class Optimizer(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define `step`")
 
     def select(self, problems: torch.Tensor) -> Self:
-        """Return this optimizer for some problems: settings with one number per problem are cut down to them."""
+        """Return this optimizer for some problems (k,) int64; settings with one number per problem are cut down."""
         made: Self = _cut_settings(self, problems)
         return made
 

@@ -12,7 +12,7 @@ from mlopt.core.lazy import torch
 
 
 def quadratic(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """Return a bowl with curvatures 1, 4 and 9 along x, y and z about the origin, and a start."""
+    """Return a bowl with curvatures 1, 4 and 9 along x, y and z about the origin, and a start (n_rows, 3)."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         return segments.sum(x * x * torch.tensor([0.5, 2.0, 4.5], dtype=x.dtype, device=x.device))
@@ -21,7 +21,10 @@ def quadratic(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch
 
 
 def pass_between_bowls(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """Return two bowls with a saddle at the origin, curvature -2 along the mean of x, and a start near it."""
+    """Return two bowls with a saddle at the origin, and a start (n_rows, 3) near it.
+
+    The curvature at the saddle is -2 along the mean of x.
+    """
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         bowl = segments.sum(x * x * torch.tensor([0.5, 2.0, 4.5], dtype=x.dtype, device=x.device))
@@ -33,7 +36,7 @@ def pass_between_bowls(sizes: list[int], seed: int = 0) -> tuple[FunctionLandsca
 
 
 def lennard_jones(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """Return clusters with pair energies ``r^-12 - 2 r^-6``, and starts without close pairs."""
+    """Return clusters with pair energies ``r^-12 - 2 r^-6``, and starts (n_rows, 3) without close pairs."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         total = x.new_zeros(segments.n_problems)
@@ -52,7 +55,7 @@ def lennard_jones(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, t
 
 
 def spins(sizes: list[int], seed: int = 0) -> tuple[FunctionLandscape, torch.Tensor]:
-    """Return open chains of unit vectors with exchange and a field along z, whose minimum is all up, and a start."""
+    """Return open chains of unit vectors (n_rows, 3) with exchange and a field along z, whose minimum is all up."""
 
     def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
         total = -segments.sum(x[:, 2])

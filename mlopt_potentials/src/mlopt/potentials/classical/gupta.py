@@ -171,7 +171,7 @@ class Gupta(LocalPotential):
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row energy and force, computed for a few systems (or a few rows of a large one) at a time."""
+        """Return row energy (b * n,) and force (b * n, 3), for a few systems (or rows of a large one) at a time."""
         if not len(pos):
             return pos.new_zeros(0), torch.zeros_like(pos)
         x = pos.reshape(b, n, 3).permute(2, 0, 1).contiguous()
@@ -230,7 +230,7 @@ class Gupta(LocalPotential):
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return row energy, force and dE/dstrain from the pairs within the cutoff."""
+        """Return row energy (n_atoms,), force (n_atoms, 3) and dE/dstrain (n_systems, 3, 3) within the cutoff."""
         reach = self.reach()
         if reach is None:  # unreachable after `_listed`; tells the type checker
             raise InputError(f"{type(self).__name__} needs a cutoff for a neighbour list")

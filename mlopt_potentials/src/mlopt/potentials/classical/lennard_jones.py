@@ -58,7 +58,7 @@ class LennardJones(CutPairPotential):
     def uncut(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``s^2 - 2 s`` with ``s = r^-6``, and ``12 (s^2 - s) / r^2``."""
+        """Return ``s^2 - 2 s`` with ``s = r^-6``, and ``12 (s^2 - s) / r^2``, both of the shape of ``r2``."""
         inverse = r2.reciprocal()
         if inverse.requires_grad:
             s = inverse * inverse * inverse

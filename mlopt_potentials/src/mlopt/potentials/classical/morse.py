@@ -37,7 +37,7 @@ class Morse(CutPairPotential):
     def uncut(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``u (u - 2)``, and ``2 rho0 u (u - 1) / r``."""
+        """Return ``u (u - 2)``, and ``2 rho0 u (u - 1) / r``, both of the shape of ``r2``."""
         r = r2.sqrt()
         u = torch.exp(self.rho0 * (1.0 - r))
         pull = u * (u - 1.0)

@@ -37,7 +37,7 @@ class SoftSphere(PairPotential):
     def pair(
         self, r2: torch.Tensor, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``u^alpha / alpha`` and ``u^(alpha - 1) / r`` with the overlap ``u = 1 - r``."""
+        """Return ``u^alpha / alpha`` and ``u^(alpha - 1) / r`` with ``u = 1 - r``, both of the shape of ``r2``."""
         tiny = torch.finfo(r2.dtype).tiny
         r = r2.clamp(min=tiny).sqrt()
         u = (1.0 - r).clamp(min=0.0)

@@ -92,7 +92,7 @@ class StillingerWeber(LocalPotential):
         return self.a * self.sigma
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the distance of the pair term's minimum for every atom; ``2^(1/6) sigma`` for silicon."""
+        """Return the distance of the pair term's minimum for every atom, (n_atoms,); ``2^(1/6) sigma`` for silicon."""
         return torch.full(z.shape, _LEAST * self.sigma, dtype=torch.float64, device=z.device)
 
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
@@ -116,7 +116,7 @@ class StillingerWeber(LocalPotential):
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return row energy, force and dE/dstrain from a neighbour list."""
+        """Return row energy (n_atoms,), force (n_atoms, 3) and dE/dstrain (n_systems, 3, 3) from a neighbour list."""
         pairs = find_pairs(systems, self.reach())
         first, second = pairs.first, pairs.second
         difference = pairs.differences(systems)

@@ -75,7 +75,7 @@ class SumPotential(Potential):
         return set.intersection(*known) if known else None
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the diameter of the first term."""
+        """Return the diameter (n_atoms,) of the first term."""
         return self.terms[0].diameter(z)
 
     def check(self, systems: Systems) -> None:

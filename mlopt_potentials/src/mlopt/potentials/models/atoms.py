@@ -68,7 +68,7 @@ class AtomsModel(Model):
     def aligned(
         self, x: torch.Tensor, to: torch.Tensor, *, exchange: bool = True, mirror: bool = False
     ) -> Aligned:
-        """Return ``x`` aligned with ``to``: like atoms are exchanged, and a free cluster is rotated and translated."""
+        """Return ``x (n_atoms, 3)`` aligned with ``to``: like atoms exchanged, free clusters rotated and shifted."""
         own = self.system.load()
         if mirror and (own.periodic or bool(own.fixed.any())):
             raise InputError(

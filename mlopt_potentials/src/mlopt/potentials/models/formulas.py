@@ -34,7 +34,9 @@ def muller_brown(x: torch.Tensor, segments: Segments) -> torch.Tensor:
 
 
 def leps(x: torch.Tensor, segments: Segments) -> torch.Tensor:
-    """Return the energy (eV) of three atoms A, B, C in a line at distances AB and BC (angstrom); one saddle.
+    """Return the energy of three atoms A, B, C in a line, in eV: (n_problems,); one saddle.
+
+    The columns of ``x (n_rows, 2)`` are the distances AB and BC, in angstrom.
 
     Source: the London-Eyring-Polanyi-Sato form with the numbers of Jónsson, Mills & Jacobsen, in Classical and Quantum
     Dynamics in Condensed Phase Simulations (1998), appendix A.1: a = c = 0.05, b = 0.30.
@@ -43,8 +45,9 @@ def leps(x: torch.Tensor, segments: Segments) -> torch.Tensor:
 
 
 def leps_harmonic(x: torch.Tensor, segments: Segments) -> torch.Tensor:
-    """Return LEPS (eV) with A and C fixed, for the distance AB (angstrom) and an oscillator coupled to B.
+    """Return LEPS with A and C fixed, and B coupled to an oscillator, in eV: (n_problems,); one saddle.
 
+    The columns of ``x (n_rows, 2)`` are the distance AB, in angstrom, and the oscillator's coordinate. The energy is
     ``LEPS(x, r_AC - x) + 2 k (x - (r_AC / 2 - y / c))^2``. Source: as `leps`, appendix A.2: b = 0.80.
     """
     r, oscillator = x[:, 0], x[:, 1]

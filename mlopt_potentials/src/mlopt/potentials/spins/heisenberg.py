@@ -138,16 +138,16 @@ class Heisenberg(Model):
         return REDUCED if self.units == "reduced" else SPINS
 
     def state(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """Return the spins of a state such as ``{kind: skyrmion, radius: 4.0}`` or ``{file: start.ovf}``."""
+        """Return the spins (n_spins, 3) of a state such as ``{kind: skyrmion, radius: 4}`` or ``{file: a.ovf}``."""
         found = {"kind": "given"} | dict(given) if "file" in given else dict(given)
         return make_state(found, "a state of spins").spins(self.lattice)
 
     def path(self, given: Mapping[str, Any]) -> torch.Tensor:
-        """Return all configurations of an OVF or npy file."""
+        """Return all configurations (m, n_spins, 3) of an OVF or npy file."""
         return read_spins(given["file"], self.lattice)
 
     def write(self, stem: Path, points: torch.Tensor, energies: Sequence[float]) -> Path:
-        """Write an OVF 2.0 file with a segment for each configuration and its energy in the title."""
+        """Write ``points (m, n_spins, 3)`` to an OVF 2.0 file, a segment each, with the energy in the title."""
         file = stem.with_suffix(".ovf")
         titles = [f"energy {energy:.12g} {self.energy_units.energy}" for energy in energies]
         write_spins(file, points, self.lattice, titles=titles)

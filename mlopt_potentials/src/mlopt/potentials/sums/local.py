@@ -218,7 +218,10 @@ def spoil_lost(
     force: torch.Tensor,
     virial: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Return the three arrays with NaN for systems whose neighbours could not be found."""
+    """Return row energy, force and dE/dstrain with NaN for systems whose neighbours could not be found.
+
+    row_energy: (n_atoms,). force: (n_atoms, 3). virial: (n_systems, 3, 3) or None.
+    """
     if not bool(pairs.lost.any()):
         return row_energy, force, virial
     nan, rows = float("nan"), systems.segments.rows_of(pairs.lost)

@@ -64,7 +64,7 @@ class PairPotential(LocalPotential):
     def sums_of_all(
         self, pos: torch.Tensor, z: torch.Tensor, b: int, n: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row energy and force, computed for a few systems (or a few rows of a large one) at a time."""
+        """Return row energy (b * n,) and force (b * n, 3), for a few systems (or rows of a large one) at a time."""
         scale, length = self.scales()
         x = (pos / length).reshape(b, n, 3).permute(2, 0, 1).contiguous()
         z = z.reshape(b, n)
@@ -111,7 +111,10 @@ class PairPotential(LocalPotential):
     def sums_of_near(
         self, systems: Systems, stress: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return row energy, force and dE/dstrain; each pair of the list counts half for each of its atoms."""
+        """Return row energy (n_atoms,), force (n_atoms, 3) and dE/dstrain (n_systems, 3, 3).
+
+        Each pair of the list counts half for each of its atoms.
+        """
         scale, length = self.scales()
         reach = self.reach()
         if reach is None:  # unreachable after `_listed`; tells the type checker

@@ -83,7 +83,7 @@ class PathEnds:
     def relaxed(
         self, watch: Callable[[Progress, int, float], Callable[[], bool]]
     ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Return both ends relaxed, on the CPU, and the number of evaluations.
+        """Return both ends relaxed, each (n_rows, d) on the CPU, and the number of evaluations.
 
         watch: returns a `pause` function, given the progress, the maximal number of evaluations and the force
             threshold.
