@@ -1,6 +1,6 @@
 """Kill runs at random instants, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kills.py [--kills 200] [--of compiled|training|contest|path|network|fit] [--cold-cache]
+    python benchmarks/kills.py [--kills 200] [--of compiled|training|contest|path|network|fit|"fit by training"] [--cold-cache]
 
 Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to
 its end. --cold-cache: each run has a cache of kernels of its own, empty at first, as on a fresh machine, and what

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from mlopt.core.plugins import build
 from mlopt.core.runs.experiment import Preempted
@@ -80,3 +84,28 @@ def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> N
         except Preempted:
             recorder = Resumed(recorder, pauses=37)
     assert sittings > 3 and told(found) == told(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    """Through the command, with blocks that are shared out: the same bytes."""
+    small = {**SMALL, "experiment": "fit", "training": {**SMALL["training"], "block": 30, "seeds": 1}}
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(small))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for name, launch in (("one", [sys.executable]), ("two", torchrun)):
+        command = [
+            *launch,
+            "-m",
+            "mlopt.cli",
+            "run",
+            str(tmp_path / "fit.yaml"),
+            "--out",
+            str(tmp_path / name),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append((tmp_path / name / "results" / "potential.safetensors").read_bytes())
+        found.append((tmp_path / name / "metrics.jsonl").read_bytes())
+    assert found[:2] == found[2:]

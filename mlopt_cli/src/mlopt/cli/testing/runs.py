@@ -106,6 +106,24 @@ folds: 6
 """,
         ("metrics.jsonl", "results/potential.mtp", "results/errors.json", "results/worst.extxyz"),
     ),
+    "fit by training": (
+        """
+experiment: fit
+data:
+  drawn: {crystal: Si, repeat: [1, 1, 1], count: 40, labeller: {name: potential, potential: stillinger-weber}}
+  leave_out: 0.25
+potential: {name: behler-parrinello, cutoff: 3.8, hidden: [6], functions: amp}
+scan: {hidden: [[4], [6]]}
+training:
+  seeds: 2
+  every: 10
+  stages:
+    - {optimizer: {name: annealing, steps: 60, calibration: 10, step_size: 0.02}, evaluations: 30}
+    - {optimizer: {name: adam, step_size: 0.01}, evaluations: 40, batch: 8}
+    - {optimizer: bfgs, evaluations: 40}
+""",
+        ("metrics.jsonl", "results/potential.safetensors", "results/errors.json", "results/worst.extxyz"),
+    ),
 }
 #: modules that every run needs: imported once, before processes are forked
 IMPORTED = (
@@ -128,7 +146,7 @@ def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Pa
     """
     for module in IMPORTED:  # once here instead of in every child
         importlib.import_module(module)
-    config = folder / f"{kind}.yaml"
+    config = folder / f"{kind.replace(' ', '-')}.yaml"
     text = KINDS[kind][0]
     config.write_text(text.replace("engine: auto", "engine: fused") if cold_cache else text)
 
