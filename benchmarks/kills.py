@@ -1,10 +1,11 @@
 """Kill runs at random instants, resume them, and compare with runs that were left alone.
 
-    python benchmarks/kills.py [--kills 200] [--of compiled|training|contest|path|network|fit|"fit by training"] [--cold-cache]
+    python benchmarks/kills.py [--kills 200] [--of KIND] [--cold-cache]
 
-Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to
-its end. --cold-cache: each run has a cache of kernels of its own, empty at first, as on a fresh machine, and what
-chooses its engine itself takes the fused one. Paths, networks and fits have no such kernels.
+Every one of many small runs is killed (SIGKILL) once at a random instant of its life, then resumed to its end.
+KIND: search, compiled, training, contest, path, network, fit or "fit by training". --cold-cache: each run has a cache
+of kernels of its own, empty at first, as on a fresh machine, and what chooses its engine itself takes the fused one.
+Paths, networks and fits have no such kernels.
 Prints how many ended with other bytes in their results or metrics; exits 1 if any did.
 """
 
