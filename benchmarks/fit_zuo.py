@@ -11,7 +11,8 @@ structures that have a twin in the training set.
 
 FOLDER of ``--data`` holds ``Li_train.xyz``, ``Li_test.xyz`` and so on. small: up to 300 functions; large: about 1,000.
 FOLDER of ``--stresses`` holds ``Li/training.json`` and so on, of mlearn: stresses are fitted to with the weight 1.
-``--curve`` fits 10 to 1,000 functions to lithium and draws their errors.
+``--cutoffs`` replaces the cutoffs of the candidates, and ``--smooth`` the power of the prior. ``--curve`` fits
+10 to 1,000 functions to lithium and draws their errors.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ase.io import write
 from mlopt.core.reporting.drawing import pyplot, save
 from mlopt.core.structures import LabelledFile
 from mlopt.optimizers.experiments.fit import Fit
+from mlopt.optimizers.experiments.fit.experiment import Prior
 from mlopt.optimizers.experiments.fit.result import FitResult
 from mlopt.optimizers.fitting.data import FitData
 from mlopt.optimizers.fitting.least_squares import Weights
@@ -94,7 +96,9 @@ SIZES: tuple[dict[str, Any], ...] = (
 _KBAR, _VOIGT = 1602.1766208, [0, 1, 2, 4, 5, 3]
 
 
-def fitted(files: dict[str, LabelledFile], choice: Choice, title: str, stress: float = 0.0) -> FitResult:
+def fitted(
+    files: dict[str, LabelledFile], choice: Choice, title: str, stress: float = 0.0, smooth: float = 1.0
+) -> FitResult:
     """Fit, and print what came out."""
     settings, scan = choice
     began = time.perf_counter()
@@ -103,6 +107,7 @@ def fitted(files: dict[str, LabelledFile], choice: Choice, title: str, stress: f
         potential=Mtp(**settings),
         scan=scan,
         weights=Weights(energy=30.0, stress=stress),
+        prior=Prior(smooth=smooth),
     ).run()
     seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     chosen = max(found.candidates, key=lambda one: one.evidence).settings
@@ -173,6 +178,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/zuo2020"))
     parser.add_argument("--elements", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
     parser.add_argument("--size", nargs="+", default=["small", "large"], choices=["small", "large"])
+    parser.add_argument("--cutoffs", type=float, nargs="+")
+    parser.add_argument("--smooth", type=float, default=1.0)
     parser.add_argument("--stresses", type=Path)
     parser.add_argument("--curve", type=Path)
     arguments = parser.parse_args()
@@ -198,7 +205,9 @@ def main() -> None:
                 for part in ("train", "test")
             }
             for size in arguments.size:
-                fitted(files, CANDIDATES[element][size], size)
+                settings, scan = CANDIDATES[element][size]
+                chosen = scan | ({"cutoff": arguments.cutoffs} if arguments.cutoffs else {})
+                fitted(files, (settings, chosen), size, smooth=arguments.smooth)
 
 
 if __name__ == "__main__":
