@@ -236,3 +236,22 @@ def test_where_force_is_no_gradient_energies_are_not_compared() -> None:
 
 def test_what_it_tolerates_is_never_less_than_its_own() -> None:
     assert BFGS().tolerating(1e-12) == BFGS() and BFGS().tolerating(1e-6) == BFGS(rise=1e-6)
+
+
+def test_a_long_problem_is_the_same_alone_and_in_a_batch() -> None:
+    # matrices that are treated in strips, which are of other widths in another batch
+    steep = torch.linspace(1.0, 50.0, 401, dtype=torch.float64)
+
+    def energy(x: torch.Tensor, segments: Segments) -> torch.Tensor:
+        flat = x.reshape(segments.n_problems, -1)
+        return (steep * flat * flat + torch.cos(flat)).sum(-1)
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5 * 401, 1, dtype=torch.float64, generator=generator)
+    landscape = FunctionLandscape(energy, Segments.uniform(5, 401))
+    whole = minimize(landscape, BFGS(), x, force_calls=15)
+    for problem in range(5):
+        rows = slice(401 * problem, 401 * (problem + 1))
+        alone = minimize(landscape.select(torch.tensor([problem])), BFGS(), x[rows], force_calls=15)
+        assert torch.equal(alone.x, whole.x[rows])
+    assert bool((whole.energy < 0.5 * landscape.evaluate(x).energy).all())

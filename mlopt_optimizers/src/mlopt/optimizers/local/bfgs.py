@@ -17,6 +17,8 @@ _DAMPED = 0.2
 #: what was learned at a steep place is too steep elsewhere. From 20 random starts LJ38 takes 410 calls so and 2,050
 #: without; with a factor of 1, Rosenbrock's valley in 100 dimensions takes 830 instead of 590
 _FLATTER = 2.0
+#: numbers of a matrix that are treated at a time
+_STRIP = 100_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class BFGS(QuasiNewton):
             share = torch.where(damped, (1.0 - _DAMPED) * wanted / (wanted - sy), 1.0)
             y = segments.scale(share, y) + segments.scale(1.0 - share, expected)
             flatter = torch.where(plain, wanted / sy / _FLATTER, 1.0).clamp(1.0, 1.0 / _DAMPED)
-            inverse = inverse * flatter[:, None, None]
+            if bool((flatter > 1).any()):
+                inverse = inverse * flatter[:, None, None]
             sy = segments.dot(s, y)
             good = plain | (damped & (sy > 0))
         # the guess gets the size of the first curvature that is seen
@@ -95,8 +98,8 @@ class BFGS(QuasiNewton):
         parts = []
         for problems, rows, block in _blocks(segments, inverse, x.shape[1]):
             s_, y_, force = (one[rows].reshape(len(block), -1) for one in (s, y, change.force))
-            block = _updated(block, s_, y_, sy[problems], good[problems])
-            step = step.index_put((rows,), _times(block, force).reshape(-1, x.shape[1]))
+            block, moved = _updated(block, s_, y_, sy[problems], good[problems], force)
+            step = step.index_put((rows,), moved.reshape(-1, x.shape[1]))
             parts.append((problems, block))
         fraction = self._factor(landscape, step, change.force)
         back = (state.shrinks >= 0) & ~change.learn
@@ -154,8 +157,15 @@ def _together(like: torch.Tensor, parts: list[tuple[torch.Tensor, torch.Tensor]]
     return whole
 
 
+def _strips(matrix: torch.Tensor) -> list[slice]:
+    """Cut the rows of ``matrix (b, m, m)`` into strips of some 100,000 numbers, whose temporaries fit the cache."""
+    b, m, _ = matrix.shape
+    each = max(1, _STRIP // max(1, b * m))
+    return [slice(start, min(start + each, m)) for start in range(0, m, each)]
+
+
 def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """Return ``matrix (b, m, m)`` times ``vector (b, m)``.
+    """Return ``matrix (b, r, m)`` times ``vector (b, m)``.
 
     It is no matrix product, because that would round differently in another batch.
     """
@@ -163,18 +173,30 @@ def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 def _updated(
-    inverse: torch.Tensor, s: torch.Tensor, y: torch.Tensor, sy: torch.Tensor, good: torch.Tensor
-) -> torch.Tensor:
+    inverse: torch.Tensor,
+    s: torch.Tensor,
+    y: torch.Tensor,
+    sy: torch.Tensor,
+    good: torch.Tensor,
+    force: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the BFGS update of ``inverse (b, m, m)`` by ``s, y (b, m)`` where ``good (b,)``.
 
-    Source: Nocedal & Wright, eq. 6.17.
+    Source: Nocedal & Wright, eq. 6.17. The second result is the product with ``force (b, m)``.
     """
+    strips = _strips(inverse)
     if not bool(good.any()):
-        return inverse
-    turned = _times(inverse, y)
+        return inverse, torch.cat([_times(inverse[:, rows], force) for rows in strips], 1)
+    turned = torch.cat([_times(inverse[:, rows], y) for rows in strips], 1)
     safe = torch.where(good, sy, 1.0)
     length = 0.5 * (1.0 + (y * turned).sum(-1) / safe)
     u = (length[:, None] * s - turned) / safe[:, None]
     u = torch.where(good[:, None], u, 0.0)
-    product = s[:, :, None] * u[:, None, :]
-    return inverse + (product + product.mT)
+    new, moved = torch.empty_like(inverse), []
+    for rows in strips:
+        # the two products are added first, so that the matrix stays symmetric to the last bit
+        change = s[:, rows, None] * u[:, None, :] + u[:, rows, None] * s[:, None, :]
+        strip = inverse[:, rows] + change
+        moved.append(_times(strip, force))
+        new[:, rows] = strip
+    return new, torch.cat(moved, 1)

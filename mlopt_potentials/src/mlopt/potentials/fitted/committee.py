@@ -18,7 +18,7 @@ from mlopt.core.protocols.fittable import FittablePotential
 
 @dataclass(frozen=True)
 class Spread:
-    """How far the k members of a committee disagree, as standard deviations ``sqrt(<|x_k - <x>|^2>)``.
+    """Standard deviations over the k members of a committee, ``sqrt(<|x_k - <x>|^2>)``.
 
     energy: (n_systems,). force: (n_atoms,), of the force on each atom as a vector.
     """
@@ -86,7 +86,7 @@ class Committee(Potential):
         return replace(mean, energy_spread=told.energy, force_spread=told.force)
 
     def spread(self, systems: Systems) -> Spread:
-        """Return how far the members disagree on ``systems``."""
+        """Return the standard deviations of energies and forces of ``systems`` over the members."""
         with torch.no_grad():
             parts = self.each(systems)
             energy, force = (
@@ -152,12 +152,12 @@ class Committee(Potential):
         return self if same else self.replace(members=parts)
 
     def species(self) -> set[int] | None:
-        """Those that all members know."""
+        """Return the species that all members know."""
         known = [numbers for numbers in (one.species() for one in self.members) if numbers is not None]
         return set.intersection(*known) if known else None
 
     def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """That of the first member."""
+        """Return the diameters of the first member."""
         return self.members[0].diameter(z)
 
     def check(self, systems: Systems) -> None:
@@ -171,12 +171,12 @@ class Committee(Potential):
             member.check(systems)
 
     def trial(self, systems: Systems) -> Trial:
-        """What all members spend, and all their warnings."""
+        """Return what all members spend, and all their warnings."""
         trials = [member.trial(systems) for member in self.members]
         return Trial(sum(one.calls for one in trials), tuple(line for one in trials for line in one.warnings))
 
     def remarks(self) -> list[str]:
-        """Those of all members."""
+        """Return the remarks of all members."""
         return [line for member in self.members for line in member.remarks()]
 
 
