@@ -7,9 +7,6 @@ is its transpose, which the gradient of a loss on forces takes.
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,23 +18,11 @@ from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.potentials.fitted.behler_parrinello.compiled import compiled
 from mlopt.potentials.fitted.behler_parrinello.functions import SymmetryFunctions
-from mlopt.potentials.fitted.mtp.evaluation import compiled as compiled_sums
-from mlopt.potentials.fitted.mtp.neighbourhoods import arrays
+from mlopt.potentials.fitted.neighbourhoods import arrays, gather
+from mlopt.potentials.fitted.threads import chunks, in_threads
 
 #: atoms that one thread takes at a time
-_CHUNK = 64
-
-
-def in_threads(work: Callable[[int, int], Any], n_atoms: int) -> None:
-    """Call ``work(first, last)`` on ranges of atoms, in as many threads as torch uses."""
-    ranges = [(first, min(first + _CHUNK, n_atoms)) for first in range(0, n_atoms, _CHUNK)]
-    threads = min(torch.get_num_threads(), len(ranges), os.cpu_count() or 1)
-    if threads <= 1:
-        for first, last in ranges:
-            work(first, last)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda one: work(*one), ranges))
+CHUNK = 64
 
 
 def compiled_values(functions: SymmetryFunctions, systems: Systems) -> torch.Tensor:
@@ -65,7 +50,7 @@ def _computed(
     run = compiled()["functions"]
     in_threads(
         lambda first, last: run(first, last, begin, other, kind, vector, *functions.arguments, value, slope),
-        n_atoms,
+        chunks(n_atoms, CHUNK),
     )
     return torch.from_numpy(value), slope, (begin, other, vector)
 
@@ -120,8 +105,10 @@ class Descriptors:
         table = steep.detach().contiguous().numpy()
         k, n_atoms = len(table), len(self.inputs)
         pull = np.zeros((k, len(self.other), 3))
-        run, (_, gathered) = compiled()["pulled"], compiled_sums()
-        in_threads(lambda first, last: run(first, last, self.begin, self.slope, table, pull), n_atoms)
+        run, gathered = compiled()["pulled"], gather()
+        in_threads(
+            lambda first, last: run(first, last, self.begin, self.slope, table, pull), chunks(n_atoms, CHUNK)
+        )
         force, virial = np.zeros((k, n_atoms, 3)), np.zeros((k, self.n_systems, 3, 3))
         for index in range(k):
             gathered(
@@ -139,7 +126,7 @@ class Descriptors:
             lambda first, last: run(
                 first, last, self.begin, self.other, self.system, self.vector, self.slope, change, strain, out
             ),
-            len(self.inputs),
+            chunks(len(self.inputs), CHUNK),
         )
         return torch.from_numpy(out)
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.lazy import torch
-from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods
+from mlopt.potentials.fitted.neighbourhoods import Neighbourhoods
+from mlopt.potentials.fitted.species import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,7 @@ class SymmetryFunctions:
 
     def kinds(self, systems: Systems) -> torch.Tensor:
         """Return the place of each atom's species: (n_atoms,) int64."""
-        place = torch.full((max(self.species) + 1,), -1, dtype=torch.int64, device=systems.z.device)
-        place[list(self.species)] = torch.arange(len(self.species), device=systems.z.device)
-        return place[systems.z]
+        return places(self.species, systems)
 
     def values(self, systems: Systems) -> torch.Tensor:
         """Return the functions of each atom, (n_atoms, count), differentiable in positions and cells."""

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.dataset import Dataset
-from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
+from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, save_weights, with_card
@@ -21,10 +21,11 @@ from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.fittable import FittablePotential, Predictions
 from mlopt.potentials.fitted.behler_parrinello import network
 from mlopt.potentials.fitted.behler_parrinello.compiled import compiled
-from mlopt.potentials.fitted.behler_parrinello.descriptors import Descriptors, compiled_values, in_threads
+from mlopt.potentials.fitted.behler_parrinello.descriptors import CHUNK, Descriptors, compiled_values
 from mlopt.potentials.fitted.behler_parrinello.functions import SymmetryFunctions
-from mlopt.potentials.fitted.mtp.evaluation import compiled as compiled_sums
-from mlopt.potentials.fitted.mtp.neighbourhoods import arrays
+from mlopt.potentials.fitted.neighbourhoods import arrays, gather
+from mlopt.potentials.fitted.species import Elements, elements_of
+from mlopt.potentials.fitted.threads import chunks, in_threads
 
 #: eta (of a cutoff of 1) and shifts (in cutoffs) of the radial functions that are taken where none are given
 _BELL, _SHIFTS = 60.0, (0.3, 0.375, 0.45, 0.525, 0.6, 0.675, 0.75, 0.825, 0.9, 0.975)
@@ -62,7 +63,7 @@ class BehlerParrinello(FittablePotential):
     angular_kind: Literal["G4", "G5"] = setting("G4", "G5 does not ask how far apart the two neighbours are")
     hidden: list[int] = setting([16, 16], "nodes of each hidden layer")
     activation: Literal["tanh", "sigmoid", "softplus"] = setting("tanh", "what hidden nodes do to their sums")
-    elements: list[str] | None = setting(None, "the species; none: those of the data")
+    elements: Elements | None = setting(None, "the species; none: those of the data")
     references: list[float] | None = setting(
         None, "energy of an atom of each species; none: those of the data", unit="eV"
     )
@@ -94,16 +95,6 @@ class BehlerParrinello(FittablePotential):
         if not all(1 <= one <= 1000 for one in hidden):
             raise ValueError("each hidden layer has between 1 and 1,000 nodes, such as [16, 16]")
         return hidden
-
-    @field_validator("elements")
-    @classmethod
-    def _known_elements(cls, elements: list[str] | None) -> list[str] | None:
-        strange = [one for one in elements or [] if one not in NUMBERS]
-        if strange:
-            raise ValueError(f"{strange[0]!r} is no element; write symbols such as Si")
-        if elements is not None and len(set(elements)) < len(elements):
-            raise ValueError("each element is named once")
-        return elements
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -240,7 +231,7 @@ class BehlerParrinello(FittablePotential):
         energy, pull = np.zeros(n_atoms), np.zeros((len(other), 3))
         centre, width = (self._scale[:, part].contiguous().numpy() for part in (0, 1))
         layers = np.array(self.layers, dtype=np.int64)
-        pulls, (_, gathered) = compiled()["pulls"], compiled_sums()
+        pulls, gathered = compiled()["pulls"], gather()
 
         def work(first: int, last: int) -> None:
             pulls(
@@ -248,7 +239,7 @@ class BehlerParrinello(FittablePotential):
                 network.ACTIVATIONS.index(self.activation), table, theta_of, energy, pull,
             )  # fmt: skip
 
-        in_threads(work, n_atoms)
+        in_threads(work, chunks(n_atoms, CHUNK))
         force, virial = np.zeros((n_atoms, 3)), np.zeros((len(systems), 3, 3))
         gathered(begin, other, system, vector, pull, force, virial)
         like = systems.pos
@@ -289,7 +280,7 @@ class BehlerParrinello(FittablePotential):
 
     def prepared(self, data: Dataset) -> Self:
         """See `FittablePotential.prepared`: species, their energies, mean and deviation of each function."""
-        elements = self.elements or [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
+        elements = self.elements or elements_of(data)
         found = self.replace(elements=elements)
         functions = found.symmetry_functions
         if self.references is None:

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from mlopt.core.atoms.dataset import Dataset
-from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
+from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.features.graph import Graph
@@ -18,6 +18,7 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.fittable import FittablePotential, Predictions
 from mlopt.potentials.fitted.message_passing.network import SchNetLayers, Sizes
+from mlopt.potentials.fitted.species import Elements, elements_of
 
 
 class SchNet(FittablePotential):
@@ -34,7 +35,7 @@ class SchNet(FittablePotential):
     filters: int = setting(32, "numbers that pass between neighbours", ge=1, le=1024)
     gaussians: int = setting(20, "functions of the distance of which filters are made", ge=2, le=1000)
     rounds: int = setting(2, "how often neighbours exchange messages", ge=1, le=20)
-    elements: list[str] | None = setting(None, "the species; none: those of the data")
+    elements: Elements | None = setting(None, "the species; none: those of the data")
     references: list[float] | None = setting(
         None, "energy of an atom of each species; none: those of the data", unit="eV"
     )
@@ -48,16 +49,6 @@ class SchNet(FittablePotential):
     def _of_card(cls, values: Any) -> Any:
         """Take the settings of the card of a file of weights; such as are given must be the same."""
         return with_card(values, "schnet")
-
-    @field_validator("elements")
-    @classmethod
-    def _known_elements(cls, elements: list[str] | None) -> list[str] | None:
-        strange = [one for one in elements or [] if one not in NUMBERS]
-        if strange:
-            raise ValueError(f"{strange[0]!r} is no element; write symbols such as Si")
-        if elements is not None and len(set(elements)) < len(elements):
-            raise ValueError("each element is named once")
-        return elements
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -135,7 +126,7 @@ class SchNet(FittablePotential):
 
         The scale is the root mean square of the forces times 1 angstrom; without forces it is 1.
         """
-        elements = self.elements or [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
+        elements = self.elements or elements_of(data)
         found = self.replace(elements=elements)
         if self.references is None:
             species = [NUMBERS[one] for one in elements]

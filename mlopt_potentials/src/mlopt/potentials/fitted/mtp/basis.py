@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +16,12 @@ from mlopt.core.landscapes.potential import per_volume
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import Design
 from mlopt.potentials.fitted.mtp import assembly, evaluation
-from mlopt.potentials.fitted.mtp.neighbourhoods import Neighbourhoods, arrays
 from mlopt.potentials.fitted.mtp.radial import RadialSet
 from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table
+from mlopt.potentials.fitted.neighbourhoods import Neighbourhoods, arrays, gather
+from mlopt.potentials.fitted.species import places
+from mlopt.potentials.fitted.threads import chunks, in_threads
 from mlopt.potentials.kernels.mtp import mtp_kernel
 
 #: atoms that one thread takes at a time
@@ -108,9 +108,7 @@ class Basis:
 
     def kinds(self, systems: Systems) -> torch.Tensor:
         """Return the place of each atom's species: (n_atoms,) int64."""
-        place = torch.full((max(self.species) + 1,), -1, dtype=torch.int64, device=systems.z.device)
-        place[list(self.species)] = torch.arange(len(self.species), device=systems.z.device)
-        return place[systems.z]
+        return places(self.species, systems)
 
     def values(self, systems: Systems) -> tuple[torch.Tensor, torch.Tensor]:
         """Return basis functions (n_atoms, n_scalars) and repulsion (n_atoms,), differentiable."""
@@ -142,9 +140,9 @@ class Basis:
         """All monomials of the components of unit vectors that the table asks for, by exponents."""
         monomial, lower, _ = self._monomials
         found = [torch.ones_like(unit[:, 0])]
-        for places in lower[1:].tolist():
-            axis = next(c for c in range(3) if places[c] >= 0)
-            found.append(unit[:, axis] * found[places[axis]])
+        for less in lower[1:].tolist():
+            axis = next(c for c in range(3) if less[c] >= 0)
+            found.append(unit[:, axis] * found[less[axis]])
         return {tuple(one): part for one, part in zip(monomial.tolist(), found, strict=True)}
 
     def evaluate(self, systems: Systems, theta: torch.Tensor, stress: bool) -> Evaluation:
@@ -152,7 +150,7 @@ class Basis:
 
         theta: (p,), or (n_systems, p).
         """
-        pulls, gathered = evaluation.compiled()
+        pulls, gathered = evaluation.compiled(), gather()
         near, kind, system = self._prepared(systems)
         n_atoms, k = len(systems.pos), len(self.species)
         rows = theta.detach().to("cpu", torch.float64)
@@ -172,7 +170,7 @@ class Basis:
                 times, factors, self.table.scalars, table.numpy(), theta_of, self.table.n_values, energy, pull,
             )  # fmt: skip
 
-        _in_threads(work, [(first, min(first + _CHUNK, n_atoms)) for first in range(0, n_atoms, _CHUNK)])
+        in_threads(work, chunks(n_atoms, _CHUNK))
         self._repel(near, kind, energy, pull)
         force, virial = np.zeros((n_atoms, 3)), np.zeros((len(systems), 3, 3))
         gathered(*near[:2], system, near[2], pull, force, virial)
@@ -282,7 +280,7 @@ class Basis:
 
         # a structure is one thread's: what its atoms add to each other stays in one order
         ptr = systems.ptr.tolist()
-        _in_threads(work, [(ptr[first], ptr[stop]) for first, stop in systems.segments.blocks(_CHUNK)])
+        in_threads(work, [(ptr[first], ptr[stop]) for first, stop in systems.segments.blocks(_CHUNK)])
         volume = systems.volume.to("cpu", torch.float64)
         told = torch.from_numpy(virial).permute(1, 2, 0).reshape(-1, 3, 3, k + p) if stress else None
         if told is not None:
@@ -307,18 +305,7 @@ class Basis:
         if not self._repel(near, kind, energy, pull):
             return ()
         force, virial = np.zeros((len(energy), 3)), np.zeros((len(systems), 3, 3))
-        evaluation.compiled()[1](*near[:2], system, near[2], pull, force, virial)
+        gather()(*near[:2], system, near[2], pull, force, virial)
         whole = systems.segments.sum(torch.from_numpy(energy)[:, None])
         told = per_volume(torch.from_numpy(virial), systems)
         return whole, torch.from_numpy(force), told
-
-
-def _in_threads(work: Any, ranges: list[tuple[int, int]]) -> None:
-    """Call ``work`` on every range, in as many threads as torch uses; the compiled functions release the lock."""
-    threads = min(torch.get_num_threads(), len(ranges), os.cpu_count() or 1)
-    if threads <= 1:
-        for first, last in ranges:
-            work(first, last)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda one: work(*one), ranges))

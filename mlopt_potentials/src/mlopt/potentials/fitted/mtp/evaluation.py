@@ -18,15 +18,13 @@ LANES = 16
 
 
 @functools.cache
-def compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Compile `pulls` and `gathered`, or load them from Numba's cache."""
+def compiled() -> Callable[..., Any]:
+    """Compile `pulls`, or load it from Numba's cache."""
     from numba import njit
 
     loose = {"contract", "reassoc", "nsz"}  # sums over neighbours in vectors
-    return (
-        njit(cache=True, nogil=True, error_model="numpy", fastmath=loose)(pulls),
-        njit(cache=True, nogil=True, error_model="numpy")(gathered),
-    )
+    found: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy", fastmath=loose)(pulls)
+    return found
 
 
 def pulls(
@@ -191,17 +189,3 @@ def pulls(
                 out_pull[pair, 0] = radial_part * ux + gx / r
                 out_pull[pair, 1] = radial_part * uy + gy / r
                 out_pull[pair, 2] = radial_part * uz + gz / r
-
-
-def gathered(
-    begin: Any, neighbour: Any, system: Any, vector: Any, pull: Any, out_force: Any, out_virial: Any
-) -> None:
-    """Add what each pair pulls to the forces (n_atoms, 3) and virials dE/dstrain (n_systems, 3, 3)."""
-    for i in range(len(begin) - 1):
-        for pair in range(begin[i], begin[i + 1]):
-            j = neighbour[pair]
-            for c in range(3):
-                out_force[i, c] += pull[pair, c]
-                out_force[j, c] -= pull[pair, c]
-                for a in range(3):
-                    out_virial[system[i], a, c] += vector[pair, a] * pull[pair, c]

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.dataset import Dataset
-from mlopt.core.atoms.elements import NUMBERS, SYMBOLS
+from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, save_weights, with_card
@@ -35,6 +35,7 @@ from mlopt.potentials.fitted.mtp.graphs import (
 from mlopt.potentials.fitted.mtp.radial import orthonormal
 from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table, table_of
+from mlopt.potentials.fitted.species import Elements, elements_of
 
 #: the shortest distance of the data, times this, is where radial functions begin
 _BELOW = 0.95
@@ -73,7 +74,7 @@ class Mtp(FittablePotential):
         None,
         "of nuclei, at all distances up to `cutoff`: Ziegler, Biersack and Littmark; none: below `shortest` alone",
     )
-    elements: list[str] | None = setting(None, "the species; none: those of the data")
+    elements: Elements | None = setting(None, "the species; none: those of the data")
     weights: Weights | None = setting(None, "a fitted potential: a file, whose card brings the settings")
     file: InputFile | None = setting(
         None, "a potential of MLIP, .mtp or .almtp; `elements` names its species, in order"
@@ -102,16 +103,6 @@ class Mtp(FittablePotential):
                 "give one to three degrees between 2 and 40: for products of two, three and four moments"
             )
         return degrees
-
-    @field_validator("elements")
-    @classmethod
-    def _known_elements(cls, elements: list[str] | None) -> list[str] | None:
-        strange = [one for one in elements or [] if one not in NUMBERS]
-        if strange:
-            raise ValueError(f"{strange[0]!r} is no element; write symbols such as Si")
-        if elements is not None and len(set(elements)) < len(elements):
-            raise ValueError("each element is named once")
-        return elements
 
     @model_validator(mode="after")
     def _as_fitted(self) -> Self:
@@ -262,7 +253,7 @@ class Mtp(FittablePotential):
 
     def prepared(self, data: Dataset) -> Self:
         """See `FittablePotential.prepared`: species, and where radial functions begin."""
-        there = [SYMBOLS[z] for z in sorted(set(data.systems.z.tolist()))]
+        there = elements_of(data)
         found = self.replace(elements=self.elements or there)
         check_elements(found.elements or [], there)
         if self.file is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,3 +48,26 @@ def arrays(systems: Systems, cutoff: float) -> tuple[Any, Any, Any, torch.Tensor
     first, second, vector, lost = find_all_neighbours(systems, cutoff)
     begin = np.concatenate([[0], np.bincount(first, minlength=len(systems.pos)).cumsum()])
     return begin, second, vector, lost
+
+
+@functools.cache
+def gather() -> Callable[..., Any]:
+    """Compile `gathered`, or load it from Numba's cache."""
+    from numba import njit
+
+    found: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(gathered)
+    return found
+
+
+def gathered(
+    begin: Any, neighbour: Any, system: Any, vector: Any, pull: Any, out_force: Any, out_virial: Any
+) -> None:
+    """Add what each pair pulls to the forces (n_atoms, 3) and virials dE/dstrain (n_systems, 3, 3)."""
+    for i in range(len(begin) - 1):
+        for pair in range(begin[i], begin[i + 1]):
+            j = neighbour[pair]
+            for c in range(3):
+                out_force[i, c] += pull[pair, c]
+                out_force[j, c] -= pull[pair, c]
+                for a in range(3):
+                    out_virial[system[i], a, c] += vector[pair, a] * pull[pair, c]
