@@ -81,7 +81,7 @@ CANDIDATES: dict[str, dict[str, Choice]] = {
 #: what the evidence took above, for fits to stresses as well
 WITH_STRESSES: dict[str, Choice] = {
     "Li": ({"degrees": [21, 17], "angular_weight": 1.5, "pair_functions": 15, "cutoff": 8.5}, {}),
-    "Mo": ({"degrees": [17, 15, 11], "pair_cutoff": 6.0, "pair_functions": 15, "cutoff": 5.0}, {}),
+    "Mo": ({"degrees": [17, 15, 11], "pair_cutoff": 6.0, "pair_functions": 15, "cutoff": 4.6}, {}),
     "Si": ({"degrees": [15, 13, 12], "pair_cutoff": 6.0, "pair_functions": 15, "cutoff": 5.0}, {}),
 }
 #: bases of 10, 30, 104, 292 and 1,007 coefficients

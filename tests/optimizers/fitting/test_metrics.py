@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlopt.core import Dataset, Evaluation, InputError, Systems
-from mlopt.optimizers.fitting.checks import check_stresses, doubts, stress_slope
+from mlopt.optimizers.fitting.checks import check_energies, check_stresses, doubts, stress_slope
 from mlopt.optimizers.fitting.data import DrawnStructures
 from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
 from mlopt.optimizers.fitting.metrics import GPA, Errors
@@ -154,3 +154,27 @@ def test_repeats_with_other_labels_are_named() -> None:
     assert (
         "the energy of frame 4 is off by 0.25 eV from that of frame 2, which has the same positions" in told
     )
+
+
+@pytest.mark.parametrize(
+    ("energy", "force", "words"),
+    [
+        (1.0, -1.0, "-1 times .* forces seem to be gradients, of the other sign"),
+        (23.06, 1.0, "energies seem to be in kcal/mol"),
+        (96.5, 1.0, "energies seem to be in kJ/mol"),
+        (1 / 27.2114, 1.0, "energies seem to be in hartree"),
+        (1.0, 1 / 51.4221, "forces seem to be in hartree/bohr"),
+        (1 / 27.2114, 1 / 51.4221, "both seem to be in atomic units"),
+        (5.0, 1.0, "5 times .* one of the two is of another unit or sign"),
+    ],
+)
+def test_energies_are_compared_with_forces(energy: float, force: float, words: str) -> None:
+    data = silicon(30)
+    wrong = Dataset(data.systems, energy * data.energy, force * data.force)
+    potential = Mtp(degrees=[8, 7], cutoff=3.8, pair_functions=8).prepared(data)
+    with pytest.raises(InputError, match=rf"{words}.*mlopt takes eV and eV/angstrom"):
+        check_energies(potential, wrong, Weights())
+    for sound in (data, Dataset(data.systems, data.energy - 5000.0, data.force)):
+        check_energies(potential, sound, Weights())
+    check_energies(potential, Dataset(data.systems, wrong.energy), Weights())  # nothing to compare with
+    check_energies(potential, wrong, Weights(force=0.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
@@ -12,6 +14,21 @@ from mlopt.optimizers.fitting.metrics import GPA, Errors
 #: a slope of predicted against labelled stresses near one of these tells what the labels are
 _STRESSES = {-1.0: "of the other sign", GPA: "in GPa", -GPA: "in GPa and of the other sign", 10.0 * GPA: "in kbar",
              -10.0 * GPA: "in kbar and of the other sign, as VASP prints them"}  # fmt: skip
+#: a slope of labelled energies against those of forces near one of these tells what the labels are
+_ENERGIES = {
+    -1.0: "forces seem to be gradients, of the other sign",
+    23.0605: "energies seem to be in kcal/mol",
+    96.4853: "energies seem to be in kJ/mol",
+    1.0 / 27.2114: "energies seem to be in hartree",
+    1.0 / 13.6057: "energies seem to be in rydberg",
+    51.4221: "forces seem to be in hartree/bohr",
+    25.7110: "forces seem to be in rydberg/bohr",
+    1.88973: "both seem to be in atomic units, hartree or rydberg and these per bohr",
+}
+#: slopes up to this, or one over it, are those of a poor fit; energies must go with forces so closely to be compared
+_FAR, _ALIKE = 1.6, 0.9
+#: structures that a comparison takes at least
+_FEW = 5
 #: energies of one structure that differ by less are one, eV
 _SAME = 1e-6
 #: how far a slope may be from that
@@ -74,7 +91,7 @@ def check_stresses(potential: FittablePotential, data: Dataset, weights: Weights
     Raises:
         InputError: says which unit or sign they seem to have.
     """
-    some = data.select(torch.nonzero(data.with_stress).flatten()[:most])
+    some = _spread(data, data.with_stress, most)
     alone = weights.replace(stress=0.0)
     if not weights.stress or not bool((some.with_force if weights.force else some.with_energy).any()):
         return
@@ -82,6 +99,46 @@ def check_stresses(potential: FittablePotential, data: Dataset, weights: Weights
     wrong = stress_slope(Errors.of(potential.with_theta(found.theta), some))
     if wrong is not None:
         raise InputError(f"fit: {wrong}. Convert them, or set `weights.stress: 0`")
+
+
+def check_energies(potential: FittablePotential, data: Dataset, weights: Weights, most: int = 40) -> None:
+    """Refuse energies that are, by a fit to forces alone, of another unit or sign than these.
+
+    What energies are counted from does not matter: the mean over each composition's atoms is taken out of both.
+    most: structures that are looked at.
+
+    Raises:
+        InputError: says what they seem to be.
+    """
+    some = _spread(data, data.with_energy & data.with_force, most)
+    if not (weights.energy and weights.force) or len(some) < _FEW:
+        return
+    found = solve(triangle(potential, some, Weights(energy=0.0)), potential.roughness())
+    systems = some.systems
+    predicted = potential.with_theta(found.theta).evaluate(systems).energy
+    species = torch.unique(systems.z)
+    counts = torch.stack([systems.segments.sum((systems.z == z).double()[:, None]) for z in species], 1)
+    both = torch.stack([some.energy, predicted], 1)
+    both = both - counts @ torch.linalg.lstsq(counts, both).solution
+    shared, size = float(both[:, 0] @ both[:, 1]), both.norm(dim=0)
+    if float(size.min()) <= 1e-12 or abs(shared) < _ALIKE * float(size.prod()):
+        return
+    slope = shared / float(size[1]) ** 2  # labelled per predicted
+    if 1.0 / _FAR < slope < _FAR:
+        return
+    likely = min(_ENERGIES, key=lambda one: abs(math.log(slope / one)) if slope * one > 0 else math.inf)
+    near = slope * likely > 0 and abs(math.log(slope / likely)) < 0.5 * _NEAR
+    words = _ENERGIES[likely] if near else "one of the two is of another unit or sign"
+    raise InputError(
+        f"fit: the labelled energies are {slope:.3g} times those that the labelled forces add up to: {words}. mlopt "
+        f"takes eV and eV/angstrom"
+    )
+
+
+def _spread(data: Dataset, known: torch.Tensor, most: int) -> Dataset:
+    """Some of the structures that are known (n,) bool, from all over the data."""
+    places = torch.nonzero(known).flatten()
+    return data.select(places[:: max(1, -(-len(places) // most))])
 
 
 def stress_slope(train: Errors) -> str | None:

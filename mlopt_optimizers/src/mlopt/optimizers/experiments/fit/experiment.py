@@ -24,7 +24,7 @@ from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.fit import pictures
 from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
 from mlopt.optimizers.experiments.fit.trained import train_all
-from mlopt.optimizers.fitting.checks import check_stresses
+from mlopt.optimizers.fitting.checks import check_energies, check_stresses
 from mlopt.optimizers.fitting.data import FitData
 from mlopt.optimizers.fitting.least_squares import (
     Solution,
@@ -98,6 +98,7 @@ class Fit(Experiment):
         if candidates[0][1].linear:
             self._check_memory([len(one.parameters) for _, one in candidates], train)
             smallest = min((one for _, one in candidates), key=lambda one: len(one.parameters))
+            check_energies(smallest, train, self.weights)
             check_stresses(smallest, train, self.weights)
         else:
             for _, one in candidates:
