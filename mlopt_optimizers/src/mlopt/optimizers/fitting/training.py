@@ -20,14 +20,18 @@ from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.optimizers.fitting.loss import Loss, LossLandscape
+from mlopt.optimizers.local.bfgs import BFGS
 from mlopt.optimizers.local.lbfgs import LBFGS
+
+#: parameters up to which a matrix of their inverse Hessian is kept
+_DENSE = 2000
 
 
 class Stage(Plugin):
     """One optimizer, and how long it works."""
 
-    optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
-        LBFGS(memory=30, max_step=0.5, scale=0.05), "what minimises the loss"
+    optimizer: Annotated[Optimizer | None, FromRegistry("optimizer")] = setting(
+        None, "what minimises the loss; none: bfgs up to 2,000 parameters, else lbfgs"
     )
     evaluations: int = setting(1000, "of the loss and its gradient, for each seed", ge=1)
     batch: int | None = setting(
@@ -36,13 +40,21 @@ class Stage(Plugin):
 
     @field_validator("optimizer")
     @classmethod
-    def _stepwise(cls, optimizer: Optimizer) -> Optimizer:
+    def _stepwise(cls, optimizer: Optimizer | None) -> Optimizer | None:
         if isinstance(optimizer, ExternalOptimizer):
             raise ValueError(
                 f"the optimizer {type(optimizer).__name__} owns its loop and cannot train; take lbfgs, bfgs, adam or "
                 f"annealing"
             )
         return optimizer
+
+    def minimiser(self, parameters: int) -> Optimizer:
+        """Return the optimizer, for so many parameters: at equal evaluations bfgs ends lower, but it keeps a matrix."""
+        if self.optimizer is not None:
+            return self.optimizer
+        if parameters <= _DENSE:
+            return BFGS(max_step=0.5, scale=0.05)
+        return LBFGS(memory=30, max_step=0.5, scale=0.05)
 
 
 class Training(Plugin):
@@ -151,7 +163,7 @@ class Trainer:
         self.drivers = [
             Driver(
                 self.landscape if stage.batch is None else self.parts.part(block),
-                stage.optimizer,
+                stage.minimiser(theta.shape[1]),
                 Stop(stage.evaluations),
                 keep=0,
                 lowest=lowest,
