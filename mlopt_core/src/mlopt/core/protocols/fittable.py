@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pydantic import field_validator
+
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
@@ -56,7 +58,18 @@ class FittablePotential(Potential):
     differentiates twice.
     """
 
-    theta: Any = setting(None, "the parameters, set from Python instead of read from a file")
+    theta: Any = setting(None, "the parameters, instead of those read from a file")
+
+    @field_validator("theta")
+    @classmethod
+    def _tensor(cls, theta: Any) -> Any:
+        """Make a tensor of lists, as `config` returns them."""
+        if theta is None or hasattr(theta, "requires_grad"):
+            return theta
+        try:
+            return torch.tensor(theta, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError("theta is a list of numbers, or a list of such lists of equal lengths") from None
 
     @property
     @abstractmethod
