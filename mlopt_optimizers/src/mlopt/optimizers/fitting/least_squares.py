@@ -211,6 +211,18 @@ class _Problem:
         found[self.order[:free]] = np.linalg.lstsq(self.upper[:free, :free], side, rcond=1e-12)[0]
         return found
 
+    def root(self, strength: float) -> NDArray[np.float64]:
+        """A root of the inverse of the Hessian of half the sum of squares and prior: (p, p)."""
+        free, p = self.free, len(self.order)
+        spread = np.zeros((p, p))
+        spread[free:, free:] = (self.vt.T / np.sqrt(self.s**2 + strength * self.top)) / self.scale[:, None]
+        inverse = np.linalg.pinv(self.upper[:free, :free], rcond=1e-12)
+        spread[:free, :free] = inverse
+        spread[:free, free:] = -inverse @ self.upper[:free, free:p] @ spread[free:, free:]
+        ordered = np.zeros((p, p))
+        ordered[self.order] = spread
+        return ordered
+
 
 def solve(
     rows: Triangle,
@@ -251,6 +263,18 @@ def solve(
         problem.evidence(chosen),
         deviation,
     )
+
+
+def covariance_root(
+    rows: Triangle, solution: Solution, degrees: torch.Tensor | None = None, *, smooth: float = 1.0
+) -> torch.Tensor:
+    """Return R (p, p), for which ``R @ R.T`` is the covariance of the coefficients that `solve` has found.
+
+    That is the one of the posterior: normal noise of the deviation of the fit, and the prior (MacKay, Neural Comput. 4,
+    415 (1992), eq. 2.8). Arguments as for `solve`. ``theta + R @ z`` with standard normal z draws coefficients.
+    """
+    problem = _Problem.of(rows, None if degrees is None else degrees.numpy(), smooth)
+    return torch.from_numpy(solution.deviation * problem.root(solution.strength))
 
 
 def _cross_validated(
