@@ -71,7 +71,7 @@ CANDIDATES: dict[str, dict[str, Choice]] = {
         ),
     },
     "Si": {
-        "small": ({"degrees": [11, 10, 10], "pair_cutoff": 6.0}, {"cutoff": [4.5, 5.0, 5.5]}),
+        "small": ({"level": 20, "pair_functions": 12, "pair_cutoff": 6.0}, {"cutoff": [4.5, 5.0, 5.5]}),
         "large": (
             {"degrees": [15, 13, 12], "pair_cutoff": 6.0, "pair_functions": 15},
             {"cutoff": [5.0, 5.5]},
