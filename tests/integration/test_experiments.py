@@ -87,7 +87,8 @@ SMALL: dict[str, dict[str, Any]] = {
             },
             "leave_out": 0.25,
         },
-        "potential": {"name": "mtp", "degrees": [5, 4], "cutoff": 3.8, "pair_functions": 4},
+        "potential": {"name": "mtp", "degrees": [5, 4], "cutoff": 3.8, "pair_functions": 4, "chebyshev": 5},
+        "radial": {"evaluations": 12},
         "folds": 3,
     },
 }

@@ -17,6 +17,7 @@ from mlopt.core.runs.experiment import Preempted
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.experiments.fit import Fit, experiment
 from mlopt.optimizers.experiments.fit.result import FitResult
+from mlopt.optimizers.fitting.least_squares import Solution
 from mlopt.potentials import Mtp
 
 pytest.importorskip("numba")
@@ -115,6 +116,53 @@ def test_a_fit_that_is_stopped_ends_the_same(scan: dict[str, Any], tmp_path: Pat
         except Preempted:
             recorder = Resumed(recorder, pauses=1)
     assert sittings > 1 and outcome(found) == whole
+
+
+RADIAL: dict[str, Any] = {
+    "potential": {"name": "mtp", "degrees": [5, 4], "cutoff": 3.8, "pair_functions": 4, "chebyshev": 6},
+    "radial": {"evaluations": 25},
+}
+
+
+def test_fitted_radial_functions_are_kept(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    plain, found = fit(potential=RADIAL["potential"]).run(), fit(**RADIAL).run(recorder)
+    assert isinstance(found.how, Solution) and isinstance(plain.how, Solution)
+    assert found.how.evidence > plain.how.evidence + 20.0
+    assert found.errors["train"].row("")["force_rmse"] < 0.9 * plain.errors["train"].row("")["force_rmse"]
+    losses = [row["loss"] for _, row in recorder.metrics if "loss" in row]
+    assert [row["evaluations"] for _, row in recorder.metrics if "loss" in row] == [10, 20, 25]
+    assert losses == sorted(losses, reverse=True)
+    again, systems = Mtp(weights=str(tmp_path / "potential.safetensors")), found.errors["test"].data.systems
+    assert again == found.potential.replace(weights=again.weights, theta=None)
+    wanted = found.errors["test"].predicted.force
+    torch.testing.assert_close(again.evaluate(systems).force, wanted, rtol=0, atol=1e-12)
+    card = json.loads((tmp_path / "potential.json").read_text())
+    assert card["training"]["estimator"]["radial"]["evaluations"] == 25
+
+
+def test_a_fit_of_radial_functions_that_is_stopped_ends_the_same(tmp_path: Path) -> None:
+    """Stopped after every evaluation; its rows of metrics are those of the whole."""
+    whole = Recorder()
+    wanted = fit(**RADIAL, scan={"cutoff": [3.8, 3.0]}).run(whole)
+    recorder, sittings, rows = Recorder(tmp_path, pauses=1), 0, list[Any]()
+    while True:
+        sittings += 1
+        try:
+            found = fit(**RADIAL, scan={"cutoff": [3.8, 3.0]}).run(recorder)
+            break
+        except Preempted:
+            rows += recorder.metrics
+            recorder = Resumed(recorder, pauses=1)
+    assert sittings > 10 and outcome(found) == outcome(wanted)
+    assert [*rows, *recorder.metrics] == whole.metrics
+    assert found.potential == wanted.potential
+
+
+def test_radial_functions_of_other_potentials_are_refused() -> None:
+    network = {"name": "behler-parrinello", "cutoff": 3.8}
+    with pytest.raises(InputError, match="`radial`: BehlerParrinello has no radial coefficients"):
+        fit(potential=network, radial={}).check()
 
 
 def test_weights_of_groups_reach_the_rows(tmp_path: Path) -> None:

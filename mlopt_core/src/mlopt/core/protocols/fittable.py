@@ -94,6 +94,22 @@ class FittablePotential(Potential):
         """
         return self.replace(theta=theta)
 
+    @property
+    def nonlinear(self) -> torch.Tensor | None:
+        """Parameters (q,) float64 beside theta, on which the rows of `design` depend; None where there are none.
+
+        For a moment tensor potential these are the coefficients of its radial functions. A fit may choose them, see
+        `mlopt.optimizers.fitting.projected`.
+        """
+        return None
+
+    def with_nonlinear(self, values: torch.Tensor) -> Self:
+        """Return this potential with other `nonlinear` parameters ``values (q,)``.
+
+        `evaluate` is differentiable in ``values`` where they require gradients.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `with_nonlinear`")
+
     def select(self, problems: torch.Tensor) -> Self:
         """Return this potential for some systems of a batch, with their rows of theta; see `Potential.select`."""
         own = self.theta is not None and self.theta.ndim == 2

@@ -38,6 +38,7 @@ def check_fittable(
         _check_rows(moved, systems, limits)
         _check_gradients(moved, systems, limits, generator)
         _check_own_theta(moved, systems, limits, generator)
+        _check_nonlinear(moved, systems, limits, generator)
     except AssertionError as error:
         raise AssertionError(f"{name}: {error}") from error
 
@@ -103,6 +104,35 @@ def _check_gradients(
             _loss(potential.with_theta(theta.detach() + sign * step * way), systems, pull) for sign in (1, -1)
         )
     _close(slope @ way, (ahead - behind) / (2.0 * step), limits.difference, "gradient of a loss in theta")
+
+
+def _check_nonlinear(
+    potential: FittablePotential, systems: Systems, limits: PotentialTolerance, generator: torch.Generator
+) -> None:
+    """Check that `nonlinear` parameters are those that are set, and gradients in them, with constant positions."""
+    values = potential.nonlinear
+    if values is None or not values.numel():
+        return
+    same = potential.with_nonlinear(values).evaluate(systems).energy
+    _close(
+        same, potential.evaluate(systems).energy, limits.gradient, "energy under its `nonlinear` parameters"
+    )
+    values = values + 0.1 * torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    moved = potential.with_nonlinear(values)
+    told = moved.nonlinear
+    assert told is not None
+    _close(told, values, 1e-14, "`nonlinear` of `with_nonlinear`")
+    _check_rows(moved, systems, limits)
+    pull = torch.randn(systems.pos.shape, generator=generator, dtype=torch.float64)
+    point = values.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(_loss(potential.with_nonlinear(point), systems, pull), point)
+    way = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    way = way / way.norm()
+    ahead, behind = (
+        _loss(potential.with_nonlinear(values + sign * limits.step * way), systems, pull) for sign in (1, -1)
+    )
+    slopes = (ahead - behind) / (2.0 * limits.step)
+    _close(slope @ way, slopes, limits.difference, "gradient of a loss in the `nonlinear` parameters")
 
 
 def _check_own_theta(

@@ -10,7 +10,8 @@ from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.structures.labels import labelled, read_dataset
 from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
-from mlopt.optimizers.fitting.training import Trainer, Training
+from mlopt.optimizers.fitting.projected import RadialFit
+from mlopt.optimizers.fitting.training import Stage, Trainer, Training
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,6 +24,7 @@ def fit(
     potential: P,
     *,
     weights: Weights | None = None,
+    radial: Stage | None = None,
     training: Training | None = None,
     seed: int = 0,
 ) -> P:
@@ -32,7 +34,8 @@ def fit(
     trained. The experiment `Fit` does the same, chooses between settings, tests, and writes a report.
 
     data: a dataset, ASE ``Atoms`` that carry energies and forces, or a file of such.
-    weights: of residuals, of a linear potential. training: of any other. seed: of a training.
+    weights: of residuals, of a linear potential. radial: the optimizer of its radial coefficients; none: they stay as
+    they are. training: of any other potential. seed: of a training.
 
     Raises:
         InputError: the data have no labels, or make no sense.
@@ -46,7 +49,14 @@ def fit(
         data = labelled(data)
     prepared = potential.prepared(data)
     if prepared.linear:
-        rows = triangle(prepared, data, weights or Weights())
+        weights = weights or Weights()
+        rows = triangle(prepared, data, weights)
+        if radial is not None:
+            strength = solve(rows, prepared.roughness()).strength
+            search = RadialFit(prepared, data, radial, strength=strength, weights=weights, seed=seed)
+            search.advance()
+            prepared = search.result()
+            rows = triangle(prepared, data, weights)
         return prepared.with_theta(solve(rows, prepared.roughness()).theta)
     trainer = Trainer(training or Training(), prepared, data, seed)
     while not trainer.done:

@@ -190,6 +190,12 @@ class _Problem:
     def top(self) -> float:
         return float(self.s.max(initial=0.0)) ** 2 or 1.0
 
+    def bound(self, strength: float) -> NDArray[np.float64]:
+        """The factors (p,) of coefficients whose squares are the prior's share; 0 for those that are free."""
+        found = np.zeros(len(self.order))
+        found[self.order[self.free :]] = math.sqrt(strength * self.top) * self.scale
+        return found
+
     def left(self, strength: float) -> float:
         """The sum of squares and of the prior's share at its least."""
         one = strength * self.top
@@ -275,6 +281,28 @@ def covariance_root(
     """
     problem = _Problem.of(rows, None if degrees is None else degrees.numpy(), smooth)
     return torch.from_numpy(solution.deviation * problem.root(solution.strength))
+
+
+def prior_factors(
+    rows: Triangle, degrees: torch.Tensor | None, *, strength: float, smooth: float = 1.0
+) -> NDArray[np.float64]:
+    """Return the prior of `solve` as factors (p,): its share of the sum of squares is ``sum (factor * theta)^2``.
+
+    degrees, smooth: as in `solve`. strength: relative to the square of the largest singular value of ``rows``.
+    """
+    return _Problem.of(rows, None if degrees is None else degrees.numpy(), smooth).bound(strength)
+
+
+def solve_bound(rows: Triangle, factors: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the coefficients (p,) under a prior of given ``factors (p,)``, and the sum of squares with its share."""
+    p = len(factors)
+    matrix = np.concatenate([rows.upper[:, :p], np.diag(factors)])
+    side = np.concatenate([rows.upper[:, p], np.zeros(p)])
+    size = np.sqrt((matrix**2).sum(0))
+    size = np.where(size > 0, size, 1.0)
+    theta = np.linalg.lstsq(matrix / size, side, rcond=None)[0] / size
+    off = matrix @ theta - side
+    return theta, float(off @ off)
 
 
 def _cross_validated(

@@ -75,12 +75,7 @@ class _Block:
 
     def residuals(self, theta: torch.Tensor) -> torch.Tensor:
         """Weighted residuals of all labels that count, under each ``theta (k, p)``: (k, n)."""
-        found, data = self.evaluated(theta), self.data
-        energy, force, stress = self.factors
-        parts = [_weighted(found.energy, data.energy, energy), _weighted(found.force, data.force, force)]
-        if found.stress is not None:
-            parts.append(_weighted(found.stress, data.stress, stress))
-        return torch.cat(parts, 1)
+        return residuals(self.evaluated(theta), self.data, self.factors)
 
     def squares(self, theta: torch.Tensor) -> torch.Tensor:
         """Weighted squares, summed over the block, under each ``theta (k, p)``: (k,)."""
@@ -99,6 +94,20 @@ class _Block:
             jacobian = torch.cat(parts)
             found.append(2.0 * jacobian @ jacobian.T)
         return torch.stack(found)
+
+
+def residuals(
+    found: Predictions, data: Dataset, factors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """Return weighted residuals of all labels whose factor is not zero, under each of k sets of parameters: (k, n).
+
+    factors: those of `Loss.factors`.
+    """
+    energy, force, stress = factors
+    parts = [_weighted(found.energy, data.energy, energy), _weighted(found.force, data.force, force)]
+    if found.stress is not None:
+        parts.append(_weighted(found.stress, data.stress, stress))
+    return torch.cat(parts, 1)
 
 
 def _weighted(found: torch.Tensor, label: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from mlopt.core.runs import processes
 from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.fit import pictures
+from mlopt.optimizers.experiments.fit.radial import fit_radial
 from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
 from mlopt.optimizers.experiments.fit.trained import train_all
 from mlopt.optimizers.fitting.checks import check_energies, check_stresses
@@ -34,7 +35,8 @@ from mlopt.optimizers.fitting.least_squares import (
     solve,
     triangle,
 )
-from mlopt.optimizers.fitting.training import Trainer, Training
+from mlopt.optimizers.fitting.projected import RadialFit, check_radial
+from mlopt.optimizers.fitting.training import Stage, Trainer, Training
 
 #: numbers of checkpoints that each candidate of a scan has to itself
 _STEPS = 1000
@@ -58,6 +60,9 @@ class Fit(Experiment):
 
         Fit(data=FitData(train="train.xyz", test="test.xyz"), potential=Mtp(), scan={"level": [8, 12, 16]}).run()
 
+    ``radial=Stage()`` then fits the radial coefficients of the potential that was taken, with the least-squares problem
+    solved at each evaluation.
+
     Any other potential is trained, see `Training`; `weights`, `prior`, `folds` and `memory` then play no part. Under
     ``torchrun`` all processes train together, and the result does not depend on how many there are.
     """
@@ -69,6 +74,9 @@ class Fit(Experiment):
     weights: Weights = setting(Weights(), "what residuals count")
     group_weights: dict[str, float] = setting({}, "further factors on the weights of groups of structures")
     prior: Prior = setting(Prior(), "what keeps coefficients small")
+    radial: Stage | None = setting(
+        None, "how the radial coefficients of the chosen potential are fitted; none: they stay as they are"
+    )
     training: Training = setting(Training(), "how a potential that is not linear in its parameters is fitted")
     scan: dict[str, list[Any]] = setting(
         {}, "settings of the potential to try, such as {level: [8, 12], cutoff: [5, 6]}"
@@ -95,6 +103,9 @@ class Fit(Experiment):
         processes.check(None)
         train, test = self._loaded
         candidates = self._candidates(train)
+        if self.radial is not None:
+            for _, one in candidates:
+                check_radial(one, self.radial)
         if candidates[0][1].linear:
             self._check_memory([len(one.parameters) for _, one in candidates], train)
             smallest = min((one for _, one in candidates), key=lambda one: len(one.parameters))
@@ -163,9 +174,13 @@ class Fit(Experiment):
         candidates = self._candidates(train)
         about: dict[str, Any] = {"train": train, "test": test, "experiment": self}
         if candidates[0][1].linear:
-            solved = self._solved(session, train, candidates)
-            about |= {"candidates": solved[-1], "seconds": session.seconds, "smooth": self.prior.smooth}
-            result = FitResult.of(*solved[:-1], **about)
+            potential, solution, parts, done = self._solved(session, train, candidates)
+            if self.radial is not None:
+                potential, solution, parts = self._with_radial(
+                    self.radial, session, train, potential, solution, done
+                )
+            about |= {"candidates": done, "seconds": session.seconds, "smooth": self.prior.smooth}
+            result = FitResult.of(potential, solution, parts, **about)
         else:
             potential, trained, done = train_all(
                 session, here, candidates, training=self.training, data=train, seed=self.seed
@@ -191,12 +206,13 @@ class Fit(Experiment):
             done = [Candidate(**one) for one in meta["candidates"]]
             parts = [_from_tensors(session.restored.tensors, k) for k in range(int(meta["parts"]))]
         best: tuple[FittablePotential, Solution, list[Triangle]] | None = None
+        whole = len(candidates) + (self.radial is not None)
         for number in range(len(done), len(candidates)):
             choice, potential = candidates[number]
             for fold in range(len(parts), self.folds):
                 parts.append(self._part(potential, train, fold_of == fold))
                 told = f"{len(potential.parameters)} functions, part {fold + 1} of {self.folds}"
-                session.context.progress((number + (fold + 1) / self.folds) / len(candidates), told)
+                session.context.progress((number + (fold + 1) / self.folds) / whole, told)
                 if session.context.pause() and fold + 1 < self.folds:
                     _save(session, _STEPS * number + fold + 1, done, parts)
                     session.leave_if_asked()
@@ -216,6 +232,32 @@ class Fit(Experiment):
             parts = [self._part(potential, train, fold_of == fold) for fold in range(self.folds)]
             best = potential, self._solve(potential, parts), parts
         return (*best, done)
+
+    def _with_radial(
+        self,
+        stage: Stage,
+        session: Session,
+        train: Dataset,
+        potential: FittablePotential,
+        solution: Solution,
+        done: list[Candidate],
+    ) -> tuple[FittablePotential, Solution, list[Triangle]]:
+        """The chosen potential with fitted radial coefficients, solved for anew, and its rows."""
+        search = RadialFit(
+            potential,
+            train,
+            stage,
+            strength=solution.strength,
+            weights=self.weights,
+            smooth=self.prior.smooth,
+            memory=self.memory,
+            seed=self.seed,
+        )
+        share = len(done) / (len(done) + 1)
+        found = fit_radial(session, search, first_step=_STEPS * len(done), done=done, share=share)
+        fold_of = self._folds(train)
+        parts = [self._part(found, train, fold_of == fold) for fold in range(self.folds)]
+        return found, self._solve(found, parts), parts
 
     def _part(self, potential: FittablePotential, train: Dataset, chosen: torch.Tensor) -> Triangle:
         """The rows of the chosen structures (n,) bool."""

@@ -357,7 +357,8 @@ class FitResult:
             "task_family": config["data"],
             "horizon": len(self.errors["train"].data),
             "estimator": (
-                {"prior": config["prior"], "weights": config["weights"], "strength": self.how.strength}
+                {name: config[name] for name in ("prior", "weights", "radial")}
+                | {"strength": self.how.strength}
                 if isinstance(self.how, Solution)
                 else config["training"]
             ),

@@ -67,7 +67,7 @@ class Basis:
         k = len(self.species)
         radial = np.zeros((len(self.sets), k, k, functions, degrees))
         for index, one in enumerate(self.sets):
-            radial[index, :, :, : one.n_functions, : one.n_chebyshev] = one.coefficients
+            radial[index, :, :, : one.n_functions, : one.n_chebyshev] = one.array
         shortest = np.array([one.shortest for one in self.sets])
         cutoff = np.array([one.cutoff for one in self.sets])
         floor = np.array([(one.floor, one.soft) for one in self.sets])
@@ -81,7 +81,7 @@ class Basis:
 
     @functools.cached_property
     def _derivatives(self) -> assembly.Derivatives:
-        return assembly.Derivatives.of(self.table)
+        return _derivatives(self.table)
 
     @functools.cached_property
     def _monomials(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -309,3 +309,9 @@ class Basis:
         whole = systems.segments.sum(torch.from_numpy(energy)[:, None])
         told = per_volume(torch.from_numpy(virial), systems)
         return whole, torch.from_numpy(force), told
+
+
+@functools.lru_cache(maxsize=8)
+def _derivatives(table: Table) -> assembly.Derivatives:
+    """The pattern of a table, which bases with other radial functions share."""
+    return assembly.Derivatives.of(table)

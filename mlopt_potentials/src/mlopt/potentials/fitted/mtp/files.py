@@ -218,7 +218,7 @@ def write_mtp(path: str | Path, basis: Basis, theta: NDArray[np.float64], name: 
     own = np.zeros((k, k, n_mu, size))
     for mu, (index, place) in enumerate(zip(basis.set_of.tolist(), basis.place_of.tolist(), strict=True)):
         one = basis.sets[index]
-        own[:, :, mu, : one.n_chebyshev] = one.coefficients[:, :, place]
+        own[:, :, mu, : one.n_chebyshev] = one.array[:, :, place]
     coefficients = theta[k:].reshape(k, -1)
     shared = k == 1 or bool((coefficients == coefficients[0]).all())
     copies = 1 if shared else k

@@ -180,3 +180,26 @@ def _independent(pattern: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
             basis.append(column / left)
             kept.append(edges)
     return kept
+
+
+def degree_with_species(graph: Graph, angular_weight: float, species: int) -> float:
+    """Return the degree of a scalar whose radial functions are numbered with the species of the neighbour."""
+    return degree_of(Graph(tuple(one // species for one in graph.radial), graph.edges), angular_weight)
+
+
+def with_species(graphs: list[Graph], species: int) -> list[Graph]:
+    """Return each scalar with every choice of neighbours' species: mu becomes ``mu * species + s``."""
+    if species == 1:
+        return graphs
+    found: dict[Graph, None] = {}
+    for one in graphs:
+        for choice in itertools.product(range(species), repeat=len(one.radial)):
+            labels = tuple(mu * species + s for mu, s in zip(one.radial, choice, strict=True))
+            found[canonical(labels, one.edges)] = None
+    return list(found)
+
+
+@functools.lru_cache(maxsize=32)
+def all_by_degree(degrees: tuple[float, ...], angular_weight: float, species: int) -> list[Graph]:
+    """Return `by_degree` of as many radial functions as the degrees allow."""
+    return by_degree(degrees, angular_weight, int(max(degrees)) * species, species)

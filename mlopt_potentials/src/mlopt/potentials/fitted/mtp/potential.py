@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from typing import Any, Literal, Self
 
@@ -27,12 +26,12 @@ from mlopt.potentials.fitted.mtp.files import MtpFile, read_mtp, write_mtp
 from mlopt.potentials.fitted.mtp.graphs import (
     Graph,
     about_by_degree,
-    by_degree,
+    all_by_degree,
     by_level,
-    canonical,
-    degree_of,
+    degree_with_species,
+    with_species,
 )
-from mlopt.potentials.fitted.mtp.radial import orthonormal
+from mlopt.potentials.fitted.mtp.radial import beyond, check_shares, combined, plain_shares
 from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table, table_of
 from mlopt.potentials.fitted.species import Elements, elements_of
@@ -43,6 +42,7 @@ _BELOW = 0.95
 _FULL = 0.8
 #: a cutoff is doubted if no two atoms are farther apart than this part of it
 _SUPPORTED = 0.9
+_RADIAL = "`radial` lists numbers, not all zero: [centre][neighbour][mu][degree], for each pair of species"
 #: of MLIP's tables
 _LEVELS = tuple(range(2, 30, 2))
 
@@ -52,8 +52,9 @@ class Mtp(FittablePotential):
 
     ``E = sum_i [c(z_i) + sum_a theta_a(z_i) B_a(i)]``, where B_a are contractions of moments
     ``M[mu, nu] = sum_j f_mu(r_ij) u_ij (x) ... (x) u_ij`` (Shapeev, Multiscale Model. Simul. 14, 1153 (2016)). Radial
-    functions are fixed and orthonormal, one for each mu, so that the potential is linear in its coefficients and a fit
-    is one least-squares problem. Where there are several species, each has functions and coefficients of its own.
+    functions are orthonormal, one for each mu, or those that ``radial`` gives. The potential is linear in its
+    coefficients, and a fit is one least-squares problem. Where there are several species, each has functions and
+    coefficients of its own.
     Which scalars are taken follows from ``level``, as in MLIP, or from ``degrees``. What `weights` names brings its
     settings with it.
     """
@@ -67,6 +68,13 @@ class Mtp(FittablePotential):
     cutoff: float = setting(5.0, "where radial functions end", unit="angstrom", gt=0)
     pair_functions: int = setting(12, "functions of the distance alone, beside those of the level", ge=0)
     pair_cutoff: float | None = setting(None, "where these end; none: at the cutoff", unit="angstrom", gt=0)
+    chebyshev: int | None = setting(
+        None, "degrees of which radial functions are made; none: as many as there are functions", ge=1, le=60
+    )
+    radial: Any = setting(
+        None,
+        "shares of each degree in the radial functions, [centre][neighbour][mu][degree]; none: degree mu alone",
+    )
     shortest: float | None = setting(
         None, "where radial functions begin; none: a little below the shortest distance of the data", gt=0
     )
@@ -95,6 +103,19 @@ class Mtp(FittablePotential):
             )
         return level
 
+    @field_validator("radial")
+    @classmethod
+    def _shares(cls, radial: Any) -> Any:
+        if radial is None:
+            return None
+        try:
+            shares = torch.as_tensor(radial, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(_RADIAL) from None
+        if shares.ndim != 4 or not bool((torch.isfinite(shares).all(-1) & (shares != 0).any(-1)).all()):
+            raise ValueError(_RADIAL)
+        return radial if shares.requires_grad else shares.tolist()
+
     @field_validator("degrees")
     @classmethod
     def _few_degrees(cls, degrees: list[float] | None) -> list[float] | None:
@@ -119,9 +140,12 @@ class Mtp(FittablePotential):
             or self.level is not None
             or self.degrees is not None
             or self.repulsion is not None
+            or self.radial is not None
+            or self.chebyshev is not None
         ):
             raise ValueError(
-                "a `file` brings its own functions: leave out `weights`, `level`, `degrees` and `repulsion`"
+                "a `file` brings its own functions: leave out `weights`, `level`, `degrees`, `chebyshev`, `radial` and "
+                "`repulsion`"
             )
         return self
 
@@ -149,12 +173,12 @@ class Mtp(FittablePotential):
             of_one = by_level(level)
             about = sum(known ** len(one.radial) / math.factorial(len(one.radial)) for one in of_one)
             check_number(about, f"the level {level}", known)
-            found = _with_species(of_one, known)
+            found = with_species(of_one, known)
         else:
             degrees = tuple(self.degrees or ())
             about = about_by_degree(degrees, self.angular_weight, known)
             check_number(about, f"the degrees {list(degrees)}", known)
-            found = _by_degree(degrees, self.angular_weight, known)
+            found = all_by_degree(degrees, self.angular_weight, known)
         return [*(None for _ in range(self.pair_functions * known)), *found]
 
     @functools.cached_property
@@ -175,15 +199,13 @@ class Mtp(FittablePotential):
         known = len(species)
         products = [one for one in self.graphs if one is not None]
         n_mu = max((max(one.radial) for one in products), default=-1) + 1
-        functions = -(-n_mu // known)
         table = _table(tuple(products), n_mu, self.pair_functions * known)
         sets = []
-        if functions:
-            sets.append(orthonormal(self.shortest, self.cutoff, functions, known))
+        if n_mu:
+            sets.append(combined(self.shortest, self.cutoff, self._radial_shares))
         if self.pair_functions:
-            sets.append(
-                orthonormal(self.shortest, self.pair_cutoff or self.cutoff, self.pair_functions, known)
-            )
+            shares = plain_shares(self.pair_functions, known)
+            sets.append(combined(self.shortest, self.pair_cutoff or self.cutoff, shares))
         n_pair = self.pair_functions * known
         set_of = np.concatenate(
             [np.zeros(n_mu, dtype=np.int64), np.full(n_pair, len(sets) - 1, dtype=np.int64)]
@@ -191,6 +213,35 @@ class Mtp(FittablePotential):
         place_of = np.concatenate([np.arange(n_mu), np.arange(n_pair)]).astype(np.int64)
         wide = (self.shortest, self.cutoff) if self.repulsion else (_FULL * self.shortest, self.shortest)
         return Basis(table, species, tuple(sets), set_of, place_of, Repulsion(*wide, species))
+
+    @functools.cached_property
+    def _radial_shares(self) -> torch.Tensor:
+        """What each degree has in each radial function: (n_species, n_species, n_functions, n_chebyshev).
+
+        Raises:
+            InputError: ``radial`` or ``chebyshev`` does not fit the functions that ``level`` or ``degrees`` ask for.
+        """
+        known = len(self._species())
+        n_mu = max((max(one.radial) for one in self.graphs if one is not None), default=-1) + 1
+        functions = -(-n_mu // known)
+        if self.radial is None:
+            return plain_shares(functions, known, self.chebyshev)
+        shares = torch.as_tensor(self.radial, dtype=torch.float64)
+        return check_shares(shares, functions, known, self.chebyshev)
+
+    @property
+    def nonlinear(self) -> torch.Tensor | None:
+        """See `FittablePotential.nonlinear`: shares of the degrees beyond mu in radial function mu, as in `radial`."""
+        if self.file is not None:
+            return None
+        shares = self._radial_shares.detach()
+        return shares[..., beyond(*shares.shape[2:])].flatten()
+
+    def with_nonlinear(self, values: torch.Tensor) -> Self:
+        """See `FittablePotential.with_nonlinear`."""
+        shares = self._radial_shares.detach().to(values).clone()
+        shares[..., beyond(*shares.shape[2:])] = values.reshape(*shares.shape[:2], -1)
+        return self.replace(radial=shares if values.requires_grad else shares.tolist())
 
     def _species(self) -> tuple[int, ...]:
         if not self.elements:
@@ -241,7 +292,8 @@ class Mtp(FittablePotential):
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """See `Potential.evaluate`; compiled where nothing asks for gradients."""
         theta = self.parameters
-        if torch.is_grad_enabled() and (systems.pos.requires_grad or theta.requires_grad):
+        of_radial = isinstance(self.radial, torch.Tensor) and self.radial.requires_grad
+        if torch.is_grad_enabled() and (systems.pos.requires_grad or theta.requires_grad or of_radial):
             return super().evaluate(systems, stress=stress)
         return self.basis.evaluate(systems, theta, stress)
 
@@ -292,7 +344,7 @@ class Mtp(FittablePotential):
         known = len(self.basis.species)
         weight = 1.0 if self.degrees is None else self.angular_weight
         own = [
-            float(index // known + 1) if graph is None else _degree(graph, weight, known)
+            float(index // known + 1) if graph is None else degree_with_species(graph, weight, known)
             for index, graph in enumerate(self.graphs)
         ]
         return torch.tensor([0.0] * known + own * known, dtype=torch.float64)
@@ -326,29 +378,6 @@ class Mtp(FittablePotential):
             )
         settings = {name: one for name, one in self.config().items() if name not in ("weights", "theta")}
         save_weights(path, self.parameters, "mtp", settings, training)
-
-
-def _degree(graph: Graph, angular_weight: float, species: int) -> float:
-    """The degree of a scalar whose radial functions are numbered with the species of the neighbour."""
-    return degree_of(Graph(tuple(one // species for one in graph.radial), graph.edges), angular_weight)
-
-
-def _with_species(graphs: list[Graph], species: int) -> list[Graph]:
-    """Each scalar with every choice of neighbours' species: radial function mu becomes mu * species + s."""
-    if species == 1:
-        return graphs
-    found: dict[Graph, None] = {}
-    for one in graphs:
-        for choice in itertools.product(range(species), repeat=len(one.radial)):
-            labels = tuple(mu * species + s for mu, s in zip(one.radial, choice, strict=True))
-            found[canonical(labels, one.edges)] = None
-    return list(found)
-
-
-@functools.lru_cache(maxsize=32)
-def _by_degree(degrees: tuple[float, ...], angular_weight: float, species: int) -> list[Graph]:
-    most = int(max(degrees))
-    return by_degree(degrees, angular_weight, most * species, species)
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,6 +8,7 @@ hundredth of the cutoff.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from mlopt.core.lazy import torch
 
 #: how far rho goes on falling below the floor, in units of the cutoff
 _SOFT = 0.01
+#: of the grid on which functions are orthonormal
+_POINTS = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +29,13 @@ class RadialSet:
 
     shortest, cutoff: where xi is -1 and 1, in the length of the positions.
     coefficients: (n_species, n_species, n_functions, n_chebyshev) float64: of the function, for a centre of the first
-        species and a neighbour of the second.
+        species and a neighbour of the second. A tensor where gradients in them are wanted, else an array.
     floor: below it functions are nearly constant; 0 for functions of MLIP, which are polynomials everywhere.
     """
 
     shortest: float
     cutoff: float
-    coefficients: NDArray[np.float64]
+    coefficients: NDArray[np.float64] | torch.Tensor
     floor: float = 0.0
 
     def __post_init__(self) -> None:
@@ -50,6 +53,13 @@ class RadialSet:
     def n_chebyshev(self) -> int:
         """Number of Chebyshev functions of which each is made."""
         return int(self.coefficients.shape[3])
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """The coefficients as an array, without gradients."""
+        if isinstance(self.coefficients, np.ndarray):
+            return self.coefficients
+        return np.asarray(self.coefficients.detach().cpu().numpy())
 
     @property
     def soft(self) -> float:
@@ -75,20 +85,66 @@ def chebyshev(r: torch.Tensor, shortest: float, cutoff: float, count: int) -> to
     return torch.stack(found[:count], -1) * end[..., None]
 
 
-def orthonormal(
-    shortest: float, cutoff: float, functions: int, species: int = 1, points: int = 400
-) -> RadialSet:
-    """Return functions that are orthonormal on a grid between the shortest distance and the cutoff.
+def combined(shortest: float, cutoff: float, shares: torch.Tensor) -> RadialSet:
+    """Return combinations of functions that are orthonormal on a grid between the shortest distance and the cutoff.
 
-    The first has degree 0, each one more. With several species there is a set for each species of the neighbour:
-    function ``n * species + s`` is the n-th for neighbours of species s, and zero for others.
+    shares: (n_species, n_species, n_functions, n_chebyshev), of the orthonormal functions of degree 0, 1, ..., for a
+        centre of the first species and a neighbour of the second. Each combination is scaled to the norm 1. The result
+        is differentiable in ``shares``.
+    Function ``n * species + s`` of the set is the n-th for neighbours of species s, and zero for others.
     """
-    grid = torch.linspace(shortest, cutoff, points, dtype=torch.float64)
-    raw = chebyshev(grid, shortest, cutoff, functions).numpy()
-    _, upper = np.linalg.qr(raw)
-    own = np.linalg.solve(upper, np.eye(functions)).T * np.sqrt(points)
-    own *= np.sign(np.diag(own))[:, None]
-    found = np.zeros((species, species, functions * species, functions))
+    species, _, functions, degrees = shares.shape
+    own = torch.from_numpy(_orthonormal(shortest, cutoff, degrees)).to(shares)
+    rows = shares / torch.linalg.vector_norm(shares, dim=-1, keepdim=True) @ own
+    found = rows.new_zeros(species, species, functions * species, degrees)
     for s in range(species):
-        found[:, s, s::species] = own
-    return RadialSet(shortest, cutoff, found, shortest)
+        found[:, s, s::species] = rows[:, s]
+    return RadialSet(shortest, cutoff, found if found.requires_grad else found.numpy(), shortest)
+
+
+def plain_shares(functions: int, species: int, degrees: int | None = None) -> torch.Tensor:
+    """Return the shares of `combined` by which function mu has the degree mu alone; degrees: columns of them.
+
+    Raises:
+        InputError: fewer degrees than functions.
+    """
+    if degrees is not None and degrees < functions:
+        raise InputError(
+            f"mtp: {functions} radial functions cannot be made of {degrees} degrees; raise `chebyshev`"
+        )
+    return torch.eye(functions, degrees or functions, dtype=torch.float64).repeat(species, species, 1, 1)
+
+
+def check_shares(shares: torch.Tensor, functions: int, species: int, degrees: int | None) -> torch.Tensor:
+    """Return ``shares`` if they are those of so many functions, species and degrees (none: any).
+
+    Raises:
+        InputError: they are not.
+    """
+    wanted = (species, species, functions, degrees or max(shares.shape[3], functions))
+    if tuple(shares.shape) != wanted:
+        raise InputError(
+            f"mtp: `radial` has the shape {tuple(shares.shape)}, and {species} species with {functions} radial "
+            f"functions of {wanted[3]} degrees need {wanted}"
+        )
+    return shares
+
+
+def beyond(functions: int, chebyshev: int) -> torch.Tensor:
+    """Return which shares of `combined` are free to be fitted: (functions, chebyshev) bool.
+
+    Function mu takes those of degrees beyond mu. Lower ones would leave the span of all products the same, because
+    each product is there with every product of lower radial functions in its place.
+    """
+    return torch.ones(functions, chebyshev, dtype=torch.bool).triu(1)
+
+
+@functools.lru_cache(maxsize=32)
+def _orthonormal(shortest: float, cutoff: float, count: int) -> NDArray[np.float64]:
+    """Chebyshev coefficients of orthonormal functions, one a row: (count, count)."""
+    grid = torch.linspace(shortest, cutoff, _POINTS, dtype=torch.float64)
+    raw = chebyshev(grid, shortest, cutoff, count).numpy()
+    _, upper = np.linalg.qr(raw)
+    own = np.linalg.solve(upper, np.eye(count)).T * np.sqrt(_POINTS)
+    own *= np.sign(np.diag(own))[:, None]
+    return np.asarray(own)
