@@ -13,7 +13,7 @@ from ase.build import bulk
 from pydantic import ValidationError
 
 from mlopt.core import Dataset, InputError, Systems
-from mlopt.core.files.weights import save_weights
+from mlopt.core.files.weights import TRAINING, save_weights
 from mlopt.core.testing import check_fittable
 from mlopt.potentials import Mtp
 
@@ -184,11 +184,53 @@ def test_what_is_not_given_comes_from_the_data() -> None:
         ({"elements": ["Si", "Xx"]}, "'Xx' is no element"),
         ({"elements": ["Si", "Si"]}, "each element is named once"),
         ({"file": "a.mtp", "level": 8}, "a `file` brings its own functions"),
+        ({"file": "a.mtp", "chebyshev": 8}, "leave out `weights`, `level`, `degrees`, `chebyshev`, `radial`"),
+        ({"radial": [[1.0, 0.0]]}, "`radial` lists numbers, not all zero: [centre][neighbour][mu][degree]"),
+        ({"radial": [[[[1.0], [1.0, 2.0]]]]}, "`radial` lists numbers"),
+        ({"radial": [[[[0.0, 0.0]]]]}, "`radial` lists numbers"),
+        ({"radial": "wide"}, "`radial` lists numbers"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         Mtp(**settings)
+
+
+def test_radial_functions_of_ones_own() -> None:
+    potential = fitted(elements=["Si"], level=8, chebyshev=3)
+    shares = [[[[2.0, 0.0, 0.0], [0.0, 0.5, 0.0]]]]
+    same = potential.replace(radial=shares).evaluate(silicon()).energy  # their scale plays no part
+    torch.testing.assert_close(same, potential.evaluate(silicon()).energy, rtol=1e-12, atol=0)
+    assert potential.nonlinear is not None and potential.nonlinear.tolist() == [0.0, 0.0, 0.0]
+    moved = potential.with_nonlinear(torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64))
+    assert moved.radial == [[[[1.0, 0.3, 0.2], [0.0, 1.0, 0.1]]]]
+    assert Mtp(**moved.config()) == moved
+    assert float((moved.evaluate(silicon()).energy - same).abs().min()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chebyshev": 1}, "mtp: 2 radial functions cannot be made of 1 degrees; raise `chebyshev`"),
+        (
+            {"radial": [[[[1.0, 0.0, 0.0]]]]},
+            "has the shape (1, 1, 1, 3), and 1 species with 2 radial functions of 3",
+        ),
+        ({"radial": [[[[1.0, 0.0], [0.0, 1.0]]]], "chebyshev": 3}, "of 3 degrees need (1, 1, 2, 3)"),
+    ],
+)
+def test_radial_functions_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        _ = Mtp(shortest=1.8, elements=["Si"], level=8, **settings).basis
+
+
+def test_new_radial_functions_keep_fitted_coefficients(tmp_path: Path) -> None:
+    potential = fitted(elements=["Si"], level=8)
+    potential.save(str(tmp_path / "si.safetensors"), dict.fromkeys(TRAINING, "test"))
+    read = Mtp(weights=str(tmp_path / "si.safetensors"))
+    assert read.nonlinear is not None
+    moved = read.with_nonlinear(read.nonlinear + 0.1)
+    assert torch.equal(moved.parameters, potential.parameters) and Mtp(**moved.config()) == moved
 
 
 def test_a_potential_that_was_never_fitted_says_what_is_missing() -> None:

@@ -76,19 +76,23 @@ class ProjectedLandscape(Landscape):
 
     def _at(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss and its gradient (q,) at ``values (q,)``."""
-        rows = triangle(self._potential.with_nonlinear(values), self._data, self._weights, self._memory)
+        point = values.clone().requires_grad_(True)
+        with torch.enable_grad():
+            potential = self._potential.with_nonlinear(point)
+        rows = triangle(potential, self._data, self._weights, self._memory)
         if not np.isfinite(rows.upper).all():
             return values.new_tensor(torch.nan), torch.full_like(values, torch.nan)
-        solved, squares = solve_bound(rows, self._factors)
-        theta, slope = torch.from_numpy(solved), torch.zeros_like(values)
+        theta, squares = solve_bound(rows, self._factors)
+        slope = torch.zeros_like(values)
         for data, factors in self._blocks:
             with torch.enable_grad():
-                point = values.clone().requires_grad_(True)
-                potential = self._potential.with_theta(theta).with_nonlinear(point)
-                found = potential.evaluate(data.systems, stress=bool((factors[2] > 0).any()))
+                solved = potential.with_theta(torch.from_numpy(theta))
+                found = solved.evaluate(data.systems, stress=bool((factors[2] > 0).any()))
                 stress = None if found.stress is None else found.stress[None]
                 told = Predictions(found.energy[None], found.force[None], stress)
-                (part,) = torch.autograd.grad((residuals(told, data, factors) ** 2).sum(), point)
+                off = residuals(told, data, factors)
+                # the way from `point` to the radial functions is one for all blocks
+                (part,) = torch.autograd.grad((off * off).sum(), point, retain_graph=True)
             slope = slope + part
         return values.new_tensor(squares / rows.rows), slope / rows.rows
 

@@ -110,9 +110,10 @@ class Mtp(FittablePotential):
             return None
         try:
             shares = torch.as_tensor(radial, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ValueError(_RADIAL) from None
-        if shares.ndim != 4 or not bool((torch.isfinite(shares).all(-1) & (shares != 0).any(-1)).all()):
+        norm = torch.linalg.vector_norm(shares, dim=-1) if shares.ndim == 4 else shares.new_zeros(1)
+        if not bool((torch.isfinite(norm) & (norm > 0)).all()):
             raise ValueError(_RADIAL)
         return radial if shares.requires_grad else shares.tolist()
 
@@ -241,7 +242,9 @@ class Mtp(FittablePotential):
         """See `FittablePotential.with_nonlinear`."""
         shares = self._radial_shares.detach().to(values).clone()
         shares[..., beyond(*shares.shape[2:])] = values.reshape(*shares.shape[:2], -1)
-        return self.replace(radial=shares if values.requires_grad else shares.tolist())
+        # a file of weights would bring its own functions; its theta stays
+        kept = {} if self.weights is None else {"weights": None, "theta": self.parameters}
+        return self.replace(radial=shares if values.requires_grad else shares.tolist(), **kept)
 
     def _species(self) -> tuple[int, ...]:
         if not self.elements:
