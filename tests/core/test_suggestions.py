@@ -43,7 +43,7 @@ def test_what_is_far_from_everything_suggests_nothing() -> None:
         ("potential", "EMT", "write `potential: {name: ase, calculator: emt}`"),
         ("potential", "MACE", "AsePotential.wrap(calculator)"),
         ("optimizer", "bh", "Did you mean 'basin-hopping'?"),
-        ("optimizer", "BFGS", "Did you mean 'lbfgs'?"),
+        ("optimizer", "BFGS", "Did you mean 'bfgs'?"),
         ("optimizer", "neb", "`experiment: path`"),
     ],
 )
