@@ -109,6 +109,7 @@ def test_paths_are_anew_in_each_epoch_and_the_same_for_the_same_seed() -> None:
     assert torch.equal(a[: len(few)], few)  # a path does not depend on how many there are
 
 
+@pytest.mark.slow
 def test_numbers_of_the_paper() -> None:
     """Medians of D_5 / D_0, as in the paper's experiment: 0.077 is about 27 times better than 0.01, 0.2 far better."""
     task = band(paths=140)

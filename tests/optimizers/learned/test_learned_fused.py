@@ -141,6 +141,7 @@ def test_crystals() -> None:
     assert_steps_agree(family.optimizer(noisy(family, 2)), StillingerWeber(), systems, x, 5, 1e-9)
 
 
+@pytest.mark.slow
 def test_the_lowest_point_of_the_way_counts() -> None:
     """In both engines alike, and where it is the energy is."""
     systems = clusters([5, 7, 6])

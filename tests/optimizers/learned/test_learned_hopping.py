@@ -94,7 +94,7 @@ def test_contract(theta: torch.Tensor | None) -> None:
     check_optimizer(LearnedHopping(theta=listed, **POOR), surfaces={"atoms": atoms})
 
 
-@pytest.mark.parametrize("name", ["eager", "fused"])
+@pytest.mark.parametrize("name", ["eager", pytest.param("fused", marks=pytest.mark.slow)])
 def test_a_population_fares_as_one_by_one(name: Any) -> None:
     """Bit for bit: each problem with its own network, and each alone with that network."""
     if name == "fused":
