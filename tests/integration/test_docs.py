@@ -274,7 +274,11 @@ def test_command_reference_is_up_to_date():
     assert written == load_script("update_docs").page(), "run: python scripts/update_docs.py"
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=name_of)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(one, marks=[pytest.mark.slow] if one.stem == "pt_heptamer" else []) for one in EXAMPLES],
+    ids=name_of,
+)
 def test_example_runs(script, folder, monkeypatch, capsys, clean):
     """In a folder of its own, as ``python examples/NAME.py``; each checks itself what it claims."""
     for path in (REPOSITORY / "examples").glob("*.yaml"):

@@ -124,6 +124,7 @@ def test_numbers_of_the_paper() -> None:
     assert ratio[0.2] < 1e-6
 
 
+@pytest.mark.slow
 def test_bent_paths_are_bent_and_recover() -> None:
     task = band(bend=0.8, disturbance=0.0, paths=20, step=0.2)
     paths, x = task.disturbed(0)

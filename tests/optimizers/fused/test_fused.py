@@ -269,6 +269,7 @@ def test_basin_hopping_as_it_comes(dtype: torch.dtype) -> None:
     assert [0, 1, 0, 0] in unsound
 
 
+@pytest.mark.slow
 def test_basin_hopping_with_fire_and_one_move_a_hop() -> None:
     moves = [
         Displacement(distribution="normal", probability=0.5, step=0.2),

@@ -297,7 +297,11 @@ def _advance(
 
 @pytest.mark.parametrize(
     ("potential", "structure", "symbol", "a"),
-    [_CUT[1], _CUT[4], (Gupta(preset="au55-paper"), "fcc", "Au", 4.08)],
+    [
+        _CUT[1],
+        pytest.param(*_CUT[4], marks=pytest.mark.slow),
+        pytest.param(Gupta(preset="au55-paper"), "fcc", "Au", 4.08, marks=pytest.mark.slow),
+    ],
 )
 def test_fused_rollouts(potential: Potential, structure: str, symbol: str, a: float) -> None:
     crystals = _crystals(symbol, structure, a)
