@@ -299,3 +299,13 @@ def test_ase_is_told_the_energy_of_each_atom() -> None:
     assert np.abs(atoms.get_forces() - wanted.force.numpy()).max() < 1e-12
     assert wanted.row_energy is not None
     assert np.abs(atoms.get_potential_energies() - wanted.row_energy.numpy()).max() < 1e-12
+
+
+def test_large_references_keep_their_digits() -> None:
+    """Total energies of electrons are thousands of eV an atom, of which float32 would lose the fourth digit."""
+    systems = cells()
+    plain, far = small(references=[0.0, 0.0]), small(references=[-7000.123456789, -1234.567890123])
+    counts = torch.stack([systems.segments.sum((systems.z == z).double()[:, None]) for z in (79, 29)], 1)
+    wanted = counts @ torch.tensor(far.references, dtype=torch.float64)
+    found = far.evaluate(systems).energy - plain.evaluate(systems).energy
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8)

@@ -136,11 +136,6 @@ class LossLandscape(Landscape):
         self._size = max(sum(loss.size(one) for one in blocks), 1.0)
         self._blocks: dict[int, _Block] = {}
 
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks."""
-        return len(self._data)
-
     def part(self, block: int) -> LossLandscape:
         """Return the landscape of one block alone, for steps on a part of the data; it shares what is prepared."""
         made = LossLandscape(self._potential, [self._data[block]], self._loss, self.segments.n_problems)

@@ -153,22 +153,17 @@ class Trainer:
     def _enter(self, theta: torch.Tensor) -> None:
         """Begin the present stage at ``theta (k, p)``."""
         stage = self.training.stages[self.stage]
-        self.parts = self.landscape
+        landscapes = [self.landscape]
         if stage.batch is not None:
             shuffled = self.order.tolist()
             places = [shuffled[at : at + stage.batch] for at in range(0, len(shuffled), stage.batch)]
-            self.parts = self._landscape(self.data, places)
+            whole = self._landscape(self.data, places)
+            landscapes = [whole.part(block) for block in range(len(places))]
         # of a part of the structures no loss can be compared with another's: the last point counts
         lowest = None if stage.batch is None else False
         self.drivers = [
-            Driver(
-                self.landscape if stage.batch is None else self.parts.part(block),
-                stage.minimiser(theta.shape[1]),
-                Stop(stage.evaluations),
-                keep=0,
-                lowest=lowest,
-            )
-            for block in range(self.parts.n_blocks if stage.batch is not None else 1)
+            Driver(one, stage.minimiser(theta.shape[1]), Stop(stage.evaluations), keep=0, lowest=lowest)
+            for one in landscapes
         ]
         keys = problem_keys(_derived(self.seed, self.stage), torch.arange(self.training.seeds))
         self.progress: Progress = self.drivers[0].begin(theta.reshape(-1, 1), keys)

@@ -102,7 +102,7 @@ class Fit(Experiment):
         """
         processes.check(None)
         train, test = self._loaded
-        candidates = self._candidates(train)
+        candidates = self._candidates
         if self.radial is not None:
             for _, one in candidates:
                 check_radial(one, self.radial)
@@ -143,9 +143,10 @@ class Fit(Experiment):
             train.weight[chosen] *= factor
         return train, test
 
-    def _candidates(self, train: Dataset) -> list[tuple[dict[str, Any], FittablePotential]]:
+    @functools.cached_property
+    def _candidates(self) -> list[tuple[dict[str, Any], FittablePotential]]:
         """Each choice of settings of the scan, and the potential with them."""
-        found = []
+        train, found = self._loaded[0], []
         for values in itertools.product(*self.scan.values()):
             choice = dict(zip(self.scan, values, strict=True))
             try:
@@ -171,7 +172,7 @@ class Fit(Experiment):
     def _run(self, context: Context | None, here: processes.Ranks) -> FitResult:
         train, test = self._loaded
         session = Session(context, train.digest())
-        candidates = self._candidates(train)
+        candidates = self._candidates
         about: dict[str, Any] = {"train": train, "test": test, "experiment": self}
         if candidates[0][1].linear:
             potential, solution, parts, done = self._solved(session, train, candidates)

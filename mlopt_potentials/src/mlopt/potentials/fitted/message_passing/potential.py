@@ -105,7 +105,7 @@ class SchNet(FittablePotential):
         if self.references is None:
             return found
         kinds = self.layers.kinds(systems.z, len(systems.pos), systems.pos.device)
-        return found + torch.tensor(self.references).to(systems.pos)[kinds]
+        return found + torch.tensor(self.references, dtype=torch.float64).to(systems.pos)[kinds]
 
     def of_theta(self, systems: Systems, *, stress: bool = False) -> Callable[[torch.Tensor], Predictions]:
         """See `FittablePotential.of_theta`; all networks are one batch."""
