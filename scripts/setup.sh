@@ -115,7 +115,7 @@ fill_leg() {
         set -- "$@" "torch==$TORCH"
     fi
     # A wheel there must be, so that an old version is not built for hours; omegaconf 2.3 needs the one exception.
-    # Compiled, as pip does it: tests measure what light commands cost.
+    # Compiled, as pip does it.
     "$venv/bin/uv" -q pip install --python "$python" --compile-bytecode --resolution "$resolution" \
         --only-binary :all: --no-binary antlr4-python3-runtime \
         -e ./mlopt_core -e ./mlopt_potentials -e ./mlopt_optimizers -e ./mlopt_cli -e ./plugins_example "$@"

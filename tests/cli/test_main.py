@@ -1,10 +1,9 @@
-"""The command as a whole: help, unknown words, exit codes, JSON for errors, and what it costs to start."""
+"""The command as a whole: help, unknown words, exit codes, JSON for errors, and what it imports to start."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,7 @@ import pytest
 
 from mlopt.cli.main import COMMANDS
 
-# What the light commands may cost: seconds of processor time, the best of a few. They take 0.35 on a quiet machine;
-# what shares a core with others is charged for their use of it.
-MOST_SECONDS = 0.7
+# What makes a command slow to start.
 HEAVY = ("torch", "ase", "matplotlib", "rich", "numpy", "scipy")
 
 
@@ -113,16 +110,9 @@ def test_light_commands_are_light(args, search):
         f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
         "sys.exit(f'imported {heavy}' if heavy else code)\n"
     )
-    costs = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, done.stderr
-        costs.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    assert min(costs) <= MOST_SECONDS, f"{args} costs {min(costs):.2f} s"
+    line = [sys.executable, "-c", code, *args]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_imports_click_alone():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -210,15 +209,3 @@ def test_bad_input_is_named() -> None:
         match(pos, z, pos, z.astype(float), 0.1)
     with pytest.raises(InputError, match="energy_window"):
         same_structure(Example(0.0, pos, z), Example(0.0, pos, z), -1.0, 0.1)
-
-
-@pytest.mark.parametrize(("name", "limit"), [("Ar38", 0.05), ("amorphous38", 0.05), ("Ar75", 0.2)])
-def test_speed_is_fit_for_every_store_insertion(name: str, limit: float) -> None:
-    pos, z = STRUCTURES[name]
-    other, other_z, _ = moved(pos, z, 1, True, 1e-4)
-    elapsed = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert match(pos, z, other, other_z, 0.05) is not None
-        elapsed.append(time.perf_counter() - start)
-    assert min(elapsed) < limit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -220,16 +218,3 @@ def test_bad_input_is_named() -> None:
         point_group(np.array([[0, 0, 0], [0, 0, np.nan]]), [1, 1])
     with pytest.raises(InputError, match="must be a positive length"):
         point_group([[0, 0, 0]], [1], tolerance=0.0)
-
-
-def test_speed_is_fit_for_use_in_every_store_insertion() -> None:
-    from ase.cluster import Decahedron
-
-    atoms = Decahedron("Ar", 2, 2, 1)  # type: ignore[no-untyped-call]
-    pos = disturbed(atoms.positions / 3.8, 9)
-    elapsed = []
-    for _ in range(3):
-        start = time.perf_counter()
-        point_group(pos, atoms.numbers)
-        elapsed.append(time.perf_counter() - start)
-    assert min(elapsed) < 0.3
