@@ -27,7 +27,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "potentials": [{"kernels"}, {"sums", "ase", "spins", "models", "fitted"}, {"classical"}],
     "optimizers": [
-        {"local", "moves", "starts", "labelling"},
+        {"local", "moves", "starts", "labelling", "dynamics"},
         {"searches", "bands", "saddles", "fused", "fitting"},
         {"learned"},
         {"training"},

@@ -8,6 +8,10 @@ import pytest
 
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.core.testing import check_optimizer
+from mlopt.optimizers.dynamics.bussi import Bussi
+from mlopt.optimizers.dynamics.langevin import Langevin
+from mlopt.optimizers.dynamics.nose_hoover import NoseHoover
+from mlopt.optimizers.dynamics.velocity_verlet import VelocityVerlet
 from mlopt.optimizers.local.adam import Adam
 from mlopt.optimizers.local.bfgs import BFGS
 from mlopt.optimizers.local.conjugate_gradients import ConjugateGradients
@@ -64,6 +68,13 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     "minima-hopping": (MinimaHopping(dt=0.05), {}),
     "minima-hopping, fire": (MinimaHopping(quench=Fire(), dt=0.05), {}),
     "minima-hopping, softened": (MinimaHopping(quench=Fire(), softening=3, dt=0.05), {}),
+    "velocity-verlet": (
+        VelocityVerlet(time_step=0.02, initial_temperature=0.1),
+        {"differentiable": "time_step"},
+    ),
+    "langevin": (Langevin(time_step=0.02, temperature=0.1, friction=0.5), {"differentiable": "friction"}),
+    "bussi": (Bussi(time_step=0.02, temperature=0.1, relaxation_time=0.5), {}),
+    "nose-hoover": (NoseHoover(time_step=0.02, temperature=0.1, relaxation_time=0.5), {}),
     "scipy-basinhopping": (ScipyBasinHopping(), {"surfaces": FLAT}),
     "scipy-dual-annealing": (ScipyDualAnnealing(), {"surfaces": FLAT}),
 }

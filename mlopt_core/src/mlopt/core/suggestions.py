@@ -35,6 +35,12 @@ _NAMES = {
         "steepestdescent": "gradient-descent",
         "sa": "annealing",
         "mh": "minima-hopping",
+        "verlet": "velocity-verlet",
+        "nve": "velocity-verlet",
+        "baoab": "langevin",
+        "csvr": "bussi",
+        "nvt": "langevin",
+        "nosehooverchain": "nose-hoover",
         "vpo": "velocity-projection",
         "quickmin": "velocity-projection",
     },
@@ -68,10 +74,7 @@ _HOPPING = "It is an optimizer: write `experiment: search` with `optimizer: {nam
 _RELAXATION = (
     "A relaxation is `experiment: search` with `optimizer: {name: lbfgs}`, `fmax: 0.01` and `starts: 1`."
 )
-_DYNAMICS = (
-    "There is no molecular dynamics here; what comes nearest is `experiment: search` with "
-    "`optimizer: {name: annealing}`."
-)
+_DYNAMICS = "Molecular dynamics are run in Python, with the integrators of `mlopt.optimizers.dynamics`, such as langevin."
 _IN_PYTHON = (
     "A calculator of ASE that is none of those for configurations is given in Python: "
     "`AsePotential.wrap(calculator)`."

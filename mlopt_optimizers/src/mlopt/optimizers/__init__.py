@@ -8,6 +8,10 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.optimizers.bands.band import Band
+    from mlopt.optimizers.dynamics.bussi import Bussi
+    from mlopt.optimizers.dynamics.langevin import Langevin
+    from mlopt.optimizers.dynamics.nose_hoover import NoseHoover
+    from mlopt.optimizers.dynamics.velocity_verlet import VelocityVerlet
     from mlopt.optimizers.experiments.contest.experiment import Contest
     from mlopt.optimizers.experiments.fit.experiment import Fit
     from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
@@ -47,6 +51,7 @@ __all__ = [
     "BasinHopping",
     "BoxStart",
     "Budget",
+    "Bussi",
     "ConjugateGradients",
     "Contest",
     "Dimer",
@@ -58,12 +63,14 @@ __all__ = [
     "GradientDescent",
     "HarmonicStart",
     "Hopping",
+    "Langevin",
     "Learned",
     "LearnedHopping",
     "MetaTrain",
     "MinimaHopping",
     "MinimaSettings",
     "Network",
+    "NoseHoover",
     "Path",
     "Polish",
     "RandomRestarts",
@@ -80,6 +87,7 @@ __all__ = [
     "Training",
     "Twist",
     "VelocityProjection",
+    "VelocityVerlet",
     "fit",
 ]
 
@@ -87,6 +95,10 @@ __getattr__ = names_of(
     __name__,
     {
         "bands.band": ("Band",),
+        "dynamics.bussi": ("Bussi",),
+        "dynamics.langevin": ("Langevin",),
+        "dynamics.nose_hoover": ("NoseHoover",),
+        "dynamics.velocity_verlet": ("VelocityVerlet",),
         "experiments.contest.experiment": ("Contest",),
         "experiments.fit.experiment": ("Fit",),
         "experiments.meta_train.experiment": ("MetaTrain",),

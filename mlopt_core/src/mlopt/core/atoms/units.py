@@ -32,6 +32,8 @@ _ALIASES = {
     "rad": "radian",
 }
 _REDUCED = "reduced"
+#: Boltzmann's constant, eV/K; one atomic mass unit, eV fs^2/angstrom^2 (CODATA 2018)
+_BOLTZMANN, _DALTON = 8.617333262e-5, 1.66053906660e-27 * 1e10 / 1.602176634e-19
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,20 @@ class Units:
         if found is None:
             raise InputError(f"lengths in {self.length} are no number of angstrom")
         return found
+
+    @property
+    def boltzmann(self) -> float:
+        """One kelvin in units of energy; 1 where units are reduced, so that temperatures are energies."""
+        return 1.0 if self.reduced else _BOLTZMANN / self.ev
+
+    @property
+    def dalton(self) -> float:
+        """One atomic mass unit in energy fs^2 / length^2; 1 where units are reduced.
+
+        Raises:
+            InputError: lengths are angles.
+        """
+        return 1.0 if self.reduced else _DALTON * self.angstrom**2 / self.ev
 
     @property
     def label(self) -> str:

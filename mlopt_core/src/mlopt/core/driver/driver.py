@@ -49,6 +49,11 @@ class Driver:
                 f"`fmax` cannot end {type(optimizer).__name__}: it searches on after every minimum. "
                 f"Leave `fmax` out and limit `force_calls`; the tolerance of its quench is its own setting."
             )
+        if optimizer.seeks == "nothing" and stop.fmax is not None:
+            raise InputError(
+                f"`fmax` cannot end {type(optimizer).__name__}: dynamics pass points without force and go on. "
+                f"Leave `fmax` out and limit `force_calls`, which is one more than the number of steps."
+            )
         self.landscape = landscape
         self.optimizer = optimizer
         self.stop = stop

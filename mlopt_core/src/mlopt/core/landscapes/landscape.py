@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.units import Units
 from mlopt.core.batch.segments import Segments
 from mlopt.core.landscapes.evaluation import Evaluation, check_evaluation, version
 from mlopt.core.landscapes.hessian import difference_product, differentiated_product, rigid_motions
@@ -37,6 +38,15 @@ class Landscape(ABC):
     fixed: torch.Tensor | None = None
     #: (n_rows,) float64 masses, atomic mass units, for dynamics and rates; None where rows have none
     masses: torch.Tensor | None = None
+    #: one unit of temperature in units of energy: 1, unless the landscape has units
+    boltzmann: float = 1.0
+
+    @property
+    def inertia(self) -> torch.Tensor:
+        """(n_rows,) float64 masses for dynamics, energy time^2 / length^2: `masses`, or 1 where there are none."""
+        if self.masses is not None:
+            return self.masses
+        return torch.ones(self.segments.n_rows, dtype=torch.float64, device=self.segments.ptr.device)
 
     @abstractmethod
     def evaluate(self, x: torch.Tensor) -> Evaluation:
@@ -124,6 +134,25 @@ class AtomsLandscape(Landscape):
     def masses(self) -> torch.Tensor:  # type: ignore[override]
         """(n_rows,) masses of the atoms, atomic mass units."""
         return self.systems.masses
+
+    @property
+    def boltzmann(self) -> float:  # type: ignore[override]
+        """One kelvin in the potential's unit of energy; 1 where its units are reduced."""
+        return Units.of(self.potential.units).boltzmann
+
+    @cached_property
+    def inertia(self) -> torch.Tensor:
+        """(n_rows,) float64 masses in the potential's energy fs^2 / length^2.
+
+        Where its units are reduced, an element is a label alone. Masses are then 1, unless the structures give others.
+        """
+        units = Units.of(self.potential.units)
+        given = self.systems.given_masses
+        if not units.reduced:
+            return self.systems.masses * units.dalton
+        if given is None:
+            return torch.ones(len(self.systems.z), dtype=torch.float64, device=self.systems.z.device)
+        return torch.where(given.isnan(), 1.0, given)
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
         """Return the potential's energy (n_problems,) and force (n_rows, 3), with zero force on fixed atoms.

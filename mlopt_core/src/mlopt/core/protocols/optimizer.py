@@ -172,7 +172,7 @@ class Optimizer(Plugin):
     #: True if `step` handles a non-finite evaluation by stepping back, for that problem alone; the driver then
     #: gives a problem up only after several in a row
     recovers: ClassVar[bool] = False
-    #: the kind of point at which it ends: a "minimum", or a "saddle"
+    #: the kind of point at which it ends: a "minimum", or a "saddle"; "nothing" for dynamics, which no force ends
     seeks: ClassVar[str] = "minimum"
 
     @abstractmethod
@@ -221,12 +221,16 @@ def local_only(optimizer: Optimizer) -> Optimizer:
     """Return the optimizer if it ends at a minimum.
 
     Raises:
-        ValueError: a search, which never ends at a minimum, or a method that ends at a saddle.
+        ValueError: a search or dynamics, which never end at a minimum, or a method that ends at a saddle.
     """
     if optimizer.searching:
         raise ValueError(
             f"{type(optimizer).__name__} is a search, which does not end at a minimum; "
             f"take a local optimizer such as lbfgs or fire"
+        )
+    if optimizer.seeks == "nothing":
+        raise ValueError(
+            f"{type(optimizer).__name__} follows dynamics and ends at no minimum; take lbfgs or fire"
         )
     if optimizer.seeks != "minimum":
         raise ValueError(

@@ -19,7 +19,6 @@ from mlopt.optimizers.saddles.modes import NEAR_ZERO, spectra
 
 #: electron g-factor, and hbar in meV seconds (CODATA 2018)
 G_ELECTRON, HBAR_MEV_S = 2.00231930436256, 6.582119569e-13
-_KB_EV, _AMU, _ELEMENTARY_CHARGE = 8.617333262e-5, 1.66053906660e-27, 1.602176634e-19
 _EV = Units()
 
 
@@ -50,7 +49,7 @@ class Rate:
         """
         if not temperature > 0:
             raise InputError(f"a rate needs a positive temperature, got {temperature}")
-        thermal = temperature if self.units.reduced else _KB_EV / self.units.ev * temperature
+        thermal = self.units.boltzmann * temperature
         at_minimum, at_saddle = self.zero_modes
         zero = math.pow(2.0 * math.pi * thermal, 0.5 * (at_minimum - at_saddle))
         zero *= self.volumes[1] / self.volumes[0]
@@ -104,7 +103,7 @@ def vineyard(
     """
     units = Units.of(units)
     # energy / (length^2 u) in 1/s^2
-    square = 1.0 if units.reduced else units.ev * _ELEMENTARY_CHARGE / (_AMU * (1e-10 * units.angstrom) ** 2)
+    square = 1.0 if units.reduced else 1e30 / units.dalton
     masses = torch.as_tensor(masses, dtype=minimum.dtype, device=minimum.device)
     if masses.ndim == 0:
         masses = masses.expand(len(minimum))

@@ -1,0 +1,45 @@
+"""Langevin dynamics by the BAOAB splitting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from mlopt.core.batch.random import Draws
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.plugin import setting
+from mlopt.optimizers.dynamics.integrator import DynamicsState, Motion, Thermostatted
+from mlopt.optimizers.dynamics.mechanics import numbers, thermal_noise
+
+
+class Langevin(Thermostatted):
+    """Langevin dynamics (NVT): friction, and random forces that balance it, on every row.
+
+    The splitting is BAOAB: half a kick, half a drift, the exact solution of friction and noise over a step, half a
+    drift, half a kick (Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34, eq. 12). Positions in a harmonic well
+    have the exact distribution at any stable time step. Kinetic temperatures are of second order: in a well of angular
+    frequency w they are low by the factor ``1 - (w dt)^2 / 4``.
+
+    Momentum is not conserved: all 3 N degrees of freedom are at the temperature of the thermostat, and the centre of
+    mass diffuses.
+    """
+
+    conserving: ClassVar[bool] = False
+
+    friction: float = setting(..., "friction coefficient", unit="1/fs, or reduced", ge=0)
+
+    def drift(
+        self, motion: Motion, x: torch.Tensor, velocity: torch.Tensor, state: DynamicsState
+    ) -> tuple[torch.Tensor, torch.Tensor, DynamicsState]:
+        """Return the next point, velocity and state: half a drift, friction and noise, half a drift."""
+        landscape, half = motion.landscape, 0.5 * motion.time
+        x, velocity = motion.moved(x, velocity, half)
+        decay = torch.exp(-numbers(self.friction, landscape.segments, x) * motion.time)
+        width = ((1.0 - decay * decay) * self.thermal(motion)).sqrt()
+        draws = Draws(state.key, state.counter, landscape.segments)
+        noise = thermal_noise(landscape, x, draws, width)
+        before = motion.kinetic(velocity)
+        velocity = landscape.segments.scale(decay, velocity, noise)
+        heat = state.heat + (motion.kinetic(velocity) - before)
+        x, velocity = motion.moved(x, velocity, half)
+        return x, velocity, replace(state, heat=heat, counter=draws.counter)

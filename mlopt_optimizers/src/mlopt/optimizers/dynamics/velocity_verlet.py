@@ -1,0 +1,27 @@
+"""Velocity Verlet: dynamics at constant energy."""
+
+from __future__ import annotations
+
+from mlopt.core.plugins.plugin import setting
+from mlopt.optimizers.dynamics.integrator import Integrator
+from mlopt.optimizers.dynamics.mechanics import Setting
+
+
+class VelocityVerlet(Integrator):
+    """Newton's equations at constant number, volume and energy (NVE), by velocity Verlet.
+
+    The total energy oscillates with an amplitude that falls as the square of the time step, and does not drift as long
+    as the time step is well below 1/pi of the shortest period. The temperature belongs to the initial velocities alone.
+    A system that starts at a minimum keeps half of it, because the other half becomes potential energy.
+
+    Source: Swope, Andersen, Berens & Wilson, J. Chem. Phys. 76, 637 (1982).
+    """
+
+    initial_temperature: float = setting(
+        ..., "temperature of the initial velocities", unit="K, or reduced", ge=0
+    )
+
+    @property
+    def starting_temperature(self) -> Setting:
+        """The temperature of the initial velocities."""
+        return self.initial_temperature
