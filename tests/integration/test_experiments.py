@@ -89,6 +89,7 @@ SMALL: dict[str, dict[str, Any]] = {
         },
         "potential": {"name": "mtp", "degrees": [5, 4], "cutoff": 3.8, "pair_functions": 4, "chebyshev": 5},
         "radial": {"evaluations": 12},
+        "scan": {"cutoff": [3.8, 3.4]},
         "folds": 3,
     },
 }

@@ -54,10 +54,18 @@ def test_a_fit_reproduces_what_it_learns_from(tmp_path: Path) -> None:
     )
     assert [count for count, _ in found.curve] == sorted(count for count, _ in found.curve)
     written = {path.name for path in tmp_path.iterdir()}
-    pictures = {"parity.svg", "residuals.svg", "learning.svg"}
+    pictures = {"parity.svg", "residuals.svg", "learning.svg", "extrapolation.svg"}
     assert pictures | {"potential.safetensors", "potential.mtp", "errors.json", "worst.extxyz"} <= written
     assert json.loads((tmp_path / "errors.json").read_text()) == found.rows
     assert len(read(tmp_path / "worst.extxyz", ":")) == 5
+    assert found.deviations is not None
+    header, *lines = (tmp_path / "test.csv").read_text().splitlines()
+    assert header.endswith(",energy_deviation,relative_deviation") and len(lines) == 6
+    relative = [float(line.rsplit(",", 1)[1]) for line in lines]
+    assert max(relative) == pytest.approx(summary["extrapolation"]["largest"], rel=1e-5)
+    assert summary["extrapolation"]["structures"] == sum(one > 2.0 for one in relative)
+    warned = [one for one in found.warnings if "lie outside of what was fitted to" in one]
+    assert len(warned) == (summary["extrapolation"]["structures"] > 0)
 
 
 def test_what_a_fit_leaves_is_a_potential_for_everything(tmp_path: Path) -> None:
@@ -93,7 +101,9 @@ def test_a_scan_takes_what_the_evidence_says(tmp_path: Path) -> None:
     chosen = found.candidates[evidence.index(max(evidence))].settings
     assert len(evidence) == 4 and chosen == {"degrees": [8, 7], "cutoff": 3.8}
     assert isinstance(found.potential, Mtp) and found.potential.degrees == [8, 7]
-    assert (tmp_path / "scan.svg").exists()
+    assert (tmp_path / "scan.svg").exists() and (tmp_path / "cost.svg").exists()
+    assert all(one.error is not None and (one.seconds or 0.0) > 0.0 for one in found.candidates)
+    assert found.chosen.error == min(one.error or 0.0 for one in found.candidates)
     assert [row["evidence"] for _, row in recorder.metrics] == evidence
     alone = fit(potential={**SMALL["potential"], **chosen}).run()
     assert torch.equal(alone.how.theta, found.how.theta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_a_training_leaves_a_potential_and_a_report(tmp_path: Path) -> None:
 
 
 def told(found: FitResult) -> tuple[list[Any], list[Any]]:
-    return found.how.theta.tolist(), [one.plain() for one in found.candidates]
+    return found.how.theta.tolist(), [replace(one, seconds=None).plain() for one in found.candidates]
 
 
 def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> None:
@@ -75,6 +76,7 @@ def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> N
     whole = made.run(Recorder(tmp_path / "whole"))
     assert whole.chosen.held_back == min(one.held_back or 0.0 for one in whole.candidates)
     assert whole.summary()["chosen"] == whole.chosen.settings
+    assert (tmp_path / "whole" / "cost.svg").exists() and (whole.chosen.seconds or 0.0) > 0.0
     recorder, sittings = Recorder(tmp_path / "parts", pauses=37), 0
     while True:
         sittings += 1

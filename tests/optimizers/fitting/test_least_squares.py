@@ -10,7 +10,7 @@ import torch
 from ase.build import bulk
 
 from mlopt.core import Dataset, InputError, Systems
-from mlopt.optimizers.fitting.least_squares import Triangle, Weights, solve, triangle
+from mlopt.optimizers.fitting.least_squares import Triangle, Weights, left_out, solve, triangle
 from mlopt.optimizers.labelling import PotentialLabeller
 from mlopt.potentials import LennardJones, Mtp
 
@@ -202,3 +202,22 @@ def test_energies_may_be_counted_from_anything() -> None:
     np.testing.assert_allclose((found[1] - found[0])[:2].numpy(), [700.0, -3000.0], rtol=1e-9)
     force = [potential.with_theta(one).evaluate(data.systems).force for one in found]
     torch.testing.assert_close(force[0], force[1], rtol=0, atol=1e-8)
+
+
+def test_what_is_left_out_is_predicted_from_the_rest() -> None:
+    """Each part's rows, under a fit to all others, written down one by one."""
+    data, weights = copper(), Weights(energy=10.0)
+    parts = [data.select(range(k, 12, 4)) for k in range(4)]
+    folds = [triangle(POTENTIAL, one, weights) for one in parts]
+    degrees, squares, count = POTENTIAL.roughness(), 0.0, 0
+    for left, part in enumerate(parts):
+        others = Triangle.merged([one for k, one in enumerate(folds) if k != left])
+        theta = solve(others, degrees, strength=1e-7).theta.numpy()
+        rows, side = dense(part, Weights(energy=10.0, stress=0.0))
+        kept = (rows != 0).any(1)
+        squares, count = (
+            squares + float(((rows[kept] @ theta - side[kept]) ** 2).sum()),
+            count + int(kept.sum()),
+        )
+    found = left_out(folds, degrees, strength=1e-7)
+    assert found == pytest.approx((squares / count) ** 0.5, rel=1e-6)

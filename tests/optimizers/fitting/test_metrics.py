@@ -78,6 +78,28 @@ def test_groups_are_parts_of_the_whole() -> None:
     assert errors.select(torch.tensor([0, 2])).groups() == []
 
 
+def test_elements_are_parts_of_the_forces() -> None:
+    """Of gallium and arsenic forces are off by other numbers; one structure has arsenic alone, one has no force."""
+    systems = Systems.concatenate([Systems.cluster(one) for one in ([31, 33, 33], [33], [31, 31])])
+    off = torch.tensor([1.0, 2.0, 4.0, 3.0, 9.0, 9.0], dtype=torch.float64)[:, None] * torch.ones(3)
+    force = torch.zeros(6, 3, dtype=torch.float64)
+    force[4:] = torch.nan
+    data = Dataset(systems, torch.zeros(3, dtype=torch.float64), force)
+    energy = torch.ones(3, dtype=torch.float64)
+    errors = Errors(data, energy, off + force, data.stress, Evaluation(energy, off))
+    rows = {symbol: one.row(f"test: element {symbol}") for symbol, one in errors.elements()}
+    assert list(rows) == ["Ga", "As"] and rows["As"]["set"] == "test: element As"
+    gallium, arsenic = rows["Ga"], rows["As"]
+    assert (gallium["structures"], arsenic["structures"]) == (2, 2)
+    assert gallium["force_mae"] == 1.0 and gallium["force_error"] is None
+    assert arsenic["force_mae"] == 3.0 and arsenic["force_max"] == 4.0
+    assert arsenic["force_rmse"] == pytest.approx((29.0 / 3.0) ** 0.5)
+    # both structures with arsenic are off by 3 in the mean
+    assert arsenic["force_error"] == 0.0 and arsenic["force_vector_max"] == pytest.approx(4.0 * 3**0.5)
+    assert all(one[f"{name}_mae"] is None for one in rows.values() for name in ("energy", "stress"))
+    assert errors.select(torch.tensor([1])).elements() == []
+
+
 def test_the_worst_structure_comes_first() -> None:
     data = silicon()
     data.force[8 * 7] += 3.0

@@ -259,7 +259,7 @@ def solve(
     if strength is not None:
         chosen = strength
     elif folds:
-        chosen = float(_STRENGTHS[int(np.argmin(_cross_validated(folds, told, smooth)))])
+        chosen = float(_STRENGTHS[int(np.argmin(_cross_validated(folds, told, smooth, _STRENGTHS)))])
     else:
         chosen = float(_STRENGTHS[int(np.argmax([problem.evidence(float(one)) for one in _STRENGTHS]))])
     deviation = math.sqrt(problem.left(chosen) / max(rows.rows - problem.free, 1))
@@ -305,11 +305,26 @@ def solve_bound(rows: Triangle, factors: NDArray[np.float64]) -> tuple[NDArray[n
     return theta, float(off @ off)
 
 
+def left_out(
+    folds: Sequence[Triangle], degrees: torch.Tensor | None = None, *, strength: float, smooth: float = 1.0
+) -> float:
+    """Return the root mean square of the weighted rows of each fold under the coefficients of the others.
+
+    folds: triangles that together are the rows of a fit. degrees, strength, smooth: as in `solve`.
+    """
+    told = None if degrees is None else degrees.numpy()
+    total = _cross_validated(folds, told, smooth, np.array([strength]))[0]
+    return math.sqrt(total / max(sum(one.rows for one in folds), 1))
+
+
 def _cross_validated(
-    folds: Sequence[Triangle], degrees: NDArray[np.float64] | None, smooth: float
+    folds: Sequence[Triangle],
+    degrees: NDArray[np.float64] | None,
+    smooth: float,
+    strengths: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Residuals of each fold under coefficients of the others, summed, for each strength."""
-    total = np.zeros(len(_STRENGTHS))
+    """Residuals of each fold under coefficients of the others, summed, for each of ``strengths``."""
+    total = np.zeros(len(strengths))
     after = [folds[-1]]  # those after each fold together, the last first
     for one in folds[-2:0:-1]:
         after.append(Triangle.merged([one, after[-1]]))
@@ -317,6 +332,6 @@ def _cross_validated(
     for left, fold in enumerate(folds):
         others = before + ([after.pop()] if left < len(folds) - 1 else [])
         problem = _Problem.of(Triangle.merged(others), degrees, smooth)
-        total += [fold.residual(problem.theta(float(one))) for one in _STRENGTHS]
+        total += [fold.residual(problem.theta(float(one))) for one in strengths]
         before = [Triangle.merged([*before, fold])]
     return total

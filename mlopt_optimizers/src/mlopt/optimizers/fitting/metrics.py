@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
@@ -86,8 +87,11 @@ class Errors:
         }
 
     def _of_structures(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean absolute value of each structure's rows, (n, 1)."""
-        return self.data.systems.segments.mean_rows(values.abs().mean(-1, keepdim=True))
+        """The mean absolute value of each structure's known rows, (n, 1)."""
+        each = values.abs().mean(-1, keepdim=True)
+        known = torch.isfinite(each)
+        sums = self.data.systems.segments.sum(torch.where(known, each, 0.0))
+        return (sums / self.data.systems.segments.sum(known.to(each.dtype)))[:, None]
 
     def groups(self) -> list[tuple[str, Errors]]:
         """The errors of each group of structures, where there are several."""
@@ -98,6 +102,28 @@ class Errors:
         for name in names:
             places = [index for index, one in enumerate(self.data.group) if one == name]
             found.append((name or "without a group", self.select(torch.tensor(places))))
+        return found
+
+    def elements(self) -> list[tuple[str, Errors]]:
+        """The errors of the forces on the atoms of each element, in structures that have it, where there are several.
+
+        Energies and stresses belong to no element, and are NaN.
+        """
+        systems = self.data.systems
+        numbers = sorted(set(systems.z.tolist()))
+        if len(numbers) < 2:
+            return []
+        found = []
+        for z in numbers:
+            own = systems.z == z
+            there = torch.nonzero(systems.segments.sum(own.double()[:, None])).flatten()
+            hidden = replace(
+                self,
+                energy=self.energy * torch.nan,
+                force=torch.where(own[:, None], self.force, torch.nan),
+                stress=self.stress * torch.nan,
+            )
+            found.append((SYMBOLS[z], hidden.select(there)))
         return found
 
     def worst(self, count: int) -> list[int]:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import os
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ValidationError, field_validator
@@ -22,8 +23,9 @@ from mlopt.core.runs import processes
 from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.fit import pictures
+from mlopt.optimizers.experiments.fit.candidate import Candidate, with_costs
 from mlopt.optimizers.experiments.fit.radial import fit_radial
-from mlopt.optimizers.experiments.fit.result import Candidate, FitResult
+from mlopt.optimizers.experiments.fit.result import FitResult
 from mlopt.optimizers.experiments.fit.trained import train_all
 from mlopt.optimizers.fitting.checks import check_energies, check_stresses
 from mlopt.optimizers.fitting.data import FitData
@@ -32,6 +34,7 @@ from mlopt.optimizers.fitting.least_squares import (
     Triangle,
     Weights,
     atom_bytes,
+    left_out,
     solve,
     triangle,
 )
@@ -180,13 +183,14 @@ class Fit(Experiment):
                 potential, solution, parts = self._with_radial(
                     self.radial, session, train, potential, solution, done
                 )
-            about |= {"candidates": done, "seconds": session.seconds, "smooth": self.prior.smooth}
+            about |= {"candidates": self._measured(done, here), "seconds": session.seconds}
+            about |= {"smooth": self.prior.smooth}
             result = FitResult.of(potential, solution, parts, **about)
         else:
             potential, trained, done = train_all(
                 session, here, candidates, training=self.training, data=train, seed=self.seed
             )
-            about |= {"candidates": done, "seconds": session.seconds}
+            about |= {"candidates": self._measured(done, here), "seconds": session.seconds}
             result = FitResult.of_training(potential, trained, **about)
         session.context.warn(result.warnings)
         folder = session.context.results()
@@ -194,6 +198,12 @@ class Fit(Experiment):
             result.write(folder)
             pictures.write(result, folder)
         return result
+
+    def _measured(self, done: list[Candidate], here: processes.Ranks) -> list[Candidate]:
+        """The candidates of a scan with their costs, which the first process alone measures."""
+        if len(done) < 2 or here.rank > 0:
+            return done
+        return with_costs(done, [potential for _, potential in self._candidates], self._loaded[0])
 
     def _solved(
         self, session: Session, train: Dataset, candidates: list[tuple[dict[str, Any], FittablePotential]]
@@ -218,7 +228,11 @@ class Fit(Experiment):
                     _save(session, _STEPS * number + fold + 1, done, parts)
                     session.leave_if_asked()
             solution = self._solve(potential, parts)
-            done.append(Candidate(choice, len(potential.parameters), solution.evidence, solution.strength))
+            one = Candidate(choice, len(potential.parameters), solution.evidence, solution.strength)
+            if len(candidates) > 1:
+                folds = {"strength": solution.strength, "smooth": self.prior.smooth}
+                one = replace(one, left_out=left_out(parts, potential.roughness(), **folds))
+            done.append(one)
             step = _STEPS * (number + 1)
             session.context.metric(step, evidence=solution.evidence, parameters=len(potential.parameters))
             if best is None or solution.evidence > max(one.merit for one in done[:-1]):

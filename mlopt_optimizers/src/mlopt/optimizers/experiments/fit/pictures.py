@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlopt.core.lazy import torch
 from mlopt.core.reporting.drawing import pyplot, save
+from mlopt.optimizers.experiments.fit.candidate import Candidate, front
+from mlopt.optimizers.fitting.deviations import OUTSIDE, Deviations
 from mlopt.optimizers.fitting.metrics import GPA, Errors
 from mlopt.optimizers.fitting.training import Trained
 
@@ -17,18 +19,23 @@ if TYPE_CHECKING:
 #: points of a parity plot, at most: those with the largest errors are always among them
 _POINTS = 4000
 _COLOURS = {"train": "#9db4cc", "test": "#b4442c"}
+#: candidates of a scan, and the one that was taken
+_BLUE, _RED = "#3b6ea5", "#b4442c"
 
 
 def write(found: FitResult, folder: Path) -> None:
-    """Write ``parity.svg``, ``residuals.svg``, ``learning.svg`` or ``training.svg``, and, of a scan, ``scan.svg``."""
+    """Write the figures that `page.figures` names."""
     save(_parity(found), folder / "parity.svg")
     save(_residuals(found), folder / "residuals.svg")
     if isinstance(found.how, Trained):
         save(_training(found.how), folder / "training.svg")
     else:
         save(_learning(found), folder / "learning.svg")
+    if found.deviations is not None and len(found.deviations.test):
+        save(_extrapolation(found, found.deviations), folder / "extrapolation.svg")
     if len(found.candidates) > 1:
         save(_scan(found), folder / "scan.svg")
+        save(_cost(found), folder / "cost.svg")
 
 
 def _quantities(errors: Errors) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -139,22 +146,67 @@ def _training(trained: Trained) -> Any:
     return figure
 
 
+def _extrapolation(found: FitResult, deviations: Deviations) -> Any:
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    drawn = 0
+    for which, deviation in (("train", deviations.train), ("test", deviations.test)):
+        relative, error = deviations.relative(deviation), 1e3 * found.errors[which].energy.abs()
+        known = torch.isfinite(error) & (error > 0) & (relative > 0)
+        drawn += int(known.sum())
+        label = {"color": _COLOURS[which], "label": which}
+        axis.plot(relative[known], error[known], ".", markersize=4, rasterized=len(error) > _POINTS, **label)
+    if drawn:
+        _logarithmic(axis)
+    right = max(axis.get_xlim()[1], 1.2 * OUTSIDE)
+    axis.axvspan(OUTSIDE, right, color="0.92", zorder=0)
+    axis.set_xlim(right=right)
+    axis.set_xlabel("predicted deviation of the energy, relative")
+    axis.set_ylabel("error of the energy (meV/atom)")
+    axis.legend(frameon=False)
+    return figure
+
+
+def _logarithmic(axis: Any) -> None:
+    """Make both scales logarithmic, with numbers such as 0.05 on them instead of powers."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter(LogFormatter())
+        one.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))
+
+
+def _candidate(axis: Any, found: FitResult, one: Candidate, x: float, y: float) -> None:
+    """A candidate of a scan as a point with its settings."""
+    chosen = one is found.chosen
+    axis.plot(x, y, "o", color=_RED if chosen else _BLUE, markersize=6 if chosen else 4)
+    label = ", ".join(f"{value}" for value in one.settings.values())
+    axis.annotate(label, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
+
+
 def _scan(found: FitResult) -> Any:
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
     for one in found.candidates:
-        chosen = one is found.chosen
-        axis.plot(
-            one.parameters,
-            one.merit,
-            "o",
-            color="#b4442c" if chosen else "#3b6ea5",
-            markersize=6 if chosen else 4,
-        )
-        label = ", ".join(f"{value}" for value in one.settings.values())
-        axis.annotate(
-            label, (one.parameters, one.merit), fontsize=7, xytext=(3, 3), textcoords="offset points"
-        )
+        _candidate(axis, found, one, one.parameters, one.merit)
     axis.set_xlabel("parameters")
     axis.set_ylabel("minus the loss, held back" if isinstance(found.how, Trained) else "log evidence")
+    axis.margins(x=0.2, y=0.1)
+    return figure
+
+
+def _cost(found: FitResult) -> Any:
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    points = [(1e6 * one.seconds, one.error) for one in front(found.candidates) if one.seconds is not None]
+    axis.plot(*zip(*points, strict=True), "-", color="0.6", linewidth=1.0, zorder=0)
+    for one in found.candidates:
+        if one.seconds is not None and one.error is not None:
+            _candidate(axis, found, one, 1e6 * one.seconds, one.error)
+    _logarithmic(axis)
+    axis.set_xlabel("energy and forces (microseconds/atom)")
+    axis.set_ylabel("weighted error, left out")
+    axis.margins(x=0.2, y=0.1)
     return figure

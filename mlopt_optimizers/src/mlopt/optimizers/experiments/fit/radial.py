@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.runs.session import Session
-from mlopt.optimizers.experiments.fit.result import Candidate
+from mlopt.optimizers.experiments.fit.candidate import Candidate
 from mlopt.optimizers.fitting.projected import RadialFit
 
 #: evaluations between two rows of the metrics

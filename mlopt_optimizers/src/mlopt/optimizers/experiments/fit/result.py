@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.errors import InputError
 from mlopt.core.files import atomic
-from mlopt.core.files.atomic import JSON
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential
-from mlopt.core.reporting.summary import Card, Column, Figure, Gallery, Structure, Summary, Table
+from mlopt.core.reporting.summary import Card, Gallery, Structure, Summary
 from mlopt.core.runs.experiment import Experiment
 from mlopt.core.structures.write import write_extxyz
+from mlopt.optimizers.experiments.fit import page
+from mlopt.optimizers.experiments.fit.candidate import Candidate
 from mlopt.optimizers.fitting.checks import doubts
 from mlopt.optimizers.fitting.data import twins
-from mlopt.optimizers.fitting.least_squares import Solution, Triangle, solve
+from mlopt.optimizers.fitting.deviations import Deviations, energy_deviation
+from mlopt.optimizers.fitting.least_squares import Solution, Triangle, covariance_root, solve
 from mlopt.optimizers.fitting.metrics import Errors
 from mlopt.optimizers.fitting.training import Trained
 
@@ -27,41 +28,6 @@ from mlopt.optimizers.fitting.training import Trained
 _WORST = 5
 #: shares of the folds that the learning curve looks at
 _SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
-#: columns of the table of errors: name in `Errors.row`, heading, unit, factor, decimals
-_COLUMNS = (
-    ("energy_mae", "energy MAE", "meV/atom", 1e3, 3),
-    ("energy_error", "+-", "meV/atom", 1e3, 3),
-    ("energy_rmse", "energy RMSE", "meV/atom", 1e3, 3),
-    ("force_mae", "force MAE", "eV/angstrom", 1.0, 4),
-    ("force_rmse", "force RMSE", "eV/angstrom", 1.0, 4),
-    ("force_max", "largest component", "eV/angstrom", 1.0, 3),
-    ("force_vector_max", "largest vector", "eV/angstrom", 1.0, 3),
-    ("stress_mae", "stress MAE", "GPa", 1.0, 3),
-)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One choice of a scan.
-
-    settings: the choice. evidence: its logarithm; strength: of the prior; None where a potential is not linear.
-    held_back: the loss on structures that training did not learn from; None where it is.
-    """
-
-    settings: dict[str, Any]
-    parameters: int
-    evidence: float | None = None
-    strength: float | None = None
-    held_back: float | None = None
-
-    @property
-    def merit(self) -> float:
-        """What decides between candidates: the larger, the better."""
-        return self.evidence if self.evidence is not None else -float(self.held_back or 0.0)
-
-    def plain(self) -> JSON:
-        """As plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -73,6 +39,7 @@ class FitResult:
     among those that were fitted to.
     curve: number of structures, and the errors on what is tested, of fits to parts of the data; none of a training.
     seeds: errors on what is tested under the parameters of each seed of a training.
+    deviations: of the energies, from the covariance of the coefficients; none of a training.
     """
 
     experiment: Experiment
@@ -84,6 +51,7 @@ class FitResult:
     warnings: list[str]
     seconds: float
     seeds: list[Errors] = field(default_factory=list)
+    deviations: Deviations | None = None
 
     @classmethod
     def of(
@@ -115,9 +83,14 @@ class FitResult:
             structures = round(taken / len(parts) * len(train))
             curve.append((structures, Errors.of(potential.with_theta(part.theta), errors[judged].data)))
         curve.append((len(train), errors[judged]))
+        degrees = potential.roughness()
+        root = covariance_root(Triangle.merged(parts), solution, degrees, smooth=smooth)
+        told = Deviations(*(energy_deviation(potential, one, root) for one in (train, test)))
         warnings = doubts(errors["train"], len(solution.theta), sum(one.rows for one in parts))
-        warnings += potential.doubts(train)
-        return cls(experiment, fitted, solution, errors, candidates, curve, warnings, seconds)
+        warnings += told.doubts(test) + potential.doubts(train)
+        return cls(
+            experiment, fitted, solution, errors, candidates, curve, warnings, seconds, deviations=told
+        )
 
     @classmethod
     def of_training(
@@ -155,11 +128,13 @@ class FitResult:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Errors by set and by group, ready for ``pandas.DataFrame``."""
+        """Errors by set, by group and by element, ready for ``pandas.DataFrame``."""
         found = [one.row(name) for name, one in self.errors.items()]
         for name in ("train", "test"):
             if name in self.errors:
-                found += [one.row(f"{name}: {group}") for group, one in self.errors[name].groups()]
+                errors = self.errors[name]
+                found += [one.row(f"{name}: {group}") for group, one in errors.groups()]
+                found += [one.row(f"{name}: element {symbol}") for symbol, one in errors.elements()]
         return found
 
     @property
@@ -184,56 +159,21 @@ class FitResult:
             "wall_s": round(self.seconds, 3),
             "units": "eV, angstrom; stress in GPa",
         }
-        figures: list[Figure | Gallery] = [
-            Figure(
-                "Parity",
-                "parity.svg",
-                "Predicted against labelled energies, components of forces and of stresses.",
-            ),
-            Figure("Residuals", "residuals.svg", "How errors are distributed; the counts are logarithmic."),
-        ]
-        if isinstance(self.how, Trained):
-            text = "The loss of each seed, and on structures that are held back (dashed)."
-            figures.append(Figure("Training", "training.svg", text))
-        else:
-            text = f"Errors on the set {name} of fits to parts of the data."
-            figures.append(Figure("Learning curve", "learning.svg", text))
-        if len(self.candidates) > 1:
-            figures.append(
-                Figure(
-                    "Scan",
-                    "scan.svg",
-                    "What decided, against the number of parameters; the highest is taken.",
-                )
-            )
-        worst = [
-            Structure("worst.extxyz", k, self._worst_label(k)) for k in range(len(self.judged.worst(_WORST)))
-        ]
-        figures.append(
-            Gallery("Largest errors", worst, f"The structures of the set {name} with the largest errors.")
-        )
-        unit = "meV/atom"
+        linear, scanned = isinstance(self.how, Solution), len(self.candidates) > 1
+        figures = page.figures(name=name, linear=linear, scanned=scanned, deviations=self.deviations)
+        places = self.judged.worst(_WORST)
+        worst = [Structure("worst.extxyz", at, self._label(place)) for at, place in enumerate(places)]
+        text = f"The structures of the set {name} with the largest errors."
         return Summary(
             numbers | ({"warnings": self.warnings} if self.warnings else {}),
             headline=headline,
-            cards=[
-                Card("energy MAE", None if energy is None else 1e3 * energy, unit, f"on the set {name}"),
-                Card("force MAE", force, "eV/angstrom", f"largest component {_spelled(row['force_max'])}"),
-                Card(
-                    "stress MAE",
-                    row["stress_mae"],
-                    "GPa",
-                    "" if row["stress_mae"] is not None else "no stresses",
-                ),
-                Card("parameters", self.parameters),
-                self._card(),
-            ],
+            cards=[*page.cards(row, name), Card("parameters", self.parameters), self._card()],
             tables=[
-                self._table(rows),
-                *([self._scanned()] if len(self.candidates) > 1 else []),
-                *([self._seeds()] if self.seeds else []),
+                page.errors_table(rows),
+                *([page.scan_table(self.candidates, linear)] if scanned else []),
+                *([page.seeds_table(self._told()["seeds"], name)] if self.seeds else []),
             ],
-            figures=figures,
+            figures=[*figures, Gallery("Largest errors", worst, text)],
             remarks=self.warnings,
         )
 
@@ -241,7 +181,17 @@ class FitResult:
         """What the summary says of how the parameters came about."""
         how = self.how
         if isinstance(how, Solution):
-            return {"lambda": how.strength, "evidence": how.evidence, "deviation": how.deviation}
+            found: dict[str, Any] = {
+                "lambda": how.strength,
+                "evidence": how.evidence,
+                "deviation": how.deviation,
+            }
+            told = self.deviations
+            if told is not None and len(told.test):
+                # a structure to test on is extrapolated to if the data determine its energy much worse than theirs
+                largest = float(told.relative(told.test).max())
+                found["extrapolation"] = {"structures": int(told.outside.sum()), "largest": largest}
+            return found
         rows = [one.row(str(index)) for index, one in enumerate(self.seeds)]
         names = ("energy_mae", "force_mae", "force_max", "stress_mae")
         return {
@@ -258,77 +208,8 @@ class FitResult:
             return Card("prior", f"{self.how.strength:.1e}", note="its strength, relative")
         return Card("evaluations", self.how.evaluations, note=f"of the loss; {len(self.how.theta)} seeds")
 
-    def _seeds(self) -> Table:
-        """Each seed of a training, with its errors where the potential is tested."""
-        name = "test" if "test" in self.errors else "train"
-        rows = [
-            [
-                str(index),
-                one["loss"],
-                one["held_back"],
-                None if one["energy_mae"] is None else 1e3 * one["energy_mae"],
-                one["force_mae"],
-                one["force_max"],
-            ]
-            for index, one in enumerate(self._told()["seeds"])
-        ]
-        columns = [
-            Column("seed"),
-            Column("loss", decimals=6),
-            Column("held back", decimals=6),
-            Column("energy MAE", "meV/atom", 3),
-            Column("force MAE", "eV/angstrom", 4),
-            Column("largest component", "eV/angstrom", 3),
-        ]
-        told = (
-            f"Errors are those on the set {name}. The lowest loss on structures that were held back decides."
-        )
-        return Table("Seeds", columns, rows, told)
-
-    def _worst_label(self, place: int) -> str:
-        index = self.judged.worst(_WORST)[place]
-        return self.judged.data.source[index] or f"structure {index}"
-
-    def _table(self, rows: list[dict[str, Any]]) -> Table:
-        shown = [one for one in _COLUMNS if any(row[one[0]] is not None for row in rows)]
-        return Table(
-            "Errors",
-            [
-                Column("set"),
-                Column("structures"),
-                *(Column(title, unit, decimals) for _, title, unit, _, decimals in shown),
-            ],
-            [
-                [
-                    row["set"],
-                    row["structures"],
-                    *(None if row[name] is None else factor * row[name] for name, _, _, factor, _ in shown),
-                ]
-                for row in rows
-            ],
-            "Errors of forces and stresses are of components, but for the largest vector. +- is the standard error of "
-            "the energy's MAE over structures.",
-        )
-
-    def _scanned(self) -> Table:
-        names, linear = list(self.candidates[0].settings), isinstance(self.how, Solution)
-        return Table(
-            "Scan",
-            [
-                *(Column(name) for name in names),
-                Column("parameters"),
-                Column("log evidence" if linear else "loss, held back", decimals=1 if linear else 6),
-            ],
-            [
-                [
-                    *(str(one.settings[name]) for name in names),
-                    one.parameters,
-                    one.evidence if linear else one.held_back,
-                ]
-                for one in self.candidates
-            ],
-            "No structure to test on was looked at: all that decided are structures to fit to.",
-        )
+    def _label(self, place: int) -> str:
+        return self.judged.data.source[place] or f"structure {place}"
 
     def write(self, folder: Path) -> None:
         """Write the potential with its card, its ``.mtp`` where that can hold it, errors, and the worst structures."""
@@ -346,7 +227,9 @@ class FitResult:
         atomic.write_json(folder / "errors.json", self.rows)
         for name in ("train", "test"):
             if name in self.errors:
-                atomic.write_text(folder / f"{name}.csv", _structures_csv(self.errors[name]))
+                atomic.write_text(
+                    folder / f"{name}.csv", page.structures_csv(self.errors[name], self.deviations, name)
+                )
         worst = self.judged.data.select(self.judged.worst(_WORST))
         write_extxyz(folder / "worst.extxyz", worst.systems.to_atoms())
 
@@ -378,20 +261,3 @@ def _errors(fitted: FittablePotential, train: Dataset, test: Dataset) -> dict[st
         if bool(twin.any()) and not bool(twin.all()):
             found["test without twins"] = found["test"].select(torch.nonzero(~twin).flatten())
     return found
-
-
-def _spelled(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"
-
-
-def _structures_csv(errors: Errors) -> str:
-    """One line a structure: where it comes from, labelled and predicted energy, largest error of a force."""
-    lines = ["structure,source,group,atoms,energy,predicted_energy,largest_force_error"]
-    size = errors.force.norm(dim=-1)
-    for index, (start, stop) in enumerate(pairwise(errors.data.systems.ptr.tolist())):
-        words = (errors.data.source[index], errors.data.group[index])
-        quoted = ",".join('"' + one.replace('"', '""') + '"' for one in words)
-        largest = float(size[start:stop].max()) if stop > start else float("nan")
-        energy, predicted = float(errors.data.energy[index]), float(errors.predicted.energy[index])
-        lines.append(f"{index},{quoted},{stop - start},{energy:.12g},{predicted:.12g},{largest:.6g}")
-    return "\n".join(lines) + "\n"

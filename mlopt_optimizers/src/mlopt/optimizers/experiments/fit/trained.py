@@ -10,7 +10,7 @@ from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.runs.experiment import Preempted
 from mlopt.core.runs.processes import Ranks
 from mlopt.core.runs.session import Session
-from mlopt.optimizers.experiments.fit.result import Candidate
+from mlopt.optimizers.experiments.fit.candidate import Candidate
 from mlopt.optimizers.fitting.training import Look, Trained, Trainer, Training
 
 
