@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mlopt.core.errors import InputError
-
 APPLICATION = 0x6D6C6D6E  # "mlmn" in the file's header: tells our files from other SQLite files
 SCHEMA = 3
 TABLES = (
@@ -21,16 +17,4 @@ TABLES = (
     "CREATE INDEX by_minimum ON hits (minimum)",
 )
 #: columns that later schemas have added to the table of minima; a file that lacks one gets it when it is opened
-ADDED = {"notes": "TEXT", "fixed": "BLOB", "masses": "BLOB", "template": "TEXT"}
-
-
-def refuse_other_formats(path: Path) -> None:
-    """Refuse a folder, and a file that is no SQLite database."""
-    if path.is_dir():
-        raise InputError(
-            f"{path} is a folder: name the file for the minima in it, such as {path / 'minima.db'}."
-        )
-    if path.exists() and path.stat().st_size > 0:
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\x00":
-                raise InputError(f"{path} is not a SQLite file, so not a minima store: choose another path.")
+ADDED = {"minima": {"notes": "TEXT", "fixed": "BLOB", "masses": "BLOB", "template": "TEXT"}}

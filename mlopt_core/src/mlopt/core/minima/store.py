@@ -16,23 +16,20 @@ store must be used in the process and thread that opened it, as any SQLite conne
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.core.atoms.template import Template
 from mlopt.core.errors import InputError, MloptError
+from mlopt.core.files.database import Database
 from mlopt.core.minima.matching import same_structure
 from mlopt.core.minima.minimum import (
     Evaluate,
@@ -43,7 +40,7 @@ from mlopt.core.minima.minimum import (
     verify,
     with_point_group,
 )
-from mlopt.core.minima.schema import ADDED, APPLICATION, SCHEMA, TABLES, refuse_other_formats
+from mlopt.core.minima.schema import ADDED, APPLICATION, SCHEMA, TABLES
 from mlopt.core.minima.symmetry import PointGroup
 from mlopt.core.minima.verification import Verification
 from mlopt.core.quoting import quoted
@@ -54,12 +51,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate", "MinimaStore", "Minimum", "Verification", "verify"]
 
-_BUSY_SECONDS = 30.0
 _DEFAULTS = {"energy_window": 1e-3, "distance_tolerance": 0.05}
 _SELECT = "SELECT *, (SELECT COUNT(*) FROM hits WHERE minimum = minima.id) AS hits FROM minima"
 
 
-class MinimaStore:
+class MinimaStore(Database):
     """The minima store in the file ``path``, created if absent. Use it as a context manager, or call `close`.
 
     energy_window, distance_tolerance: the limits within which two structures are the same minimum, 1e-3 and 0.05 by
@@ -70,48 +66,39 @@ class MinimaStore:
         InputError: the file is no minima store, has a newer schema, or was created with other tolerances.
     """
 
+    kind = "minima store"
+    content = "minima"
+    when_locked = "stop that process, or give this run its own store and merge them later"
+    application, schema, tables, added = APPLICATION, SCHEMA, TABLES, ADDED
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         energy_window: float | None = None,
         distance_tolerance: float | None = None,
     ) -> None:
-        self.path = Path(path)
-        refuse_other_formats(self.path)
         asked = {"energy_window": energy_window, "distance_tolerance": distance_tolerance}
         for name, value in asked.items():
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InputError(f"MinimaStore({name}=...) must be positive, got {quoted(value)}.")
-        with self._explained():
-            self._database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-        try:
-            with self._explained():
-                settings = self._prepare({name: value or _DEFAULTS[name] for name, value in asked.items()})
-            for name, value in asked.items():
-                if value is not None and value != settings[name]:
-                    raise InputError(
-                        f"{self.path} was created with {name}={settings[name]:g}, not {value:g}: "
-                        f"leave {name} out to use the file's, or start a new file."
-                    )
-        except BaseException:
-            self._database.close()
-            raise
+        self._asked = asked
+        super().__init__(path)
+        settings = {row["name"]: row["value"] for row in self._rows("SELECT name, value FROM settings")}
+        for name, value in asked.items():
+            if value is not None and value != settings[name]:
+                self.close()
+                raise InputError(
+                    f"{self.path} was created with {name}={settings[name]:g}, not {value:g}: "
+                    f"leave {name} out to use the file's, or start a new file."
+                )
         self.energy_window, self.distance_tolerance = (
             settings["energy_window"],
             settings["distance_tolerance"],
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; every added minimum is already on disk."""
-        self._database.close()
+    def _created(self) -> None:
+        settings = {name: value or _DEFAULTS[name] for name, value in self._asked.items()}
+        self._database.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
 
     def __len__(self) -> int:
         return int(self._rows("SELECT COUNT(*) AS size FROM minima")[0]["size"])
@@ -240,103 +227,6 @@ class MinimaStore:
         values = geometry(minimum)
         names = ", ".join(f"{name} = ?" for name in values)
         self._database.execute(f"UPDATE minima SET {names} WHERE id = ?", [*values.values(), identifier])
-
-    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
-        with self._explained():
-            cursor = self._database.execute(query, values)
-            cursor.row_factory = sqlite3.Row
-            return cursor.fetchall()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the file's one write lock; readers go on meanwhile."""
-        with self._explained():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:  # SQLite itself rolls back on a full disk
-                    self._database.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            text = str(error)
-            if "not a database" in text:
-                raise InputError(f"{self.path} is not a SQLite file; a minima store is one.") from error
-            if "unable to open" in text:
-                raise InputError(
-                    f"{self.path} cannot be opened: check that its folder exists and is writable."
-                ) from error
-            if "locked" in text:
-                raise MloptError(
-                    f"{self.path} stayed locked by another process for {_BUSY_SECONDS:g} s: stop that process, or "
-                    "give this run its own store and merge them later. Nothing was lost."
-                ) from error
-            raise MloptError(f"{self.path}: {text}. What was added before is kept.") from error
-
-    def _prepare(self, settings: dict[str, float]) -> dict[str, float]:
-        """Create the tables in an empty file, or check that they are a minima store's; return the file's tolerances."""
-        if self._pragma("application_id") != APPLICATION:
-            self._refuse_foreign()
-            self._enter_wal()
-            with self._writing():
-                # no other process created it while this one waited for the lock
-                if self._pragma("application_id") != APPLICATION:
-                    self._refuse_foreign()
-                    for table in TABLES:
-                        self._database.execute(table)
-                    self._database.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
-                    self._database.execute(f"PRAGMA user_version = {SCHEMA}")
-                    self._database.execute(f"PRAGMA application_id = {APPLICATION}")
-        version = self._pragma("user_version")
-        if version > SCHEMA:
-            raise InputError(
-                f"{self.path} was written by a newer mlopt (schema {version}; this one reads up to {SCHEMA}): "
-                "upgrade mlopt-core to open it."
-            )
-        if version < SCHEMA:
-            self._upgrade()
-        self._database.execute("PRAGMA synchronous = FULL")
-        return {row["name"]: row["value"] for row in self._rows("SELECT name, value FROM settings")}
-
-    def _upgrade(self) -> None:
-        """Add the columns that files of earlier schemas lack."""
-        with self._writing():
-            present = {row[1] for row in self._database.execute("PRAGMA table_info(minima)")}
-            for name, kind in ADDED.items():
-                if name not in present:
-                    self._database.execute(f"ALTER TABLE minima ADD COLUMN {name} {kind}")
-            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
-
-    def _pragma(self, name: str) -> int:
-        return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
-
-    def _refuse_foreign(self) -> None:
-        used = self._pragma("application_id") or self._pragma("user_version")
-        if used or self._rows("SELECT 1 FROM sqlite_master LIMIT 1"):
-            # Another process may have made it a store between the two checks.
-            if self._pragma("application_id") == APPLICATION:
-                return
-            raise InputError(
-                f"{self.path} is a SQLite file of another program, not a minima store: choose another path."
-            )
-
-    def _enter_wal(self) -> None:
-        """Switch the journal mode; SQLite does not apply its busy timeout to this statement."""
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._database.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
     def _minimum(self, row: sqlite3.Row) -> Minimum:
         n = row["n_atoms"]

@@ -8,7 +8,7 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.core.protocols.fittable import Design, FittablePotential
-    from mlopt.core.protocols.labeller import Labeller
+    from mlopt.core.protocols.labeller import Finished, Labeller
     from mlopt.core.protocols.learning import Learnable, MetaState, MetaTrainer, SegmentedTask, Task
     from mlopt.core.protocols.model import Model, ModelState
     from mlopt.core.protocols.move import Move
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Design",
+    "Finished",
     "FittablePotential",
     "Found",
     "Labeller",
@@ -47,7 +48,7 @@ __getattr__ = names_of(
         "move": ("Move",),
         "optimizer": ("Found", "Optimizer", "State", "nested", "per_problem", "per_row"),
         "fittable": ("Design", "FittablePotential"),
-        "labeller": ("Labeller",),
+        "labeller": ("Finished", "Labeller"),
         "query": ("QueryStrategy", "Selection"),
         "start": ("StartSampler",),
     },

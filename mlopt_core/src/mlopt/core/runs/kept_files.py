@@ -57,8 +57,11 @@ class KeptFiles:
     files: tuple[KeptFile, ...]
 
     @classmethod
-    def of(cls, experiment: Experiment) -> KeptFiles:
-        """Look at the files that an experiment names, as they are now; its `check` reports missing ones."""
+    def of(cls, plugin: Plugin) -> KeptFiles:
+        """Look at the files that a plugin names, as they are now; missing ones are left out.
+
+        An experiment's `check` reports those.
+        """
         files: list[KeptFile] = []
 
         def look(place: str, value: str, reads: Reads) -> str:
@@ -75,7 +78,7 @@ class KeptFiles:
                 files.append(KeptFile(place, str(one), digest, f"{folder}/{one.name}" if copied else None))
             return value
 
-        over_files(experiment, look)
+        over_files(plugin, look)
         return cls(tuple(files))
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.lazy import torch
@@ -50,6 +52,8 @@ def _check_selection(found: Selection, n: int, count: int, name: str) -> None:
 def check_labeller(labeller: Labeller, systems: Systems) -> None:
     """Check that labels are in order, that each is whole or NaN, and that a batch gives the labels of its structures.
 
+    The stream must give the same labels, each once, and must take no structure before it has use for it.
+
     Raises:
         AssertionError: names the labeller and the property.
     """
@@ -73,3 +77,33 @@ def check_labeller(labeller: Labeller, systems: Systems) -> None:
             f"{name} does not say in `source` why structure {index} has no label"
         )
     assert len(labeller.label(systems.select([]))) == 0, f"{name} cannot label nothing"
+    _check_stream(labeller, found, name)
+
+
+def _check_stream(labeller: Labeller, expected: Dataset, name: str) -> None:
+    systems, taken, seen = expected.systems, 0, set()
+
+    def given() -> Iterator[Systems]:
+        nonlocal taken
+        for index in range(len(systems)):
+            taken += 1
+            yield systems[index]
+
+    for done in labeller.stream(given()):
+        if done is None:
+            continue
+        assert len(done.indices) == len(done.data), (
+            f"{name}: a part of the stream has as many labels as indices"
+        )
+        assert done.seconds >= 0.0, f"{name}: the stream tells a negative time"
+        for place, index in enumerate(done.indices):
+            assert index not in seen, f"{name}: the stream gives structure {index} twice"
+            assert index < taken, f"{name}: the stream gives structure {index}, which it has not taken"
+            seen.add(index)
+            one, other = done.data.select([place]), expected.select([index])
+            assert torch.equal(one.systems.pos, other.systems.pos), f"{name}: the stream mixes up structures"
+            for label in ("energy", "force", "stress"):
+                assert torch.allclose(
+                    getattr(one, label), getattr(other, label), rtol=1e-10, atol=1e-10, equal_nan=True
+                ), f"{name}: the {label} of structure {index} is another in the stream"
+    assert len(seen) == len(systems), f"{name}: the stream gives {len(seen)} labels of {len(systems)}"

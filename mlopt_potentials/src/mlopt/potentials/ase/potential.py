@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, PrivateAttr, field_validator, model_validator
@@ -10,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.template import plain
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.potential import Potential, Trial
@@ -55,8 +57,13 @@ class AsePotential(Potential):
 
     @classmethod
     def wrap(cls, calculator: Any) -> AsePotential:
-        """Return a potential from any calculator object. `config` then cannot show the calculator's parameters."""
-        made = cls.model_construct(calculator=type(calculator).__name__, parameters={})
+        """Return a potential from any calculator object.
+
+        `config` shows the calculator's ``parameters``, as far as they are plain data; ASE's own calculators have such.
+        """
+        parameters = getattr(calculator, "parameters", None)
+        told = plain(parameters, mark=False) if isinstance(parameters, Mapping) else {}
+        made = cls.model_construct(calculator=type(calculator).__name__, parameters=told)
         made._given = calculator
         return made
 
