@@ -74,7 +74,7 @@ _HOPPING = "It is an optimizer: write `experiment: search` with `optimizer: {nam
 _RELAXATION = (
     "A relaxation is `experiment: search` with `optimizer: {name: lbfgs}`, `fmax: 0.01` and `starts: 1`."
 )
-_DYNAMICS = "Molecular dynamics are run in Python, with the integrators of `mlopt.optimizers.dynamics`, such as langevin."
+_DYNAMICS = "Molecular dynamics are run in Python, by the integrators of `mlopt.optimizers.dynamics`."
 _IN_PYTHON = (
     "A calculator of ASE that is none of those for configurations is given in Python: "
     "`AsePotential.wrap(calculator)`."
