@@ -172,7 +172,11 @@ def test_a_fit_of_radial_functions_that_is_stopped_ends_the_same(tmp_path: Path)
 def test_radial_functions_of_other_potentials_are_refused() -> None:
     network = {"name": "behler-parrinello", "cutoff": 3.8}
     with pytest.raises(InputError, match="`radial`: BehlerParrinello has no radial coefficients"):
-        fit(potential=network, radial={}).check()
+        fit(potential=network, radial={}, folds=10).check()
+    with pytest.raises(
+        InputError, match=r"`radial\.optimizer`: LevenbergMarquardt needs the residuals of the loss"
+    ):
+        fit(radial={"optimizer": "levenberg-marquardt"}, potential=RADIAL["potential"]).check()
 
 
 def test_weights_of_groups_reach_the_rows(tmp_path: Path) -> None:
@@ -215,6 +219,10 @@ def test_refusals_come_before_any_work(tmp_path: Path, monkeypatch: pytest.Monke
             "is not a FittablePotential but a LennardJones",
         ),
         ({"scan": {"level": []}}, "`level` lists no values"),
+        (
+            {"training": {"seeds": 2}},
+            "`training` plays no part, for Mtp is linear in its parameters: leave it out",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:

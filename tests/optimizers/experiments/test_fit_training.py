@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from mlopt.core import InputError
 from mlopt.core.plugins import build
 from mlopt.core.runs.experiment import Preempted
 from mlopt.core.testing.recorder import Recorder, Resumed
@@ -86,6 +87,22 @@ def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> N
         except Preempted:
             recorder = Resumed(recorder, pauses=37)
     assert sittings > 3 and told(found) == told(whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "instead"),
+    [
+        ({"weights": {"energy": 1.0}}, "`weights` .*: say what residuals count by `training.loss.weights`"),
+        ({"prior": {"smooth": 2.0}}, "`prior` .*: `training.loss.decay` keeps parameters small"),
+        ({"folds": 3}, "`folds` .*: `training.validation` is the share that is held back"),
+        ({"memory": 2.0}, "`memory` .*: `training.block` says how many atoms are evaluated at a time"),
+    ],
+)
+def test_settings_of_linear_potentials_are_refused(settings: dict[str, Any], instead: str) -> None:
+    with pytest.raises(InputError, match="plays no part, for BehlerParrinello is trained"):
+        fit(**settings)
+    with pytest.raises(InputError, match=instead):
+        fit(**settings)
 
 
 @pytest.mark.slow

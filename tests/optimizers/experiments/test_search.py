@@ -18,9 +18,10 @@ from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
 from mlopt.core.driver.driver import minimize
 from mlopt.core.driver.stop import Reason
-from mlopt.core.errors import InputError
+from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.minima.store import MinimaStore, verify
+from mlopt.core.runs.config import load_experiment
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import Recorder
 from mlopt.optimizers.experiments.search.polish import Polish
@@ -231,3 +232,13 @@ def test_check_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     search(minima=MinimaSettings(database="shared.db")).check()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_optimizer_of_fits_is_refused_before_a_folder_is_made() -> None:
+    config = {"experiment": "search", "system": {"cluster": "Ar3"}, "potential": "lennard-jones"}
+    with pytest.raises(ConfigError, match=r"minimises sums of squares, .* `training\.stages` of a fit"):
+        load_experiment(config | {"optimizer": "levenberg-marquardt"})
+    own = {"system": config["system"], "potential": config["potential"], "target": -3.0}
+    contest = {"systems": [own], "contestants": [{"label": "one", "optimizer": "levenberg-marquardt"}]}
+    with pytest.raises(ConfigError, match=r"minimises sums of squares, .* `training\.stages` of a fit"):
+        load_experiment({"experiment": "contest", **contest})

@@ -74,3 +74,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         fit_members(DATA, BehlerParrinello(cutoff=3.8), by="bootstrap")
     with pytest.raises(InputError, match="`count` must be at least 2, got 1"):
         fit_members(DATA, SMALL, 1)
+    with pytest.raises(InputError, match="`weights` plays no part in fits by seeds; leave it out"):
+        fit_members(DATA, BehlerParrinello(cutoff=3.8), weights=Weights())
+    with pytest.raises(InputError, match="`training` plays no part in fits by bootstrap; leave it out"):
+        fit_members(DATA, SMALL, training=Training())

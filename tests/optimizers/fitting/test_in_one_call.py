@@ -11,7 +11,7 @@ from ase.io import write
 from mlopt.core import InputError
 from mlopt.optimizers import Stage, Training, fit
 from mlopt.optimizers.experiments.fit import Fit
-from mlopt.optimizers.fitting import DrawnStructures, FitData
+from mlopt.optimizers.fitting import DrawnStructures, FitData, Weights
 from mlopt.optimizers.labelling import PotentialLabeller
 from mlopt.potentials import BehlerParrinello, Mtp, StillingerWeber
 
@@ -47,3 +47,18 @@ def test_atoms_without_labels_are_refused() -> None:
     images = DRAWN.draw(0).systems.to_atoms()
     with pytest.raises(InputError, match="atoms: has no energy, no forces and no stress"):
         fit(images, SMALL)
+
+
+def test_arguments_of_the_other_kind_are_refused() -> None:
+    data = DRAWN.draw(0)
+    with pytest.raises(
+        InputError, match="`training` plays no part, for the potential Mtp is linear in its parameters"
+    ):
+        fit(data, SMALL, training=Training())
+    network = BehlerParrinello(cutoff=3.8)
+    for name, given in (("weights", Weights()), ("radial", Stage())):
+        with pytest.raises(
+            InputError,
+            match=f"`{name}` plays no part, for the potential BehlerParrinello is trained, with the weights",
+        ):
+            fit(data, network, **{name: given})  # type: ignore[arg-type]

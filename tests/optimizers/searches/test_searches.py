@@ -94,6 +94,7 @@ def test_minima_hopping_adapts_as_described() -> None:
         ),
         ("annealing", "is a search, which does not end at a minimum; take a local optimizer such as lbfgs"),
         ("dimer", "ends at a saddle, not at a minimum; take lbfgs or fire"),
+        ("levenberg-marquardt", "minimises sums of squares, and the energy of a system is none: it trains"),
     ],
 )
 def test_a_quench_ends_at_a_minimum(search: type[Optimizer], quench: str, message: str) -> None:

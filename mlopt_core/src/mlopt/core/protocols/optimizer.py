@@ -174,6 +174,8 @@ class Optimizer(Plugin):
     recovers: ClassVar[bool] = False
     #: the kind of point at which it ends: a "minimum", or a "saddle"; "nothing" for dynamics, which no force ends
     seeks: ClassVar[str] = "minimum"
+    #: True if it minimises sums of squares alone, such as the loss of a fit, and so no energy of a system
+    squares_only: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> State:
@@ -217,12 +219,28 @@ class Optimizer(Plugin):
         return None
 
 
-def local_only(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer if it ends at a minimum.
+def energies_only(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer if it takes any energy, not sums of squares alone.
 
     Raises:
-        ValueError: a search or dynamics, which never end at a minimum, or a method that ends at a saddle.
+        ValueError: it takes nothing else.
     """
+    if optimizer.squares_only:
+        raise ValueError(
+            f"{type(optimizer).__name__} minimises sums of squares, and the energy of a system is none: it trains "
+            f"potentials, in `training.stages` of a fit. Take lbfgs or bfgs here"
+        )
+    return optimizer
+
+
+def local_only(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer if it ends at a minimum of an energy.
+
+    Raises:
+        ValueError: a search or dynamics, which never end at a minimum, or a method that ends at a saddle; or as
+            `energies_only`.
+    """
+    energies_only(optimizer)
     if optimizer.searching:
         raise ValueError(
             f"{type(optimizer).__name__} is a search, which does not end at a minimum; "

@@ -32,7 +32,7 @@ def fit_members(
     seeds: trainings of as many starts, the default of all others, where ``training.seeds`` plays no part.
 
     Raises:
-        InputError: ``count`` is less than 2, or ``by`` does not go with the potential.
+        InputError: ``count`` is less than 2, or ``by``, ``weights`` or ``training`` does not go with the potential.
 
     >>> from mlopt.potentials import Committee, Mtp
     >>> committee = Committee.of(*fit_members(data, Mtp(level=8)))  # doctest: +SKIP
@@ -44,6 +44,9 @@ def fit_members(
     if (by == "seeds") == prepared.linear:
         other = "bootstrap or covariance" if prepared.linear else "seeds"
         raise InputError(f"fit_members: `by: {by}` does not go with {potential.giver}; take {other}")
+    name, unused = ("training", training) if prepared.linear else ("weights", weights)
+    if unused is not None:
+        raise InputError(f"fit_members: `{name}` plays no part in fits by {by}; leave it out")
     if by == "seeds":
         trainer = Trainer((training or Training()).replace(seeds=count), prepared, data, seed)
         while not trainer.done:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.errors import InputError
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.structures.labels import labelled, read_dataset
 from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
@@ -38,7 +39,7 @@ def fit(
     they are. training: of any other potential. seed: of a training.
 
     Raises:
-        InputError: the data have no labels, or make no sense.
+        InputError: the data have no labels, or make no sense; an argument is for potentials of the other kind.
 
     >>> from mlopt.potentials import Mtp
     >>> potential = fit("train.xyz", Mtp(level=16))  # doctest: +SKIP
@@ -47,6 +48,11 @@ def fit(
         data = read_dataset(data)
     elif not isinstance(data, Dataset):
         data = labelled(data)
+    given = {"training": training} if potential.linear else {"weights": weights, "radial": radial}
+    kind = "linear in its parameters" if potential.linear else "trained, with the weights of `training.loss`"
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"fit: `{name}` plays no part, for {potential.giver} is {kind}; leave it out")
     prepared = potential.prepared(data)
     if prepared.linear:
         weights = weights or Weights()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.evaluation import Evaluation
@@ -53,6 +53,8 @@ class LevenbergMarquardt(Optimizer):
     without a gradient: of some hundred parameters it is worth its cost, of thousands it is not. Evaluations that are
     reported do not count the matrices.
     """
+
+    squares_only: ClassVar[bool] = True
 
     start: float = setting(1e-3, "first damping, as a share of the largest entry of the diagonal", gt=0)
 

@@ -122,7 +122,8 @@ class RadialFit(Generic[P]):
     stage: the optimizer, and how many evaluations it may take. seed: of an optimizer that draws random numbers.
 
     Raises:
-        InputError: the potential has no such parameters; ``stage`` takes a part of the structures at a time.
+        InputError: the potential has no such parameters; ``stage`` takes a part of the structures at a time, or an
+            optimizer of sums of squares alone.
     """
 
     def __init__(
@@ -195,4 +196,9 @@ def check_radial(potential: FittablePotential, stage: Stage) -> None:
     if stage.batch is not None:
         raise InputError(
             "`radial.batch`: the least-squares problem inside takes all structures; leave it out"
+        )
+    if stage.optimizer is not None and stage.optimizer.squares_only:
+        raise InputError(
+            f"`radial.optimizer`: {type(stage.optimizer).__name__} needs the residuals of the loss, which the solved "
+            f"least-squares problem does not give; take lbfgs, bfgs or adam"
         )

@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from mlopt.core.driver.engine import EngineName
 from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
-from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.core.protocols.optimizer import Optimizer, energies_only
 from mlopt.core.quoting import quoted
 from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.nested import NestedContext
@@ -27,6 +27,11 @@ class Contestant(Plugin):
     label: str = setting(..., "name in tables", min_length=1)
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
     systems: list[str] | None = setting(None, "labels of its systems, such as Ar38; none: all systems")
+
+    @field_validator("optimizer")
+    @classmethod
+    def _of_energies(cls, optimizer: Optimizer) -> Optimizer:
+        return energies_only(optimizer)
 
 
 class Contest(Experiment):

@@ -7,9 +7,9 @@ import itertools
 import math
 import os
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.elements import SYMBOLS
@@ -41,6 +41,14 @@ from mlopt.optimizers.fitting.least_squares import (
 from mlopt.optimizers.fitting.projected import RadialFit, check_radial
 from mlopt.optimizers.fitting.training import Stage, Trainer, Training
 
+#: settings that are for linear potentials alone, and for trained ones alone; and what to do
+_LINEAR = {
+    "weights": "say what residuals count by `training.loss.weights`",
+    "prior": "`training.loss.decay` keeps parameters small",
+    "folds": "`training.validation` is the share that is held back",
+    "memory": "`training.block` says how many atoms are evaluated at a time",
+}
+_TRAINED = {"training": "leave it out; `weights` say what residuals count"}
 #: numbers of checkpoints that each candidate of a scan has to itself
 _STEPS = 1000
 
@@ -66,7 +74,7 @@ class Fit(Experiment):
     ``radial=Stage()`` then fits the radial coefficients of the potential that was taken, with the least-squares problem
     solved at each evaluation.
 
-    Any other potential is trained, see `Training`; `weights`, `prior`, `folds` and `memory` then play no part. Under
+    Any other potential is trained, see `Training`. Settings that play no part in the kind of fit are refused. Under
     ``torchrun`` all processes train together, and the result does not depend on how many there are.
     """
 
@@ -95,6 +103,19 @@ class Fit(Experiment):
         if empty:
             raise ValueError(f"`{empty[0]}` lists no values; give at least one, or leave it out")
         return scan
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Refuse settings that would be passed over."""
+        names, kind = (
+            (_TRAINED, "linear in its parameters") if self.potential.linear else (_LINEAR, "trained")
+        )
+        for name, instead in names.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"`{name}` plays no part, for {type(self.potential).__name__} is {kind}: {instead}"
+                )
+        return self
 
     def check(self) -> None:
         """Read the data, make every candidate, and see whether the largest fits into memory.

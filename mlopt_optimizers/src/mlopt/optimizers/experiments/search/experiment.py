@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import field_validator
+
 from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.atoms.units import Units
@@ -17,7 +19,7 @@ from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
-from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.core.protocols.optimizer import Optimizer, energies_only
 from mlopt.core.protocols.start import StartSampler
 from mlopt.core.runs.device import device_of
 from mlopt.core.runs.experiment import Context, Experiment, Preempted
@@ -64,6 +66,11 @@ class Search(Experiment):
         "eager: PyTorch; fused: compiled and many times faster, needs kernels of potential, optimizer"
         " and moves; auto: fused where it is possible and faster",
     )
+
+    @field_validator("optimizer")
+    @classmethod
+    def _of_energies(cls, optimizer: Optimizer) -> Optimizer:
+        return energies_only(optimizer)
 
     def check(self) -> None:
         """Read the structure, try the potential on it and find the device, before anything is written.
