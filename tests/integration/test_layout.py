@@ -25,7 +25,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"driver"},
         {"testing"},
     ],
-    "potentials": [{"kernels"}, {"sums", "ase", "spins", "models", "fitted"}, {"classical"}],
+    "potentials": [{"kernels", "compound"}, {"sums", "ase", "spins", "models", "fitted"}, {"classical"}],
     "optimizers": [
         {"local", "moves", "starts", "labelling", "dynamics"},
         {"searches", "bands", "saddles", "fused", "fitting"},

@@ -249,7 +249,9 @@ def test_a_card_of_another_basis_is_refused(tmp_path: Path) -> None:
     path, potential = tmp_path / "si.safetensors", fitted(elements=["Si"], degrees=[7, 6])
     settings = {name: one for name, one in potential.config().items() if name not in ("weights", "theta")}
     save_weights(str(path), torch.zeros(9).double(), "mtp", settings, training)
-    with pytest.raises(InputError, match=r"9 coefficients, and this basis has \d+: .* fit anew"):
+    with pytest.raises(
+        InputError, match=r"9 parameters, and the potential Mtp has \d+ with these settings: .* fit anew"
+    ):
         _ = Mtp(weights=str(path)).parameters
     save_weights(str(path), torch.zeros(9).double(), "learn2hop", {}, training)
     with pytest.raises(ValidationError, match="learn2hop"):

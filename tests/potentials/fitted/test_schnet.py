@@ -17,6 +17,7 @@ from ase.io import write
 from pydantic import ValidationError
 
 from mlopt.core import Dataset, InputError, Systems, SystemSpec
+from mlopt.core.features.graph import Graph
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.testing import PotentialTolerance, check_fittable
 from mlopt.optimizers import BasinHopping, Budget, Search
@@ -193,6 +194,27 @@ def test_several_networks_at_once_are_each_alone() -> None:
         assert mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=0, atol=1e-12)
     slopes = [torch.autograd.grad(one.force.square().sum(), theta)[0] for one in (found, wanted)]
     assert torch.allclose(*slopes, rtol=1e-9, atol=1e-12) and bool((slopes[0].abs().amax(1) > 0).all())
+
+
+def test_a_fit_searches_neighbours_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each number of networks; what the first theta finds is there for the next ones."""
+    searched, within = [], Graph.within
+
+    def counted(systems: Systems, reach: float) -> Graph:
+        searched.append(len(systems))
+        return within(systems, reach)
+
+    monkeypatch.setattr(Graph, "within", staticmethod(counted))
+    potential, systems = small(), cells()
+    evaluated = potential.of_theta(systems, stress=True)
+    theta = torch.stack([potential.start(seed) for seed in range(2)])
+    first, _, again = evaluated(theta), evaluated(theta[:1]), evaluated(2.0 * theta)
+    assert searched == [2 * len(systems), len(systems)]
+    assert not torch.equal(again.energy, first.energy) and not first.force.requires_grad
+    wanted = potential.with_theta(2.0 * theta[1]).evaluate(systems, stress=True)
+    assert wanted.stress is not None and again.stress is not None
+    for mine, theirs in ((again.force, wanted.force), (again.stress, wanted.stress)):
+        torch.testing.assert_close(mine[1], theirs, rtol=0, atol=1e-12)
 
 
 def test_data_give_species_references_and_scale() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.atoms.systems import Systems
@@ -60,39 +61,12 @@ class Potential(Plugin):
         positions, or a parameter of the potential, require them.
         """
         keep = torch.is_grad_enabled() and (systems.pos.requires_grad or _asks_for_gradients(self))
-        with torch.enable_grad():
-            pos = (
-                systems.pos
-                if systems.pos.requires_grad and keep
-                else systems.pos.detach().requires_grad_(True)
-            )
-            strain = torch.zeros_like(systems.cell)
-            moved = systems.with_pos(pos)
-            if stress:
-                strain.requires_grad_(True)
-                symmetric = 0.5 * (strain + strain.mT)
-                deformed = pos + (pos[:, None, :] @ symmetric[systems.batch])[:, 0]
-                cell = systems.cell + systems.cell @ symmetric
-                moved = replace(systems, pos=deformed, cell=cell)
-            rows = self.row_energy(moved)
-            energy = self.energy(moved) if rows is None else moved.segments.sum(rows[:, None])
-            wanted = [pos, strain] if stress else [pos]
-            grads: tuple[torch.Tensor | None, ...]
-            total = energy.sum()
-            if total.requires_grad:
-                grads = torch.autograd.grad(total, wanted, create_graph=keep, allow_unused=True)
-            else:  # a constant energy, such as that of a single atom
-                grads = (None,) * len(wanted)
-        force = torch.zeros_like(pos) if grads[0] is None else -grads[0]
-        tensor = None
-        if stress:
-            virial = torch.zeros_like(systems.cell) if grads[1] is None else grads[1]
-            tensor = per_volume(virial, systems)
-        if not keep:
-            energy, force = energy.detach(), force.detach()
-            rows = None if rows is None else rows.detach()
-            tensor = None if tensor is None else tensor.detach()
-        return Evaluation(energy, force, rows, tensor)
+        return differentiated(self._energies, systems, stress=stress, keep=keep)
+
+    def _energies(self, systems: Systems) -> Energies:
+        """What is differentiated: energies of atoms where there are such, else of systems."""
+        rows = self.row_energy(systems)
+        return (self.energy(systems), None) if rows is None else (systems.segments.sum(rows[:, None]), rows)
 
     def select(self, problems: torch.Tensor) -> Self:
         """Return this potential for some systems of a batch: (k,) int64 indices.
@@ -154,6 +128,47 @@ class Potential(Plugin):
     def remarks(self) -> list[str]:
         """Return lines for the log at the end of a run, such as how often a calculator has failed."""
         return []
+
+
+#: energies of systems (n_systems,), and of atoms (n_atoms,) or None
+Energies: TypeAlias = "tuple[torch.Tensor, torch.Tensor | None]"
+
+
+def differentiated(
+    energies: Callable[[Systems], Energies], systems: Systems, *, stress: bool, keep: bool
+) -> Evaluation:
+    """Return energy, force and, where asked for, stress of a function of positions and cells, by autograd.
+
+    keep: whether the result can be differentiated again; it is detached otherwise.
+    """
+    with torch.enable_grad():
+        pos = systems.pos if systems.pos.requires_grad and keep else systems.pos.detach().requires_grad_(True)
+        strain = torch.zeros_like(systems.cell)
+        moved = systems.with_pos(pos)
+        if stress:
+            strain.requires_grad_(True)
+            symmetric = 0.5 * (strain + strain.mT)
+            deformed = pos + (pos[:, None, :] @ symmetric[systems.batch])[:, 0]
+            cell = systems.cell + systems.cell @ symmetric
+            moved = replace(systems, pos=deformed, cell=cell)
+        energy, rows = energies(moved)
+        wanted = [pos, strain] if stress else [pos]
+        grads: tuple[torch.Tensor | None, ...]
+        total = energy.sum()
+        if total.requires_grad:
+            grads = torch.autograd.grad(total, wanted, create_graph=keep, allow_unused=True)
+        else:  # a constant energy, such as that of a single atom
+            grads = (None,) * len(wanted)
+    force = torch.zeros_like(pos) if grads[0] is None else -grads[0]
+    tensor = None
+    if stress:
+        virial = torch.zeros_like(systems.cell) if grads[1] is None else grads[1]
+        tensor = per_volume(virial, systems)
+    if not keep:
+        energy, force = energy.detach(), force.detach()
+        rows = None if rows is None else rows.detach()
+        tensor = None if tensor is None else tensor.detach()
+    return Evaluation(energy, force, rows, tensor)
 
 
 def per_volume(virial: torch.Tensor, systems: Systems) -> torch.Tensor:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.atoms.units import REDUCED, Units
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.evaluation import Evaluation
-from mlopt.core.landscapes.potential import Potential, Trial
+from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.potentials.compound import CompoundPotential
 
 
-class SumPotential(Potential):
+class SumPotential(CompoundPotential):
     """The sum of its terms: ``SumPotential(terms=[LennardJones(), Morse()])``.
 
     It knows the species that all its terms know, and is differentiable if all terms are. Reduced terms take the units
     of the others; give their lengths and energies in those units.
     """
+
+    listed: ClassVar[str] = "terms"
 
     terms: list[Annotated[Potential, FromRegistry("potential")]] = setting(
         doc="the potentials that are added; the first one sets the diameter of atoms", min_length=1
@@ -37,11 +40,6 @@ class SumPotential(Potential):
             told = " | ".join(str(one) for one in named)
             raise InputError(f"sum: the terms have different units ({told}); they cannot be added.")
         return next(iter(named), REDUCED)
-
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        """True if all terms are differentiable."""
-        return all(term.differentiable for term in self.terms)
 
     def energy(self, systems: Systems) -> torch.Tensor:
         """Return the sum of the energies: (n_systems,)."""
@@ -62,41 +60,6 @@ class SumPotential(Potential):
             row_energy = _added(row_energy, part.row_energy)
             tensor = _added(tensor, part.stress)
         return Evaluation(energy, force, row_energy, tensor, torch.stack(widths).sum(0) if smeared else None)
-
-    def select(self, problems: torch.Tensor) -> Self:
-        """Return the sum of the terms for some systems of a batch; see `Potential.select`."""
-        parts = [term.select(problems) for term in self.terms]
-        same = all(part is term for part, term in zip(parts, self.terms, strict=True))
-        return self if same else self.replace(terms=parts)
-
-    def species(self) -> set[int] | None:
-        """Return the atomic numbers that all terms know."""
-        known = [numbers for numbers in (term.species() for term in self.terms) if numbers is not None]
-        return set.intersection(*known) if known else None
-
-    def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the diameter (n_atoms,) of the first term."""
-        return self.terms[0].diameter(z)
-
-    def check(self, systems: Systems) -> None:
-        """Let every term check.
-
-        Raises:
-            InputError: the terms have different units, or one cannot treat the systems.
-        """
-        _ = self.units  # raises where they differ
-        for term in self.terms:
-            term.check(systems)
-
-    def trial(self, systems: Systems) -> Trial:
-        """Return the cost of all terms together, and all their warnings."""
-        trials = [term.trial(systems) for term in self.terms]
-        warnings = tuple(line for trial in trials for line in trial.warnings)
-        return Trial(sum(trial.calls for trial in trials), warnings)
-
-    def remarks(self) -> list[str]:
-        """Return the remarks of all terms."""
-        return [line for term in self.terms for line in term.remarks()]
 
 
 def _added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.atoms.units import Units
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.evaluation import Evaluation
-from mlopt.core.landscapes.potential import Potential, Trial
+from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.potentials.compound import CompoundPotential
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Spread:
     force: torch.Tensor
 
 
-class Committee(Potential):
+class Committee(CompoundPotential):
     """The mean of several potentials, most often one that was fitted from several starts or to several parts of data.
 
     Members that differ in nothing but parameters are evaluated as one batch. Where members disagree, the mean is not to
     be trusted: `spread` says how far (Seung, Opper & Sompolinsky, COLT 1992, on queries by committee).
     """
+
+    listed: ClassVar[str] = "members"
 
     members: list[Annotated[Potential, FromRegistry("potential")]] = setting(
         doc="the potentials; the first one sets the diameter of atoms", min_length=2
@@ -63,11 +66,6 @@ class Committee(Potential):
             told = " | ".join(str(one) for one in found)
             raise InputError(f"committee: the members have different units ({told}); they have no mean.")
         return next(iter(found))
-
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        """Whether all members are."""
-        return all(member.differentiable for member in self.members)
 
     def energy(self, systems: Systems) -> torch.Tensor:
         """Mean of the energies: (n_systems,)."""
@@ -144,40 +142,6 @@ class Committee(Potential):
     def _kept(self) -> dict[int, tuple[int, FittablePotential]]:
         """What `_together` made last of each group: what follows from the settings is then worked out once."""
         return {}
-
-    def select(self, problems: torch.Tensor) -> Self:
-        """See `Potential.select`."""
-        parts = [member.select(problems) for member in self.members]
-        same = all(part is member for part, member in zip(parts, self.members, strict=True))
-        return self if same else self.replace(members=parts)
-
-    def species(self) -> set[int] | None:
-        """Return the species that all members know."""
-        known = [numbers for numbers in (one.species() for one in self.members) if numbers is not None]
-        return set.intersection(*known) if known else None
-
-    def diameter(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the diameters of the first member."""
-        return self.members[0].diameter(z)
-
-    def check(self, systems: Systems) -> None:
-        """Let every member check.
-
-        Raises:
-            InputError: the members have different units, or one cannot treat the systems.
-        """
-        _ = self.units  # raises where they differ
-        for member in self.members:
-            member.check(systems)
-
-    def trial(self, systems: Systems) -> Trial:
-        """Return what all members spend, and all their warnings."""
-        trials = [member.trial(systems) for member in self.members]
-        return Trial(sum(one.calls for one in trials), tuple(line for one in trials for line in one.warnings))
-
-    def remarks(self) -> list[str]:
-        """Return the remarks of all members."""
-        return [line for member in self.members for line in member.remarks()]
 
 
 def _mean(values: list[torch.Tensor | None]) -> torch.Tensor | None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.dataset import Dataset
-from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
-from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, save_weights, with_card
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.potential import per_volume
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
-from mlopt.core.protocols.fittable import FittablePotential, Predictions
+from mlopt.core.protocols.fittable import Predictions
 from mlopt.potentials.fitted.behler_parrinello import network
 from mlopt.potentials.fitted.behler_parrinello.compiled import compiled
 from mlopt.potentials.fitted.behler_parrinello.descriptors import CHUNK, Descriptors, compiled_values
 from mlopt.potentials.fitted.behler_parrinello.functions import SymmetryFunctions
 from mlopt.potentials.fitted.neighbourhoods import arrays, gather
-from mlopt.potentials.fitted.species import Elements, elements_of
+from mlopt.potentials.fitted.species import elements_of
+from mlopt.potentials.fitted.stored import StoredPotential
 from mlopt.potentials.fitted.threads import chunks, in_threads
 
 #: eta (of a cutoff of 1) and shifts (in cutoffs) of the radial functions that are taken where none are given
@@ -37,7 +36,7 @@ _AMP_RADIAL, _AMP_ANGULAR = (0.05, 0.2320794416806389, 1.0772173450159417, 5.0),
 _GAMMA = 4.0
 
 
-class BehlerParrinello(FittablePotential):
+class BehlerParrinello(StoredPotential):
     """A neural-network potential after Behler & Parrinello (Phys. Rev. Lett. 98, 146401 (2007)).
 
     The energy is a sum over atoms of what the network of each element makes of symmetry functions:
@@ -46,6 +45,8 @@ class BehlerParrinello(FittablePotential):
     that has r_jk (Behler, J. Chem. Phys. 134, 074106 (2011)). Inputs are shifted and scaled to mean 0 and deviation 1
     over the atoms of the data. What `weights` names brings its settings with it.
     """
+
+    registered: ClassVar[str] = "behler-parrinello"
 
     cutoff: float = setting(6.0, "where neighbours end", unit="angstrom", gt=0)
     cutoff_function: Literal["cosine", "polynomial"] = setting(
@@ -63,20 +64,12 @@ class BehlerParrinello(FittablePotential):
     angular_kind: Literal["G4", "G5"] = setting("G4", "G5 does not ask how far apart the two neighbours are")
     hidden: list[int] = setting([16, 16], "nodes of each hidden layer")
     activation: Literal["tanh", "sigmoid", "softplus"] = setting("tanh", "what hidden nodes do to their sums")
-    elements: Elements | None = setting(None, "the species; none: those of the data")
     references: list[float] | None = setting(
         None, "energy of an atom of each species; none: those of the data", unit="eV"
     )
     scaling: list[list[list[float]]] | None = setting(
         None, "of each species: mean and deviation of each function; none: those of the data"
     )
-    weights: Weights | None = setting(None, "a fitted potential: a file, whose card brings the settings")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_card(cls, values: Any) -> Any:
-        """Take the settings of the card of a file of weights; such as are given must be the same."""
-        return with_card(values, "behler-parrinello")
 
     @field_validator("radial", "angular")
     @classmethod
@@ -98,8 +91,6 @@ class BehlerParrinello(FittablePotential):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.weights is not None:
-            check_trained(read_card(self.weights, "behler-parrinello"), self.weights, self.config())
         if not self._rows(self.radial, 2) and not self._rows(self.angular, 3):
             raise ValueError("there are neither radial nor angular functions; give one at least")
         if self.elements is not None:
@@ -135,12 +126,8 @@ class BehlerParrinello(FittablePotential):
         Raises:
             InputError: nothing says which species there are.
         """
-        if not self.elements:
-            raise InputError(
-                "behler-parrinello: nothing says which species there are; fit the potential to data, or give `elements`"
-            )
         return SymmetryFunctions(
-            tuple(NUMBERS[one] for one in self.elements),
+            self.numbers,
             self.cutoff,
             _GAMMA if self.cutoff_function == "polynomial" else 0.0,
             self.angular_kind == "G4",
@@ -168,23 +155,9 @@ class BehlerParrinello(FittablePotential):
         return torch.tensor(self.references or [0.0] * len(self.elements or []), dtype=torch.float64)
 
     @property
-    def parameters(self) -> torch.Tensor:
-        """See `FittablePotential.parameters`: the networks of the elements, each layer's weights before its biases."""
-        if self.theta is not None:
-            return self.theta  # type: ignore[no-any-return]
-        return self._fitted
-
-    @functools.cached_property
-    def _fitted(self) -> torch.Tensor:
-        if self.weights is None:
-            return self.start()
-        theta = load_weights(self.weights, "behler-parrinello")
-        wanted = len(self.symmetry_functions.species) * network.n_parameters(self.layers)
-        if len(theta) != wanted:
-            raise InputError(
-                f"weights {self.weights}: {len(theta)} parameters, and these networks have {wanted}; fit anew"
-            )
-        return theta
+    def n_parameters(self) -> int:
+        """See `StoredPotential.n_parameters`: the networks of the elements, each layer's weights before its biases."""
+        return len(self.numbers) * network.n_parameters(self.layers)
 
     def start(self, seed: int = 0) -> torch.Tensor:
         """See `FittablePotential.start`."""
@@ -298,12 +271,3 @@ class BehlerParrinello(FittablePotential):
                 scaling.append([own.mean(0).tolist(), width.tolist()])
             found = found.replace(scaling=scaling)
         return found
-
-    def species(self) -> set[int] | None:
-        """See `Potential.species`."""
-        return None if self.elements is None else {NUMBERS[one] for one in self.elements}
-
-    def save(self, path: str, training: dict[str, Any]) -> None:
-        """See `FittablePotential.save`."""
-        settings = {name: one for name, one in self.config().items() if name not in ("weights", "theta")}
-        save_weights(path, self.parameters, "behler-parrinello", settings, training)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.dataset import Dataset
-from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
-from mlopt.core.files.weights import Weights, check_trained, load_weights, read_card, save_weights, with_card
 from mlopt.core.kernels.kernel import PotentialKernel
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import InputFile
 from mlopt.core.plugins.plugin import setting
-from mlopt.core.protocols.fittable import Design, FittablePotential
+from mlopt.core.protocols.fittable import Design
 from mlopt.potentials.fitted.mtp.basis import Basis
 from mlopt.potentials.fitted.mtp.checks import check_elements, check_number, lengths
 from mlopt.potentials.fitted.mtp.files import MtpFile, read_mtp, write_mtp
@@ -34,7 +32,8 @@ from mlopt.potentials.fitted.mtp.graphs import (
 from mlopt.potentials.fitted.mtp.radial import beyond, check_shares, combined, plain_shares
 from mlopt.potentials.fitted.mtp.repulsion import Repulsion
 from mlopt.potentials.fitted.mtp.table import Table, table_of
-from mlopt.potentials.fitted.species import Elements, elements_of
+from mlopt.potentials.fitted.species import elements_of
+from mlopt.potentials.fitted.stored import StoredPotential
 
 #: the shortest distance of the data, times this, is where radial functions begin
 _BELOW = 0.95
@@ -47,7 +46,7 @@ _RADIAL = "`radial` lists numbers, not all zero: [centre][neighbour][mu][degree]
 _LEVELS = tuple(range(2, 30, 2))
 
 
-class Mtp(FittablePotential):
+class Mtp(StoredPotential):
     """A moment tensor potential: a sum over atoms of invariant polynomials of their neighbourhoods.
 
     ``E = sum_i [c(z_i) + sum_a theta_a(z_i) B_a(i)]``, where B_a are contractions of moments
@@ -58,6 +57,8 @@ class Mtp(FittablePotential):
     Which scalars are taken follows from ``level``, as in MLIP, or from ``degrees``. What `weights` names brings its
     settings with it.
     """
+
+    registered: ClassVar[str] = "mtp"
 
     level: int | None = setting(None, "MLIP's level: 2, 4, ..., 28; the degree of a moment is 2 + 4 mu + nu")
     degrees: list[float] | None = setting(
@@ -82,17 +83,9 @@ class Mtp(FittablePotential):
         None,
         "of nuclei, at all distances up to `cutoff`: Ziegler, Biersack and Littmark; none: below `shortest` alone",
     )
-    elements: Elements | None = setting(None, "the species; none: those of the data")
-    weights: Weights | None = setting(None, "a fitted potential: a file, whose card brings the settings")
     file: InputFile | None = setting(
         None, "a potential of MLIP, .mtp or .almtp; `elements` names its species, in order"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_card(cls, values: Any) -> Any:
-        """Take the settings of the card of a file of weights; such as are given must be the same."""
-        return with_card(values, "mtp")
 
     @field_validator("level")
     @classmethod
@@ -125,12 +118,6 @@ class Mtp(FittablePotential):
                 "give one to three degrees between 2 and 40: for products of two, three and four moments"
             )
         return degrees
-
-    @model_validator(mode="after")
-    def _as_fitted(self) -> Self:
-        if self.weights is not None:
-            check_trained(read_card(self.weights, "mtp"), self.weights, self.config())
-        return self
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -169,7 +156,7 @@ class Mtp(FittablePotential):
     def graphs(self) -> list[Graph | None]:
         """The scalars of one species of the centre; None stands for a function of the distance alone."""
         level = 16 if self.level is None and self.degrees is None else self.level
-        known = len(self._species())
+        known = len(self.numbers)
         if level is not None:
             of_one = by_level(level)
             about = sum(known ** len(one.radial) / math.factorial(len(one.radial)) for one in of_one)
@@ -190,13 +177,13 @@ class Mtp(FittablePotential):
             InputError: neither settings nor data say which species, or where radial functions begin.
         """
         if self.file is not None:
-            return self._read.basis(self._species())
+            return self._read.basis(self.numbers)
         if self.shortest is None:
             raise InputError(
                 "mtp: nothing says where the radial functions begin; fit the potential to data, name `weights`, or "
                 "give `shortest`, a little below the shortest distance between atoms"
             )
-        species = self._species()
+        species = self.numbers
         known = len(species)
         products = [one for one in self.graphs if one is not None]
         n_mu = max((max(one.radial) for one in products), default=-1) + 1
@@ -222,7 +209,7 @@ class Mtp(FittablePotential):
         Raises:
             InputError: ``radial`` or ``chebyshev`` does not fit the functions that ``level`` or ``degrees`` ask for.
         """
-        known = len(self._species())
+        known = len(self.numbers)
         n_mu = max((max(one.radial) for one in self.graphs if one is not None), default=-1) + 1
         functions = -(-n_mu // known)
         if self.radial is None:
@@ -246,33 +233,15 @@ class Mtp(FittablePotential):
         kept = {} if self.weights is None else {"weights": None, "theta": self.parameters}
         return self.replace(radial=shares if values.requires_grad else shares.tolist(), **kept)
 
-    def _species(self) -> tuple[int, ...]:
-        if not self.elements:
-            raise InputError(
-                "mtp: nothing says which species there are; fit the potential to data, or give `elements`"
-            )
-        return tuple(NUMBERS[one] for one in self.elements)
-
     @property
-    def parameters(self) -> torch.Tensor:
-        """See `FittablePotential.parameters`: constants of the species, then the coefficients of each."""
-        if self.theta is not None:
-            return self.theta  # type: ignore[no-any-return]
-        return self._fitted
+    def n_parameters(self) -> int:
+        """See `StoredPotential.n_parameters`: constants of the species, then the coefficients of each."""
+        return self.basis.n_parameters
 
-    @functools.cached_property
-    def _fitted(self) -> torch.Tensor:
+    def _unfitted(self) -> torch.Tensor:
         if self.file is not None:
             return torch.from_numpy(self._read.parameters())
-        if self.weights is None:
-            return torch.zeros(self.basis.n_parameters, dtype=torch.float64)
-        theta = load_weights(self.weights, "mtp")
-        if len(theta) != self.basis.n_parameters:
-            raise InputError(
-                f"weights {self.weights}: {len(theta)} coefficients, and this basis has {self.basis.n_parameters}: "
-                f"they were fitted with another version of mlopt's bases; fit anew"
-            )
-        return theta
+        return torch.zeros(self.n_parameters, dtype=torch.float64)
 
     def energy(self, systems: Systems) -> torch.Tensor:
         """See `Potential.energy`."""
@@ -352,10 +321,6 @@ class Mtp(FittablePotential):
         ]
         return torch.tensor([0.0] * known + own * known, dtype=torch.float64)
 
-    def species(self) -> set[int] | None:
-        """See `Potential.species`."""
-        return None if self.elements is None else {NUMBERS[one] for one in self.elements}
-
     def kernel(self, species: tuple[int, ...]) -> PotentialKernel:
         """See `Potential.kernel`."""
         return self.basis.kernel(self.parameters)
@@ -379,8 +344,7 @@ class Mtp(FittablePotential):
                 f"{path}: the functions of this potential are those of {self.file}, which a card cannot name; keep "
                 f"it as an .mtp, by `write_mtp`"
             )
-        settings = {name: one for name, one in self.config().items() if name not in ("weights", "theta")}
-        save_weights(path, self.parameters, "mtp", settings, training)
+        super().save(path, training)
 
 
 @functools.lru_cache(maxsize=32)
