@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from ase.io import read, write
+from small_fits import SILICON, fit_of, in_sittings
 
 from mlopt.core import InputError, Systems
-from mlopt.core.plugins import build
 from mlopt.core.runs.config import load_experiment
-from mlopt.core.runs.experiment import Preempted
-from mlopt.core.testing.recorder import Recorder, Resumed
+from mlopt.core.testing.recorder import Recorder
 from mlopt.optimizers.experiments.fit import Fit, experiment
 from mlopt.optimizers.experiments.fit.result import FitResult
 from mlopt.optimizers.fitting.least_squares import Solution
@@ -23,24 +22,13 @@ from mlopt.potentials import Mtp
 pytest.importorskip("numba")
 
 SMALL: dict[str, Any] = {
-    "data": {
-        "drawn": {
-            "crystal": "Si",
-            "repeat": [1, 1, 1],
-            "count": 24,
-            "labeller": {"name": "potential", "potential": "stillinger-weber"},
-        },
-        "leave_out": 0.25,
-    },
     "potential": {"name": "mtp", "degrees": [7, 6], "cutoff": 3.8, "pair_functions": 6},
     "folds": 4,
 }
 
 
 def fit(**settings: Any) -> Fit:
-    made = build(Fit, {**SMALL, **settings})
-    assert isinstance(made, Fit)
-    return made
+    return fit_of({**SMALL, **settings})
 
 
 def test_a_fit_reproduces_what_it_learns_from(tmp_path: Path) -> None:
@@ -117,14 +105,7 @@ def outcome(found: FitResult) -> tuple[list[float], list[dict[str, Any]]]:
 def test_a_fit_that_is_stopped_ends_the_same(scan: dict[str, Any], tmp_path: Path) -> None:
     """Stopped after every part of the data, also when the best candidate had been forgotten."""
     whole = outcome(fit(scan=scan).run())
-    recorder, sittings = Recorder(tmp_path, pauses=1), 0
-    while True:
-        sittings += 1
-        try:
-            found = fit(scan=scan).run(recorder)
-            break
-        except Preempted:
-            recorder = Resumed(recorder, pauses=1)
+    found, sittings, _ = in_sittings(fit(scan=scan), tmp_path, pauses=1)
     assert sittings > 1 and outcome(found) == whole
 
 
@@ -155,17 +136,9 @@ def test_a_fit_of_radial_functions_that_is_stopped_ends_the_same(tmp_path: Path)
     """Stopped after every evaluation; its rows of metrics are those of the whole."""
     whole = Recorder()
     wanted = fit(**RADIAL, scan={"cutoff": [3.8, 3.0]}).run(whole)
-    recorder, sittings, rows = Recorder(tmp_path, pauses=1), 0, list[Any]()
-    while True:
-        sittings += 1
-        try:
-            found = fit(**RADIAL, scan={"cutoff": [3.8, 3.0]}).run(recorder)
-            break
-        except Preempted:
-            rows += recorder.metrics
-            recorder = Resumed(recorder, pauses=1)
+    found, sittings, rows = in_sittings(fit(**RADIAL, scan={"cutoff": [3.8, 3.0]}), tmp_path, pauses=1)
     assert sittings > 10 and outcome(found) == outcome(wanted)
-    assert [*rows, *recorder.metrics] == whole.metrics
+    assert rows == whole.metrics
     assert found.potential == wanted.potential
 
 
@@ -205,7 +178,7 @@ def test_refusals_come_before_any_work(tmp_path: Path, monkeypatch: pytest.Monke
     other.info["energy"] = -1.0
     write(tmp_path / "test.extxyz", other)
     with pytest.raises(InputError, match=r"`data\.test` has Ge, of which no structure to fit to has any"):
-        fit(data={**SMALL["data"], "test": str(tmp_path / "test.extxyz")}).check()
+        fit(data={**SILICON, "test": str(tmp_path / "test.extxyz")}).check()
     monkeypatch.setattr(experiment, "_memory", lambda: 1e5)
     with pytest.raises(InputError, match=r"37 parameters need about 0\.0 GB, and this machine has 0\.0 GB"):
         fit().check()

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_fits import SILICON, fit_of, in_sittings
 
 from mlopt.core import InputError
-from mlopt.core.plugins import build
-from mlopt.core.runs.experiment import Preempted
-from mlopt.core.testing.recorder import Recorder, Resumed
+from mlopt.core.testing.recorder import Recorder
 from mlopt.optimizers.experiments.fit import Fit
 from mlopt.optimizers.experiments.fit.result import FitResult
 from mlopt.potentials import BehlerParrinello
@@ -24,15 +23,6 @@ from mlopt.potentials import BehlerParrinello
 pytest.importorskip("numba")
 
 SMALL: dict[str, Any] = {
-    "data": {
-        "drawn": {
-            "crystal": "Si",
-            "repeat": [1, 1, 1],
-            "count": 24,
-            "labeller": {"name": "potential", "potential": "stillinger-weber"},
-        },
-        "leave_out": 0.25,
-    },
     "potential": {"name": "behler-parrinello", "cutoff": 3.8, "hidden": [6], "functions": "amp"},
     "training": {
         "seeds": 2,
@@ -47,9 +37,7 @@ SMALL: dict[str, Any] = {
 
 
 def fit(**settings: Any) -> Fit:
-    made = build(Fit, {**SMALL, **settings})
-    assert isinstance(made, Fit)
-    return made
+    return fit_of({**SMALL, **settings})
 
 
 def test_a_training_leaves_a_potential_and_a_report(tmp_path: Path) -> None:
@@ -78,14 +66,7 @@ def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> N
     assert whole.chosen.held_back == min(one.held_back or 0.0 for one in whole.candidates)
     assert whole.summary()["chosen"] == whole.chosen.settings
     assert (tmp_path / "whole" / "cost.svg").exists() and (whole.chosen.seconds or 0.0) > 0.0
-    recorder, sittings = Recorder(tmp_path / "parts", pauses=37), 0
-    while True:
-        sittings += 1
-        try:
-            found = made.run(recorder)
-            break
-        except Preempted:
-            recorder = Resumed(recorder, pauses=37)
+    found, sittings, _ = in_sittings(made, tmp_path / "parts", pauses=37)
     assert sittings > 3 and told(found) == told(whole)
 
 
@@ -108,7 +89,12 @@ def test_settings_of_linear_potentials_are_refused(settings: dict[str, Any], ins
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Through the command, with blocks that are shared out: the same bytes."""
-    small = {**SMALL, "experiment": "fit", "training": {**SMALL["training"], "block": 30, "seeds": 1}}
+    small = {
+        **SMALL,
+        "data": SILICON,
+        "experiment": "fit",
+        "training": {**SMALL["training"], "block": 30, "seeds": 1},
+    }
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(small))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

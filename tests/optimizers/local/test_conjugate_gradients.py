@@ -6,33 +6,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stepping import steps
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
 from mlopt.core.batch.segments import Segments
 from mlopt.core.driver.driver import minimize
 from mlopt.core.landscapes.evaluation import Evaluation
-from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape, Landscape
+from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.testing.surfaces import Watched, lennard_jones, quadratic, spins
-from mlopt.optimizers.local.conjugate_gradients import ConjugateGradients, ConjugateGradientsState
+from mlopt.optimizers.local.conjugate_gradients import ConjugateGradients
 from mlopt.optimizers.starts.starts import SphereStart
 from mlopt.potentials.classical.lennard_jones import LennardJones
 
 Floats = NDArray[np.float64]
-
-
-def steps(
-    optimizer: ConjugateGradients, landscape: Landscape, x: torch.Tensor, count: int
-) -> list[tuple[torch.Tensor, Evaluation, ConjugateGradientsState]]:
-    """Each point, its evaluation, and the state after the step from it."""
-    state = optimizer.init(landscape, x, problem_keys(0, torch.arange(landscape.segments.n_problems)))
-    seen = []
-    for _ in range(count):
-        found = landscape.evaluate(x)
-        new_x, state = optimizer.step(landscape, x, found, state)
-        seen.append((x, found, state))
-        x = new_x
-    return seen
 
 
 def test_lines_are_conjugate_and_end_where_the_book_says() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stepping import steps
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
@@ -16,29 +17,15 @@ from mlopt.core.batch.segments import Segments
 from mlopt.core.driver.driver import minimize
 from mlopt.core.errors import ConfigError
 from mlopt.core.landscapes.evaluation import Evaluation
-from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape, Landscape
+from mlopt.core.landscapes.landscape import AtomsLandscape, FunctionLandscape
 from mlopt.core.landscapes.manifold import UnitSphere
 from mlopt.core.plugins.plugin import build
 from mlopt.core.testing.surfaces import Watched, lennard_jones, quadratic, spins
-from mlopt.optimizers.local.lbfgs import LBFGS, LBFGSState
+from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.starts.starts import SphereStart
 from mlopt.potentials.classical.lennard_jones import LennardJones
 
 Floats = NDArray[np.float64]
-
-
-def steps(
-    optimizer: LBFGS, landscape: Landscape, x: torch.Tensor, count: int
-) -> list[tuple[torch.Tensor, Evaluation, LBFGSState]]:
-    """Each point, its evaluation, and the state after the step from it."""
-    state = optimizer.init(landscape, x, problem_keys(0, torch.arange(landscape.segments.n_problems)))
-    seen = []
-    for _ in range(count):
-        found = landscape.evaluate(x)
-        new_x, state = optimizer.step(landscape, x, found, state)
-        seen.append((x, found, state))
-        x = new_x
-    return seen
 
 
 def two_loop(pairs: list[tuple[Floats, Floats]], scale: float, force: Floats) -> Floats:
