@@ -34,7 +34,7 @@ def test_what_is_far_from_everything_suggests_nothing() -> None:
         ("experiment", "basinhopping", "write `experiment: search` with `optimizer: {name: basin-hopping}`"),
         ("experiment", "relax", "`experiment: search` with `optimizer: {name: lbfgs}`"),
         ("experiment", "optimize", "`experiment: search` with `optimizer: {name: lbfgs}`"),
-        ("experiment", "md", "integrators"),
+        ("experiment", "dynamics", "Did you mean 'md'?"),
         ("experiment", "gupta", "'gupta' is a potential, see `mlopt info potential:gupta`"),
         ("potential", "LJ", "Did you mean 'lennard-jones'?"),
         ("potential", "lj", "Did you mean 'lennard-jones'?"),

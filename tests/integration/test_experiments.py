@@ -52,6 +52,17 @@ SMALL: dict[str, dict[str, Any]] = {
         "rounds": 2,
         "fmax": 1.0e-3,
     },
+    "md": {
+        "system": "Ar5",
+        "potential": "lennard-jones",
+        "integrator": {"name": "langevin", "time_step": 0.005, "temperature": 0.1, "friction": 1.0},
+        "temperatures": [0.1, 0.2],
+        "steps": 30,
+        "every": 4,
+        "min_distance": 0.9,
+        "relax": {"fmax": 1.0e-2},
+        "engine": "eager",
+    },
     "contest": {
         "systems": [LJ5],
         "contestants": [

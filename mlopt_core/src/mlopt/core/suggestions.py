@@ -63,6 +63,8 @@ _NAMES = {
         "train": "meta-train",
         "training": "meta-train",
         "learn": "meta-train",
+        "dynamics": "md",
+        "moleculardynamics": "md",
         "benchmark": "contest",
         "compare": "contest",
     },
@@ -74,7 +76,6 @@ _HOPPING = "It is an optimizer: write `experiment: search` with `optimizer: {nam
 _RELAXATION = (
     "A relaxation is `experiment: search` with `optimizer: {name: lbfgs}`, `fmax: 0.01` and `starts: 1`."
 )
-_DYNAMICS = "Molecular dynamics are run in Python, by the integrators of `mlopt.optimizers.dynamics`."
 _IN_PYTHON = (
     "A calculator of ASE that is none of those for configurations is given in Python: "
     "`AsePotential.wrap(calculator)`."
@@ -104,7 +105,6 @@ _ADVICE = {
             ("relax", "relaxation", "optimize", "optimise", "opt", "optimization", "geometry"), _RELAXATION
         ),
         **dict.fromkeys(("minimize", "minimise", "minimization", "lbfgs", "bfgs", "fire"), _RELAXATION),
-        **dict.fromkeys(("md", "dynamics", "moleculardynamics"), _DYNAMICS),
     },
 }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlopt.optimizers.dynamics.velocity_verlet import VelocityVerlet
     from mlopt.optimizers.experiments.contest.experiment import Contest
     from mlopt.optimizers.experiments.fit.experiment import Fit
+    from mlopt.optimizers.experiments.md.experiment import MolecularDynamics
     from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
     from mlopt.optimizers.experiments.network.experiment import Network
     from mlopt.optimizers.experiments.path.experiment import Path
@@ -69,6 +70,7 @@ __all__ = [
     "MetaTrain",
     "MinimaHopping",
     "MinimaSettings",
+    "MolecularDynamics",
     "Network",
     "NoseHoover",
     "Path",
@@ -101,6 +103,7 @@ __getattr__ = names_of(
         "dynamics.velocity_verlet": ("VelocityVerlet",),
         "experiments.contest.experiment": ("Contest",),
         "experiments.fit.experiment": ("Fit",),
+        "experiments.md.experiment": ("MolecularDynamics",),
         "experiments.meta_train.experiment": ("MetaTrain",),
         "experiments.network.experiment": ("Network",),
         "experiments.path.experiment": ("Path",),

@@ -75,8 +75,8 @@ class Result:
 
     @property
     def failed(self) -> torch.Tensor:
-        """The problems (n,) bool that ended by a non-finite energy or force."""
-        return torch.tensor([reason is Reason.NON_FINITE for reason in self.reason])
+        """The problems (n,) bool that ended by a failure, such as a non-finite energy or force."""
+        return torch.tensor([reason.is_failure for reason in self.reason])
 
     @property
     def best(self) -> int:

@@ -22,11 +22,18 @@ class Reason(enum.Enum):
     RUN_TARGET = "another start reached the target energy and the run was told to stop there"
     TIME = "the time budget is spent"
     NON_FINITE = "energy or force became NaN or infinite"
+    CONTACT = "two atoms came closer than the shortest distance allowed"
+    EXPLODED = "its energy exploded: the time step is too long, or the potential is unsound there"
 
     @property
     def code(self) -> int:
         """The position in the list, which state tensors hold."""
         return list(Reason).index(self)
+
+    @property
+    def is_failure(self) -> bool:
+        """True for the end of a problem whose last point means nothing."""
+        return self in (Reason.NON_FINITE, Reason.CONTACT, Reason.EXPLODED)
 
 
 @dataclass(frozen=True)

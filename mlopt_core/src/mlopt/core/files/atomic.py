@@ -2,7 +2,7 @@
 
 A reader of ``path`` sees either the whole former content or the whole new one. Data go to a temporary file in the same
 folder, are forced to the disk, and take the name in one ``rename``. Then the folder itself is forced to the disk. The
-exception is ``append_line``, for logs whose reader accepts a torn last line.
+exceptions are ``append_line`` and ``append_text``, for files whose reader accepts a torn last line.
 
 Every function that writes raises ``MloptError``, with path, cause and remedy, instead of ``OSError``. The former file
 is then intact and the temporary one is removed.
@@ -119,7 +119,12 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
     """
     if "\n" in text or "\r" in text:
         raise InputError(f"{path}: one line was to be appended, the text has several: {text[:80]!r}")
-    data = text.encode("utf-8", errors="backslashreplace") + b"\n"
+    append_text(path, text + "\n")
+
+
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    """Append ``text``; as `append_line` in all else."""
+    data = text.encode("utf-8", errors="backslashreplace")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
@@ -134,6 +139,14 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise _write_error(Path(path), len(data), error) from error
+
+
+def truncate(path: str | os.PathLike[str], length: int) -> None:
+    """Drop what follows the first ``length`` bytes of a file, see `mlopt.core.files.growing`."""
+    try:
+        os.truncate(path, length)
+    except OSError as error:
+        raise _write_error(Path(path), 0, error) from error
 
 
 def sync(path: str | os.PathLike[str]) -> None:

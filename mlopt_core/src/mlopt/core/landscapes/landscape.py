@@ -136,9 +136,14 @@ class AtomsLandscape(Landscape):
         return self.systems.masses
 
     @property
+    def units(self) -> Units:
+        """The potential's units of energy and length."""
+        return Units.of(self.potential.units)
+
+    @property
     def boltzmann(self) -> float:  # type: ignore[override]
         """One kelvin in the potential's unit of energy; 1 where its units are reduced."""
-        return Units.of(self.potential.units).boltzmann
+        return self.units.boltzmann
 
     @cached_property
     def inertia(self) -> torch.Tensor:
@@ -146,10 +151,9 @@ class AtomsLandscape(Landscape):
 
         Where its units are reduced, an element is a label alone. Masses are then 1, unless the structures give others.
         """
-        units = Units.of(self.potential.units)
         given = self.systems.given_masses
-        if not units.reduced:
-            return self.systems.masses * units.dalton
+        if not self.units.reduced:
+            return self.systems.masses * self.units.dalton
         if given is None:
             return torch.ones(len(self.systems.z), dtype=torch.float64, device=self.systems.z.device)
         return torch.where(given.isnan(), 1.0, given)

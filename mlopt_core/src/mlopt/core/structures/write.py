@@ -31,12 +31,17 @@ def write_extxyz(path: str | os.PathLike[str], images: Sequence[Atoms]) -> None:
     Constraints, masses, tags, charges, moments, other columns and ``info`` are written. The format cannot hold columns
     of more than two dimensions, or objects that are no plain data.
     """
+    write_text(path, extxyz(images))
+
+
+def extxyz(images: Sequence[Atoms]) -> str:
+    """Return ``images`` as the text of an extxyz file, see `write_extxyz`."""
     from ase.io import write
 
     text = StringIO()
     if images:
         write(text, [_for_extxyz(one) for one in images], format="extxyz")
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def write_ase_db(

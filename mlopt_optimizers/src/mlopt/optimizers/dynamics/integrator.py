@@ -93,9 +93,18 @@ class Integrator(Optimizer):
     )
 
     @property
+    def set_temperature(self) -> Setting:
+        """The temperature of the thermostat, or of the initial velocities where there is none; `at` changes it."""
+        raise NotImplementedError(f"{type(self).__name__} must define `set_temperature`")
+
+    @property
     def starting_temperature(self) -> Setting:
         """The temperature of the initial velocities."""
-        raise NotImplementedError(f"{type(self).__name__} must define `starting_temperature`")
+        return self.set_temperature
+
+    def at(self, temperature: Setting) -> Self:
+        """Return this integrator at another temperature; a tensor has one number for each problem."""
+        raise NotImplementedError(f"{type(self).__name__} must define `at`")
 
     def init(self, landscape: Landscape, x: torch.Tensor, key: torch.Tensor) -> Any:
         """Return the state at ``x``, with velocities from the Maxwell-Boltzmann distribution."""
@@ -169,6 +178,15 @@ class Thermostatted(Integrator):
     def starting_temperature(self) -> Setting:
         """The temperature of the initial velocities."""
         return self.temperature if self.initial_temperature is None else self.initial_temperature
+
+    @property
+    def set_temperature(self) -> Setting:
+        """The temperature of the thermostat."""
+        return self.temperature
+
+    def at(self, temperature: Setting) -> Self:
+        """Return this integrator at another temperature; a tensor has one number for each problem."""
+        return self.replace(temperature=temperature)
 
     def thermal(self, motion: Motion) -> torch.Tensor:
         """Return kT (n_problems,) of the thermostat."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from mlopt.core.plugins.plugin import setting
 from mlopt.optimizers.dynamics.integrator import Integrator
 from mlopt.optimizers.dynamics.mechanics import Setting
@@ -22,6 +24,10 @@ class VelocityVerlet(Integrator):
     )
 
     @property
-    def starting_temperature(self) -> Setting:
+    def set_temperature(self) -> Setting:
         """The temperature of the initial velocities."""
         return self.initial_temperature
+
+    def at(self, temperature: Setting) -> Self:
+        """Return this integrator with another temperature of the initial velocities."""
+        return self.replace(initial_temperature=temperature)

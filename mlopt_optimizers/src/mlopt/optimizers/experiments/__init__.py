@@ -9,6 +9,7 @@ from mlopt.core.lazy import names_of
 if TYPE_CHECKING:
     from mlopt.optimizers.experiments.contest.experiment import Contest
     from mlopt.optimizers.experiments.fit.experiment import Fit
+    from mlopt.optimizers.experiments.md.experiment import MolecularDynamics
     from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
     from mlopt.optimizers.experiments.network.experiment import Network
     from mlopt.optimizers.experiments.path.experiment import Path
@@ -18,6 +19,7 @@ __all__ = [
     "Contest",
     "Fit",
     "MetaTrain",
+    "MolecularDynamics",
     "Network",
     "Path",
     "Search",
@@ -28,6 +30,7 @@ __getattr__ = names_of(
     {
         "contest.experiment": ("Contest",),
         "fit.experiment": ("Fit",),
+        "md.experiment": ("MolecularDynamics",),
         "meta_train.experiment": ("MetaTrain",),
         "network.experiment": ("Network",),
         "path.experiment": ("Path",),
