@@ -91,8 +91,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "fit": {
         "data": {
             "drawn": {
-                "crystal": "Si",
-                "repeat": [1, 1, 1],
+                "crystal": {"element": "Si", "repeat": [1, 1, 1]},
                 "count": 12,
                 "labeller": {"name": "potential", "potential": "stillinger-weber"},
             },

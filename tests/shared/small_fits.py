@@ -14,8 +14,7 @@ from mlopt.optimizers.experiments.fit.result import FitResult
 #: 18 structures of 8 atoms to fit to, and 6 to test on
 SILICON: dict[str, Any] = {
     "drawn": {
-        "crystal": "Si",
-        "repeat": [1, 1, 1],
+        "crystal": {"element": "Si", "repeat": [1, 1, 1]},
         "count": 24,
         "labeller": {"name": "potential", "potential": "stillinger-weber"},
     },

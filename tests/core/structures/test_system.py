@@ -66,8 +66,11 @@ def test_coincident_atoms_are_refused_or_separated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings,message",
     [
-        ({}, "give either `cluster` (a formula, like Ar38) or `file` (a structure file), not both or none"),
-        ({"cluster": "Ar3", "file": "a.xyz"}, "not both or none"),
+        (
+            {},
+            "give one of `cluster` (a formula, like Ar38), `file` (a structure file) and `crystal` (such as Cu)",
+        ),
+        ({"cluster": "Ar3", "file": "a.xyz"}, "give one of `cluster`"),
         (
             {"cluster": "38"},
             "cluster: '38' is not a formula; write elements and counts, like Ar38 or Ag32Au6",

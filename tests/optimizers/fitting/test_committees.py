@@ -15,7 +15,9 @@ from mlopt.potentials import BehlerParrinello, Committee, Mtp, StillingerWeber
 pytest.importorskip("numba")
 
 DATA = DrawnStructures(
-    crystal="Si", repeat=[1, 1, 1], count=16, labeller=PotentialLabeller(potential=StillingerWeber())
+    crystal={"element": "Si", "repeat": [1, 1, 1]},
+    count=16,
+    labeller=PotentialLabeller(potential=StillingerWeber()),
 ).draw(0)
 SMALL = Mtp(degrees=[5, 4], cutoff=3.8, pair_functions=4)
 

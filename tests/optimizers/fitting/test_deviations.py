@@ -17,7 +17,9 @@ from mlopt.potentials import Mtp, StillingerWeber
 pytest.importorskip("numba")
 
 LABELLER = PotentialLabeller(potential=StillingerWeber())
-DRAWN = DrawnStructures(crystal="Si", repeat=[1, 1, 1], count=40, displacement=0.2, labeller=LABELLER)
+DRAWN = DrawnStructures(
+    crystal={"element": "Si", "repeat": [1, 1, 1]}, count=40, displacement=0.2, labeller=LABELLER
+)
 DATA = replace(DRAWN.draw(0), source=tuple(f"frame {k}" for k in range(40)))
 
 

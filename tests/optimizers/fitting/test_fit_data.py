@@ -11,6 +11,7 @@ from ase.io import write
 from pydantic import ValidationError
 
 from mlopt.core import Dataset, InputError
+from mlopt.core.structures.crystal import Crystal
 from mlopt.optimizers.fitting.data import DrawnStructures, FitData, twins
 from mlopt.optimizers.labelling import PotentialLabeller
 from mlopt.potentials import LennardJones, StillingerWeber
@@ -18,7 +19,9 @@ from mlopt.potentials import LennardJones, StillingerWeber
 
 def drawn(count: int = 6, **settings: Any) -> DrawnStructures:
     labeller = PotentialLabeller(potential=StillingerWeber())
-    return DrawnStructures(crystal="Si", repeat=[1, 1, 1], count=count, labeller=labeller, **settings)
+    return DrawnStructures(
+        crystal={"element": "Si", "repeat": [1, 1, 1]}, count=count, labeller=labeller, **settings
+    )
 
 
 def test_the_same_seed_draws_the_same_structures() -> None:
@@ -85,9 +88,7 @@ def test_one_source(settings: dict[str, Any], message: str) -> None:
 def test_a_crystal_that_nobody_knows() -> None:
     with pytest.raises(ValidationError, match="'Xx' is no element"):
         DrawnStructures(crystal="Xx", labeller=PotentialLabeller(potential=LennardJones()))
-    with pytest.raises(InputError, match="`drawn`: ASE knows no such crystal of Si"):
-        drawn(lattice="cubes").draw(0)
+    with pytest.raises(InputError, match="`crystal`: ASE knows no such crystal of Si"):
+        Crystal(element="Si", lattice="cubes").load()
     with pytest.raises(ValidationError, match="three numbers of cells"):
-        drawn().model_copy().__class__(
-            crystal="Si", repeat=[1], labeller=PotentialLabeller(potential=LennardJones())
-        )
+        Crystal(element="Si", repeat=[1])

@@ -18,7 +18,9 @@ from mlopt.potentials import BehlerParrinello, Mtp, StillingerWeber
 pytest.importorskip("numba")
 
 DRAWN = DrawnStructures(
-    crystal="Si", repeat=[1, 1, 1], count=16, labeller=PotentialLabeller(potential=StillingerWeber())
+    crystal={"element": "Si", "repeat": [1, 1, 1]},
+    count=16,
+    labeller=PotentialLabeller(potential=StillingerWeber()),
 )
 SMALL = Mtp(degrees=[6, 5], cutoff=3.8, pair_functions=4)
 

@@ -31,7 +31,9 @@ class Shifted(StillingerWeber):
 
 def silicon(count: int = 12) -> Dataset:
     labeller = PotentialLabeller(potential=StillingerWeber())
-    data = DrawnStructures(crystal="Si", repeat=[1, 1, 1], count=count, labeller=labeller).draw(0)
+    data = DrawnStructures(
+        crystal={"element": "Si", "repeat": [1, 1, 1]}, count=count, labeller=labeller
+    ).draw(0)
     return Dataset(data.systems, data.energy, data.force, data.stress, group=("bulk", "other") * (count // 2))
 
 

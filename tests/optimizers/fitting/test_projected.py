@@ -28,7 +28,9 @@ WEIGHTS = Weights(stress=1.0)
 
 def silicon(count: int = 12) -> Dataset:
     labeller = PotentialLabeller(potential=StillingerWeber())
-    return DrawnStructures(crystal="Si", repeat=[1, 1, 1], count=count, labeller=labeller).draw(0)
+    return DrawnStructures(
+        crystal={"element": "Si", "repeat": [1, 1, 1]}, count=count, labeller=labeller
+    ).draw(0)
 
 
 def landscape(data: Dataset, strength: float = 1e-6, problems: int = 1) -> tuple[ProjectedLandscape, Mtp]:

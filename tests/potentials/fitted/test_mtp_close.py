@@ -155,7 +155,9 @@ def test_a_file_cannot_hold_a_repulsion(tmp_path: Path) -> None:
 def learned(request: pytest.FixtureRequest) -> Mtp:
     """Fitted to a crystal of Stillinger and Weber, of which it knows no distance below 2 angstrom."""
     labeller = PotentialLabeller(potential=StillingerWeber())
-    data = DrawnStructures(crystal="Si", repeat=[1, 1, 1], count=30, labeller=labeller).draw(0)
+    data = DrawnStructures(crystal={"element": "Si", "repeat": [1, 1, 1]}, count=30, labeller=labeller).draw(
+        0
+    )
     potential = Mtp(degrees=[9, 8, 7], cutoff=4.5, repulsion=request.param).prepared(data)
     found = solve(triangle(potential, data, Weights()), potential.roughness())
     return potential.with_theta(found.theta)

@@ -98,7 +98,10 @@ patience: 2
         """
 experiment: fit
 data:
-  drawn: {crystal: Si, repeat: [1, 1, 1], count: 40, labeller: {name: potential, potential: stillinger-weber}}
+  drawn:
+    crystal: {element: Si, repeat: [1, 1, 1]}
+    count: 40
+    labeller: {name: potential, potential: stillinger-weber}
   leave_out: 0.25
 potential: {name: mtp, degrees: [7, 6], cutoff: 3.8, pair_functions: 6}
 scan: {pair_functions: [4, 6]}
@@ -110,7 +113,10 @@ folds: 6
         """
 experiment: fit
 data:
-  drawn: {crystal: Si, repeat: [1, 1, 1], count: 40, labeller: {name: potential, potential: stillinger-weber}}
+  drawn:
+    crystal: {element: Si, repeat: [1, 1, 1]}
+    count: 40
+    labeller: {name: potential, potential: stillinger-weber}
   leave_out: 0.25
 potential: {name: behler-parrinello, cutoff: 3.8, hidden: [6], functions: amp}
 scan: {hidden: [[4], [6]]}

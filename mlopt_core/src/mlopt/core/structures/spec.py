@@ -1,4 +1,4 @@
-"""The specification of a run's atoms: a formula, or a structure file."""
+"""The specification of a run's atoms: a formula, a crystal, or a structure file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from mlopt.core.errors import InputError
 from mlopt.core.files.reading import is_there
 from mlopt.core.plugins.input_file import InputFile
 from mlopt.core.plugins.plugin import Plugin, setting
+from mlopt.core.structures.crystal import Crystal
 
 
 class SystemSpec(Plugin):
-    """A system, given by either ``cluster`` or ``file``.
+    """A system, given by ``cluster``, ``file`` or ``crystal``.
 
-    A bare word stands for one of them. ``Cu13`` is a formula. A name with an ending or a folder, such as
+    A bare word stands for one of the first two. ``Cu13`` is a formula. A name with an ending or a folder, such as
     ``start.extxyz``, is a structure file. So is the name of an existing file, such as ``POSCAR``.
     """
 
     cluster: str | None = setting(None, "formula of a free cluster, such as Ar38 or Ag32Au6")
     file: InputFile | None = setting(
         None, "structure file: extxyz, xyz, cif, POSCAR, traj, eOn con, ASE json"
+    )
+    crystal: Crystal | None = setting(
+        None, "a crystal of one element, such as {element: Cu, repeat: [3, 3, 3]}"
     )
     index: int = setting(-1, "index of the structure in the file; -1 is the last")
     separate: bool = setting(False, "move coincident atoms apart instead of refusing them")
@@ -57,12 +61,17 @@ class SystemSpec(Plugin):
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.cluster is None) == (self.file is None):
+        if sum(one is not None for one in (self.cluster, self.file, self.crystal)) != 1:
             raise PydanticCustomError(
                 "system",
-                "give either `cluster` (a formula, like Ar38) or `file` (a structure file), not both or none",
+                "give one of `cluster` (a formula, like Ar38), `file` (a structure file) and `crystal` (such as Cu)",
             )
         return self
+
+    @property
+    def placed(self) -> bool:
+        """Whether the system has positions; a formula has none."""
+        return self.cluster is None
 
     def load(self) -> Systems:
         """Return the system as a batch of one, in float64. A file is read once, however often this is called.
@@ -77,6 +86,8 @@ class SystemSpec(Plugin):
         """The system; see `load`."""
         if self.cluster is not None:
             return Systems.cluster(parse_formula(self.cluster))
+        if self.crystal is not None:
+            return self.crystal.load()
         from mlopt.core.structures.read import read_structure
 
         return read_structure(Path(str(self.file)), self.index, separate=self.separate)

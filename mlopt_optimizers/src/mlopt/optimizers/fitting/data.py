@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from mlopt.core.atoms.dataset import Dataset
-from mlopt.core.atoms.elements import NUMBERS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import Stream, problem_keys, uniform
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
 from mlopt.core.protocols.labeller import Labeller
+from mlopt.core.structures.crystal import Crystal
 from mlopt.core.structures.labels import LabelledFile
 
 #: energies that differ by less, eV, make structures of one composition twins
@@ -24,12 +24,7 @@ _TWIN = 1e-6
 class DrawnStructures(Plugin):
     """Strained and shaken copies of a crystal, labelled as the run begins."""
 
-    crystal: str = setting(..., "its element, such as Si")
-    lattice: str | None = setting(
-        None, "fcc, bcc, diamond, ...; none: that of the element at room temperature"
-    )
-    a: float | None = setting(None, "lattice constant; none: that of the element", unit="angstrom", gt=0)
-    repeat: list[int] = setting([2, 2, 2], "cells in each direction")
+    crystal: Crystal = setting(..., "the crystal, such as Si")
     count: int = setting(200, "structures", ge=2, le=100_000)
     displacement: float = setting(
         0.4,
@@ -42,39 +37,15 @@ class DrawnStructures(Plugin):
         ..., "what computes energies and forces"
     )
 
-    @field_validator("crystal")
-    @classmethod
-    def _known(cls, crystal: str) -> str:
-        if crystal not in NUMBERS:
-            raise ValueError(f"{crystal!r} is no element; write a symbol such as Si")
-        return crystal
-
-    @field_validator("repeat")
-    @classmethod
-    def _three(cls, repeat: list[int]) -> list[int]:
-        if len(repeat) != 3 or min(repeat) < 1:
-            raise ValueError("give three numbers of cells, each at least 1, such as [2, 2, 2]")
-        return repeat
-
     def draw(self, seed: int) -> Dataset:
         """Return ``count`` labelled structures; the same seed, the same structures.
 
         Raises:
             InputError: ASE does not know the crystal, or nothing could be labelled.
         """
-        from ase.build import bulk
-
-        try:
-            atoms = bulk(self.crystal, self.lattice, a=self.a, cubic=self.lattice != "hcp").repeat(
-                self.repeat
-            )
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise InputError(
-                f"`drawn`: ASE knows no such crystal of {self.crystal} ({error}); give `lattice` and `a`"
-            ) from None
-        systems = Systems.from_atoms(atoms).repeat(self.count)
+        systems = self.crystal.load().repeat(self.count)
+        n = systems.segments.n_rows // self.count
         key = problem_keys(seed, torch.arange(self.count))
-        n = len(atoms)
         noise = 2.0 * uniform(key, torch.zeros_like(key), 3 * n + 10) - 1.0
         share = 0.5 * (noise[:, -1] + 1.0)
         strain = (self.strain * noise[:, 3 * n : 3 * n + 9]).reshape(-1, 3, 3)

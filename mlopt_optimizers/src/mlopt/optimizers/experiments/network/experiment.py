@@ -41,7 +41,7 @@ class Network(Experiment):
     Mirror images count once, and so do structures that differ by an exchange of like atoms.
     """
 
-    system: SystemSpec = setting(..., "the system: a formula or a structure file")
+    system: SystemSpec = setting(..., "the system: a formula, a crystal or a structure file")
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
     dimer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(Dimer(), "saddle search")
     quench: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
@@ -132,7 +132,7 @@ class Network(Experiment):
         """Relax starts to the first minima."""
         starts = self._starts(system)
         explorer.settle(found, starts, session.asked_to_leave)
-        if self.system.file is None:
+        if not self.system.placed:
             explorer.settle(found, starts * starts.new_tensor([1.0, 1.0, 0.0]), session.asked_to_leave)
         if not found.minima:
             raise MloptError(
@@ -173,7 +173,7 @@ class Network(Experiment):
         )
 
     def _starts(self, system: Systems) -> torch.Tensor:
-        given = self.system.file is not None
+        given = self.system.placed
         systems = system.repeat(1 if given else self.starts).to(device_of(self.device))
         key = derive(
             problem_keys(self.seed, torch.arange(len(systems), device=systems.pos.device)), Stream.START

@@ -44,7 +44,7 @@ class Search(Experiment):
         Search(system=SystemSpec(cluster="Ar13"), potential=LennardJones(), optimizer=BasinHopping(), starts=10).run()
     """
 
-    system: SystemSpec = setting(..., "the system: a formula or a structure file")
+    system: SystemSpec = setting(..., "the system: a formula, a crystal or a structure file")
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
     optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(..., "local optimizer or search")
     start: Annotated[StartSampler | None, FromRegistry("start")] = setting(
@@ -81,7 +81,7 @@ class Search(Experiment):
         device_of(self.device)
         self._stop()
         self.minima.check()
-        if self.system.file is None and self._start.given:
+        if not self.system.placed and self._start.given:
             raise InputError(
                 "`start: given` needs positions, and a formula has none: give a `system.file`, or another start"
             )
@@ -95,7 +95,7 @@ class Search(Experiment):
     def _start(self) -> StartSampler:
         if self.start is not None:
             return self.start
-        return SphereStart() if self.system.file is None else GivenStart()
+        return SphereStart() if not self.system.placed else GivenStart()
 
     def run(self, context: Context | None = None) -> SearchResult:
         """Search, polish and verify; write results if ``context`` has a folder for them.

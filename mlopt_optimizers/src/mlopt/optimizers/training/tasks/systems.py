@@ -21,7 +21,7 @@ from mlopt.optimizers.starts.starts import HarmonicStart
 class Case(Plugin):
     """A system that optimizers are trained on, or compared on."""
 
-    system: SystemSpec = setting(..., "the system: a formula or a structure file")
+    system: SystemSpec = setting(..., "the system: a formula, a crystal or a structure file")
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
     start: Annotated[StartSampler, FromRegistry("start")] = setting(
         HarmonicStart(), "initial positions of each run; the default is that of Learn2Hop"
@@ -55,7 +55,7 @@ class Case(Plugin):
                 positions and there are none.
         """
         self.potential.check(self.loaded)
-        if self.start.given and self.system.file is None:
+        if self.start.given and not self.system.placed:
             raise InputError(
                 f"`start: given` needs positions, and {self.label} is a formula; take another start"
             )
