@@ -29,7 +29,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "optimizers": [
         {"local", "moves", "starts", "labelling", "dynamics"},
         {"searches", "bands", "saddles", "fused", "fitting"},
-        {"learned"},
+        {"learned", "querying"},
         {"training"},
         {"experiments"},
     ],

@@ -12,6 +12,7 @@ from pydantic import field_validator
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
+from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
@@ -129,6 +130,43 @@ class FittablePotential(Potential):
     ) -> Design | None:
         """Return the derivatives with respect to theta, or None where the potential is not linear in theta."""
         return None
+
+    def energy_gradients(self, systems: Systems) -> torch.Tensor:
+        """Return the derivative of each energy with respect to theta: (n_systems, p), without a graph."""
+        design = self.design(systems, force=False)
+        if design is not None:
+            return design.energy
+        own = self.parameters.detach()
+        with torch.enable_grad():
+            theta = own.expand(len(systems), own.shape[-1]).clone().requires_grad_(True)
+            energy = self.with_theta(theta).energy(systems)
+            return torch.autograd.grad(energy.sum(), theta)[0]
+
+    def row_gradients(self, systems: Systems, *, nonlinear: bool = False) -> torch.Tensor:
+        """Return the derivative of each atom's energy with respect to the parameters: (n_atoms, p), without a graph.
+
+        nonlinear: further columns hold derivatives with respect to the `nonlinear` parameters. This version has none.
+
+        Raises:
+            InputError: the potential has no energies of atoms, or one theta for each system.
+        """
+        design = self.design(systems, force=False, row_energy=True)
+        if design is not None and design.row_energy is not None:
+            return design.row_energy
+        own = self.parameters.detach()
+        if own.ndim == 2:
+            raise InputError(f"{self.giver} has one theta for each system; take those of one member")
+        with torch.enable_grad():
+            theta = own.clone().requires_grad_(True)
+            energy = self.with_theta(theta).row_energy(systems)
+            if energy is None:
+                raise InputError(f"{self.giver} has no energies of atoms; grade by configurations")
+            rows = [torch.autograd.grad(one, theta, retain_graph=True)[0] for one in energy]
+        return torch.stack(rows) if rows else own.new_zeros(0, len(own))
+
+    def evaluate_rows(self, systems: Systems, *, stress: bool = False) -> tuple[Evaluation, torch.Tensor]:
+        """Return `evaluate` and `row_gradients`; a potential may compute both at once."""
+        return self.evaluate(systems, stress=stress), self.row_gradients(systems)
 
     def of_theta(self, systems: Systems, *, stress: bool = False) -> Callable[[torch.Tensor], Predictions]:
         """Return energy, force and stress of ``systems`` as a function of ``theta (k, p)``, differentiable in it.

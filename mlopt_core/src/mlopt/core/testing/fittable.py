@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import Design, FittablePotential
 from mlopt.core.testing.potential import PotentialTolerance, check_potential
@@ -36,6 +37,7 @@ def check_fittable(
     name = type(potential).__name__
     try:
         _check_rows(moved, systems, limits)
+        _check_row_gradients(moved, systems, limits, generator)
         _check_gradients(moved, systems, limits, generator)
         _check_own_theta(moved, systems, limits, generator)
         _check_nonlinear(moved, systems, limits, generator)
@@ -78,6 +80,33 @@ def _check_rows(potential: FittablePotential, systems: Systems, limits: Potentia
     few = potential.design(systems, force=False)
     assert isinstance(few, Design) and few.force is None, "design gives forces that nobody asked for"
     _close(few.energy, design.energy, 1e-12, "design.energy without forces")
+
+
+def _check_row_gradients(
+    potential: FittablePotential, systems: Systems, limits: PotentialTolerance, generator: torch.Generator
+) -> None:
+    """Check derivatives of energies, and of those of atoms, with respect to theta."""
+    theta = potential.parameters
+    whole = potential.energy_gradients(systems)
+    wanted = (len(systems), theta.shape[-1])
+    assert tuple(whole.shape) == wanted, f"energy_gradients has the shape {tuple(whole.shape)}, not {wanted}"
+    assert not whole.requires_grad, "energy_gradients carries a graph"
+    way = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
+    way = way / way.norm()
+    ahead, behind = (
+        potential.with_theta(theta + sign * limits.step * way).evaluate(systems).energy for sign in (1, -1)
+    )
+    _close(whole @ way, (ahead - behind) / (2.0 * limits.step), limits.difference, "energy_gradients")
+    try:
+        rows = potential.row_gradients(systems)
+    except InputError:
+        return  # it has no energies of atoms
+    assert not rows.requires_grad, "row_gradients carries a graph"
+    summed = whole.new_zeros(wanted).index_add(0, systems.batch, rows)
+    _close(summed, whole, 1e-10, "row_gradients, summed over each system")
+    evaluation, again = potential.evaluate_rows(systems)
+    _close(again, rows, 1e-10, "rows of evaluate_rows")
+    _close(evaluation.force, potential.evaluate(systems).force, limits.gradient, "forces of evaluate_rows")
 
 
 def _loss(potential: FittablePotential, systems: Systems, pull: torch.Tensor) -> torch.Tensor:

@@ -163,8 +163,8 @@ class BehlerParrinello(StoredPotential):
         """See `FittablePotential.start`."""
         return network.drawn(seed, self.layers, len(self.symmetry_functions.species))
 
-    def energy(self, systems: Systems) -> torch.Tensor:
-        """See `Potential.energy`."""
+    def row_energy(self, systems: Systems) -> torch.Tensor:
+        """See `Potential.row_energy`."""
         functions, theta = self.symmetry_functions, self.parameters.to(systems.pos)
         kind, n = functions.kinds(systems), len(functions.species)
         scale = self._scale.to(systems.pos)[kind]
@@ -179,7 +179,7 @@ class BehlerParrinello(StoredPotential):
             else:
                 part = network.energies(own[[index]], x[atoms], self.layers, self.activation, False)[0]
             found = found.index_add(0, atoms, part.flatten())
-        return systems.segments.sum(found[:, None])
+        return found
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """See `Potential.evaluate`; compiled where no positions ask for gradients."""

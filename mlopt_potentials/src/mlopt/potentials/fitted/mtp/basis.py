@@ -119,15 +119,11 @@ class Basis:
         centre, other = kind[near.centre], kind[near.other]
         parts = [one.values(r, centre, other) for one in self.sets]
         radial = [parts[s][:, p] for s, p in zip(self.set_of.tolist(), self.place_of.tolist(), strict=True)]
-        monomials = self._powers(unit)
+        monomials = self.powers(unit)
         n_atoms, like = len(systems.pos), systems.pos
         columns = [radial[m] * monomials[a, b, c] for m, a, b, c in self.table.basic.tolist()]
         sums = like.new_zeros(len(columns), n_atoms).index_add(1, near.centre, torch.stack(columns))
-        value = torch.cat([sums, like.new_zeros(self.table.n_values - len(columns), n_atoms)])
-        for level in self.table.levels:
-            i, j, factor, k = (torch.as_tensor(column, device=like.device) for column in level.T.copy())
-            value = value.index_add(0, k, factor.to(like)[:, None] * value[i] * value[j])
-        found = value[torch.as_tensor(self.table.scalars, device=like.device)].T
+        found = self.scalars_of(sums)
         lost = systems.segments.rows_of(near.lost)
         fixed = like.new_zeros(n_atoms)
         if self.repulsion is not None:
@@ -136,8 +132,16 @@ class Basis:
             fixed = fixed.index_add(0, near.centre[close], 0.5 * pairs)
         return (found.masked_fill(lost[:, None], torch.nan) if bool(lost.any()) else found), fixed
 
-    def _powers(self, unit: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor]:
-        """All monomials of the components of unit vectors that the table asks for, by exponents."""
+    def scalars_of(self, sums: torch.Tensor) -> torch.Tensor:
+        """Return basis functions (n_atoms, n_scalars) of sums over neighbours (n_basic, n_atoms), differentiable."""
+        value = torch.cat([sums, sums.new_zeros(self.table.n_values - len(sums), sums.shape[1])])
+        for level in self.table.levels:
+            i, j, factor, k = (torch.as_tensor(column, device=sums.device) for column in level.T.copy())
+            value = value.index_add(0, k, factor.to(sums)[:, None] * value[i] * value[j])
+        return value[torch.as_tensor(self.table.scalars, device=sums.device)].T
+
+    def powers(self, unit: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor]:
+        """Return all monomials of the components of unit vectors that the table asks for, by exponents."""
         monomial, lower, _ = self._monomials
         found = [torch.ones_like(unit[:, 0])]
         for less in lower[1:].tolist():
@@ -150,27 +154,25 @@ class Basis:
 
         theta: (p,), or (n_systems, p).
         """
-        pulls, gathered = evaluation.compiled(), gather()
+        return self.evaluate_rows(systems, theta, stress, False)[0]
+
+    def evaluate_rows(
+        self, systems: Systems, theta: torch.Tensor, stress: bool, rows: bool = True
+    ) -> tuple[Evaluation, torch.Tensor]:
+        """Return `evaluate`, and for ``rows`` the derivatives of atoms' energies by the parameters (n_atoms, p)."""
+        gathered = gather()
         near, kind, system = self._prepared(systems)
         n_atoms, k = len(systems.pos), len(self.species)
-        rows = theta.detach().to("cpu", torch.float64)
-        own = rows.ndim == 2
-        rows = rows.reshape(-1, self.n_parameters)
-        table = torch.cat([rows[:, :k, None], rows[:, k:].reshape(len(rows), k, -1)], -1).reshape(
-            len(rows) * k, -1
+        given = theta.detach().to("cpu", torch.float64)
+        own = given.ndim == 2
+        given = given.reshape(-1, self.n_parameters)
+        table = torch.cat([given[:, :k, None], given[:, k:].reshape(len(given), k, -1)], -1).reshape(
+            len(given) * k, -1
         )
+        scalars = np.zeros((n_atoms, self.n_scalars if rows else 0))
         theta_of = kind + (system * k if own else 0)
         energy, pull = np.zeros(n_atoms), np.zeros((len(near[1]), 3))
-        monomial, lower, of_basic = self._monomials
-        times, factors = self._products
-
-        def work(first: int, last: int) -> None:
-            pulls(
-                first, last, *near[:2], kind, near[2], *self._arrays, self.table.basic, monomial, of_basic, lower,
-                times, factors, self.table.scalars, table.numpy(), theta_of, self.table.n_values, energy, pull,
-            )  # fmt: skip
-
-        in_threads(work, chunks(n_atoms, _CHUNK))
+        self._pulls(near, kind, table.numpy(), theta_of, energy, pull, scalars)
         self._repel(near, kind, energy, pull)
         force, virial = np.zeros((n_atoms, 3)), np.zeros((len(systems), 3, 3))
         gathered(*near[:2], system, near[2], pull, force, virial)
@@ -183,7 +185,56 @@ class Basis:
             force_there = force_there.masked_fill(systems.segments.rows_of(lost)[:, None], torch.nan)
         if stress:
             tensor = per_volume(torch.from_numpy(virial).to(like), systems)
-        return Evaluation(systems.segments.sum(row_energy), force_there, row_energy, tensor)
+        found = Evaluation(systems.segments.sum(row_energy), force_there, row_energy, tensor)
+        return found, self._rows_of(scalars, kind, systems, lost) if rows else found.energy.new_zeros(0)
+
+    def rows(self, systems: Systems) -> torch.Tensor:
+        """Return the derivatives of atoms' energies with respect to the parameters (n_atoms, p), without a graph."""
+        near, kind, _ = self._prepared(systems)
+        n_atoms, k = len(systems.pos), len(self.species)
+        scalars = np.zeros((n_atoms, self.n_scalars))
+        table, no_pull = np.zeros((k, 1 + self.n_scalars)), np.zeros((0, 3))
+        self._pulls(near, kind, table, kind, np.zeros(n_atoms), no_pull, scalars)
+        return self._rows_of(scalars, kind, systems, near[3])
+
+    def _pulls(
+        self,
+        near: tuple[Any, ...],
+        kind: NDArray[np.int64],
+        table: NDArray[np.float64],
+        theta_of: NDArray[np.int64],
+        energy: NDArray[np.float64],
+        pull: NDArray[np.float64],
+        scalars: NDArray[np.float64],
+    ) -> None:
+        """Fill the last three; see `evaluation.pulls`."""
+        pulls = evaluation.compiled()
+        monomial, lower, of_basic = self._monomials
+        times, factors = self._products
+
+        def work(first: int, last: int) -> None:
+            pulls(
+                first, last, *near[:2], kind, near[2], *self._arrays, self.table.basic, monomial, of_basic, lower,
+                times, factors, self.table.scalars, table, theta_of, self.table.n_values, energy, pull, scalars,
+            )  # fmt: skip
+
+        in_threads(work, chunks(len(energy), _CHUNK))
+
+    def _rows_of(
+        self, scalars: NDArray[np.float64], kind: NDArray[np.int64], systems: Systems, lost: torch.Tensor
+    ) -> torch.Tensor:
+        """Basis functions (n_atoms, n_scalars) in the columns of each centre's species, with constants (n_atoms, p)."""
+        n_atoms, k = len(scalars), len(self.species)
+        whole = np.zeros((n_atoms, self.n_parameters))
+        if k == 1:
+            whole[:, 0], whole[:, 1:] = 1.0, scalars
+        else:
+            atoms = np.arange(n_atoms)
+            whole[atoms, kind] = 1.0
+            whole[:, k:].reshape(n_atoms, k, -1)[atoms, kind] = scalars
+        if bool(lost.any()):
+            whole[systems.segments.rows_of(lost).cpu().numpy()] = np.nan
+        return torch.from_numpy(whole)
 
     def _repel(
         self,

@@ -52,16 +52,19 @@ def pulls(
     n_values: int,
     out_energy: Any,
     out_pull: Any,
+    out_scalars: Any,
 ) -> None:
     """Write the energy of each atom, and of each pair the derivative of the centre's energy by the way to the other.
 
     See `assembly.rows` for the arguments up to ``basic``. monomial (n_monomials, 3): exponents, in an order in which
     ``lower (n_monomials, 3)``, the place of the monomial with one power less (-1 where there is none), comes before.
     monomial_of (n_basic,). theta (n_rows, 1 + n_scalars): constant and coefficients, one row for a species, or for a
-    species and a system; theta_of (n_atoms,): which row. out_energy (n_atoms,), out_pull (n_pairs, 3).
+    species and a system; theta_of (n_atoms,): which row. out_energy (n_atoms,), out_pull (n_pairs, 3) or (0, 3),
+    out_scalars (n_atoms, n_scalars), the basis functions, or (n_atoms, 0).
     """
     n_basic, n_scalars, n_radial = len(basic), len(scalars), len(set_of)
     n_sets, n_chebyshev, n_monomials = len(cutoff), radial.shape[4], len(monomial)
+    with_scalars, with_pull = out_scalars.shape[1] > 0, len(out_pull) > 0
     most = 1
     for i in range(first_atom, last_atom):
         most = max(most, begin[i + 1] - begin[i])
@@ -151,6 +154,11 @@ def pulls(
                 total += theta[row, 1 + s] * value[scalars[s], lane]
                 slope[scalars[s], lane] += theta[row, 1 + s]
             out_energy[block + lane] = total
+            if with_scalars:
+                for s in range(n_scalars):
+                    out_scalars[block + lane, s] = value[scalars[s], lane]
+        if not with_pull:
+            continue
         for t in range(len(times) - 1, -1, -1):
             a, b, k, c = times[t, 0], times[t, 1], times[t, 2], factors[t]
             for lane in range(LANES):

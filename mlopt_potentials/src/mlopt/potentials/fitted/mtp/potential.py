@@ -21,6 +21,7 @@ from mlopt.core.protocols.fittable import Design
 from mlopt.potentials.fitted.mtp.basis import Basis
 from mlopt.potentials.fitted.mtp.checks import check_elements, check_number, lengths
 from mlopt.potentials.fitted.mtp.files import MtpFile, read_mtp, write_mtp
+from mlopt.potentials.fitted.mtp.gradients import radial_gradients
 from mlopt.potentials.fitted.mtp.graphs import (
     Graph,
     about_by_degree,
@@ -243,12 +244,8 @@ class Mtp(StoredPotential):
             return torch.from_numpy(self._read.parameters())
         return torch.zeros(self.n_parameters, dtype=torch.float64)
 
-    def energy(self, systems: Systems) -> torch.Tensor:
-        """See `Potential.energy`."""
-        return systems.segments.sum(self._row_energy(systems)[:, None])
-
-    def _row_energy(self, systems: Systems) -> torch.Tensor:
-        """The energy of each atom, differentiable."""
+    def row_energy(self, systems: Systems) -> torch.Tensor:
+        """See `Potential.row_energy`."""
         basis, theta = self.basis, self.parameters.to(systems.pos)
         k, kind = len(basis.species), basis.kinds(systems)
         rows, fixed = basis.values(systems)
@@ -274,6 +271,34 @@ class Mtp(StoredPotential):
     ) -> Design:
         """See `FittablePotential.design`."""
         return self.basis.design(systems, force, stress, row_energy)
+
+    def row_gradients(self, systems: Systems, *, nonlinear: bool = False) -> torch.Tensor:
+        """See `FittablePotential.row_gradients`.
+
+        With ``nonlinear`` those of a `file` are all parameters of MLIP: constants of the species, coefficients that all
+        species share, and coefficients of radial functions.
+        """
+        rows = self.basis.rows(systems)
+        if not nonlinear:
+            return rows
+        of_radial = radial_gradients(self.basis, systems, self.parameters)[0]
+        if self.file is not None:
+            k = len(self.basis.species)
+            shared = rows[:, k:].reshape(len(rows), k, -1).sum(1)
+            return torch.cat([rows[:, :k], shared, of_radial.flatten(1)], 1)
+        values = self.nonlinear
+        if values is None or not values.numel():
+            return rows
+
+        with torch.enable_grad():
+            values = values.clone().requires_grad_(True)
+            functions = torch.as_tensor(self.with_nonlinear(values).basis.sets[0].coefficients).flatten()
+            slopes = [torch.autograd.grad(one, values, retain_graph=True)[0] for one in functions]
+        return torch.cat([rows, of_radial.flatten(1) @ torch.stack(slopes)], 1)
+
+    def evaluate_rows(self, systems: Systems, *, stress: bool = False) -> tuple[Evaluation, torch.Tensor]:
+        """See `FittablePotential.evaluate_rows`; without a graph."""
+        return self.basis.evaluate_rows(systems, self.parameters, stress)
 
     def prepared(self, data: Dataset) -> Self:
         """See `FittablePotential.prepared`: species, and where radial functions begin."""

@@ -68,11 +68,15 @@ class RadialSet:
 
     def values(self, r: torch.Tensor, centre: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
         """Return (n_pairs, n_functions), differentiable in ``r (n_pairs,)``; species (n_pairs,) int64 from 0."""
-        below = (self.floor - r).clamp(min=0.0)
-        rho = r + below - below * self.soft / (self.soft + below)
-        raw = chebyshev(rho, self.shortest, self.cutoff, self.n_chebyshev)
+        raw = self.raw(r)
         rows = torch.as_tensor(self.coefficients, dtype=r.dtype, device=r.device)[centre, neighbour]
         return (rows @ raw[..., None])[..., 0]
+
+    def raw(self, r: torch.Tensor) -> torch.Tensor:
+        """Return the Chebyshev functions that all are made of, at ``r (n_pairs,)``: (n_pairs, n_chebyshev)."""
+        below = (self.floor - r).clamp(min=0.0)
+        rho = r + below - below * self.soft / (self.soft + below)
+        return chebyshev(rho, self.shortest, self.cutoff, self.n_chebyshev)
 
 
 def chebyshev(r: torch.Tensor, shortest: float, cutoff: float, count: int) -> torch.Tensor:
