@@ -244,12 +244,12 @@ def _conduct(experiment: Experiment, context: RunContext, preemption: Preemption
         context.record(
             f"{state} after {time.monotonic() - began:.1f} s" + (f": {message}" if message else "")
         )
-    except Preempted:
+    except Preempted as stopped:
         # Preempted without a signal: the experiment has its own reason, and a checkpoint all the same.
         code = preemption.exit_code or ExitCode.PREEMPTED
         state = "interrupted" if code is ExitCode.INTERRUPTED else "preempted"
         other = "the experiment" if math.isinf(options.max_minutes) else "--max-minutes"
-        message = f"stopped by {preemption.requested or other}; the checkpoint is safe"
+        message = one_line(stopped) or f"stopped by {preemption.requested or other}; the checkpoint is safe"
         return _stopped(context, code, state, message)
     except KeyboardInterrupt:
         message = "stopped by a second Ctrl-C; the last checkpoint is kept"

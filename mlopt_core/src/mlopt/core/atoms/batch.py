@@ -5,7 +5,7 @@ Configurations are concatenated, never padded (PyG's convention).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Self
@@ -153,6 +153,10 @@ class AtomBatch:
         if not -len(self) <= index < len(self):
             raise IndexError(f"system {index} of a batch of {len(self)}")
         return self.select([index % len(self)])
+
+    def __iter__(self) -> Iterator[Self]:
+        """Iterate over the systems, each a batch of one."""
+        return (self[index] for index in range(len(self)))
 
     def repeat(self, times: int) -> Self:
         """Return the batch repeated ``times`` times, one whole copy after the other."""

@@ -125,6 +125,10 @@ class Potential(Plugin):
         """The name of this potential in messages; a bridge names the program behind it."""
         return f"the potential {type(self).__name__}"
 
+    def failure(self) -> str:
+        """Return why the last evaluation gave a system NaN, in one line; an empty text if that is unknown."""
+        return ""
+
     def remarks(self) -> list[str]:
         """Return lines for the log at the end of a run, such as how often a calculator has failed."""
         return []

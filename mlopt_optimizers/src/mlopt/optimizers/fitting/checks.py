@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
 from mlopt.optimizers.fitting.metrics import GPA, Errors
+from mlopt.optimizers.labelling.units import unit_of_slope
 
 #: a slope of predicted against labelled stresses near one of these tells what the labels are
 _STRESSES = {-1.0: "of the other sign", GPA: "in GPa", -GPA: "in GPa and of the other sign", 10.0 * GPA: "in kbar",
              -10.0 * GPA: "in kbar and of the other sign, as VASP prints them"}  # fmt: skip
-#: a slope of labelled energies against those of forces near one of these tells what the labels are
-_ENERGIES = {
-    -1.0: "forces seem to be gradients, of the other sign",
-    23.0605: "energies seem to be in kcal/mol",
-    96.4853: "energies seem to be in kJ/mol",
-    1.0 / 27.2114: "energies seem to be in hartree",
-    1.0 / 13.6057: "energies seem to be in rydberg",
-    51.4221: "forces seem to be in hartree/bohr",
-    25.7110: "forces seem to be in rydberg/bohr",
-    1.88973: "both seem to be in atomic units, hartree or rydberg and these per bohr",
-}
-#: slopes up to this, or one over it, are those of a poor fit; energies must go with forces so closely to be compared
-_FAR, _ALIKE = 1.6, 0.9
+#: energies must go with forces so closely to be compared
+_ALIKE = 0.9
 #: structures that a comparison takes at least
 _FEW = 5
 #: energies of one structure that differ by less are one, eV
@@ -124,11 +112,9 @@ def check_energies(potential: FittablePotential, data: Dataset, weights: Weights
     if float(size.min()) <= 1e-12 or abs(shared) < _ALIKE * float(size.prod()):
         return
     slope = shared / float(size[1]) ** 2  # labelled per predicted
-    if 1.0 / _FAR < slope < _FAR:
+    words = unit_of_slope(slope)
+    if words is None:
         return
-    likely = min(_ENERGIES, key=lambda one: abs(math.log(slope / one)) if slope * one > 0 else math.inf)
-    near = slope * likely > 0 and abs(math.log(slope / likely)) < 0.5 * _NEAR
-    words = _ENERGIES[likely] if near else "one of the two is of another unit or sign"
     raise InputError(
         f"fit: the labelled energies are {slope:.3g} times those that the labelled forces add up to: {words}. mlopt "
         f"takes eV and eV/angstrom"

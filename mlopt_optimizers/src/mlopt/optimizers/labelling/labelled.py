@@ -15,6 +15,7 @@ from mlopt.core.protocols.labeller import Finished, Labeller
 from mlopt.core.runs.experiment import Context, Preempted
 from mlopt.optimizers.labelling.identity import label_key, labeller_key, settings_of, structure_keys
 from mlopt.optimizers.labelling.ledger import Claim, Ledger
+from mlopt.optimizers.labelling.units import unlike_units
 from mlopt.optimizers.labelling.validation import faults
 
 #: seconds between two looks at labels that other processes compute, at first and at most
@@ -49,6 +50,8 @@ def labelled(
     if work.missing():
         with ledger.claiming():
             work.run()
+        doubt = unlike_units(work.result()) if work.recorded else None
+        work.context.warn([f"labels of {type(labeller).__name__}: {doubt}"] if doubt else [])
     return work.result()
 
 
@@ -71,7 +74,7 @@ class _Work:
         self.todo: deque[int] = deque()
         self.theirs: list[int] = []
         self.given: list[int] = []  # places in `systems` of what this stream has taken
-        self.in_a_row = 0
+        self.in_a_row = self.recorded = 0
         self.number = 0  # of the labeller in the ledger
 
     def missing(self) -> bool:
@@ -144,6 +147,7 @@ class _Work:
                 for index, place in enumerate(places)
             }
         )
+        self.recorded += len(places)
         self.todo.extend(failed)  # the ledger knows how often they have been tried
         for reason in found:
             self.in_a_row = 0 if reason is None else self.in_a_row + 1

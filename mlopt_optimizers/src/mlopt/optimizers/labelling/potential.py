@@ -40,6 +40,8 @@ class PotentialLabeller(Labeller):
         if found.stress is not None:
             stress = torch.where((cells & finite)[:, None, None], found.stress.detach().double(), stress)
         said = f"{self.potential.giver} gives no finite energy and force"
+        if int((~finite).sum()) == 1 and (why := self.potential.failure()):
+            said = f"{said}: {why}"
         return Dataset(
             systems,
             torch.where(finite, energy, torch.nan),

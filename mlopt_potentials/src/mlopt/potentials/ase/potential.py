@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 #: calculators of ASE that a configuration may name: those that start no other program and read no pickle
 CALCULATORS = ("eam", "emt", "lj", "morse", "tip3p", "tip4p")
+#: calculators of the same kind that packages of their own bring: module, class, and settings that are not its defaults
+PACKAGED: dict[str, tuple[str, str, dict[str, Any]]] = {"tblite": ("tblite.ase", "TBLite", {"verbosity": 0})}
+_KNOWN = (*CALCULATORS, *PACKAGED)
 
 
 #: of the calculators above only `eam` reads a file
@@ -47,11 +51,12 @@ class AsePotential(Potential):
 
     differentiable = False
 
-    calculator: str = setting(doc="name of the calculator in ASE: " + ", ".join(CALCULATORS))
+    calculator: str = setting(doc="name of the calculator: " + ", ".join(_KNOWN))
     parameters: Parameters = setting({}, "arguments of the calculator's constructor")
 
     _given: Any = PrivateAttr(default=None)
     _failures: Failures = PrivateAttr(default_factory=Failures)
+    _last: str = PrivateAttr(default="")
     #: bytes of a trial -> its warnings
     _tried: dict[bytes, tuple[int, list[str]]] = PrivateAttr(default_factory=dict)
 
@@ -70,11 +75,11 @@ class AsePotential(Potential):
     @field_validator("calculator")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in CALCULATORS:
+        if name not in _KNOWN:
             # others start programs with a command line of the configuration's choice, or unpickle what they download
             raise ValueError(
-                f"no calculator {quoted(name)} for use in a configuration.{hint(name, CALCULATORS)} There are "
-                f"{', '.join(CALCULATORS)}. Any other can be given in Python: AsePotential.wrap(calculator)"
+                f"no calculator {quoted(name)} for use in a configuration.{hint(name, _KNOWN)} There are "
+                f"{', '.join(_KNOWN)}. Any other can be given in Python: AsePotential.wrap(calculator)"
             )
         return name
 
@@ -102,7 +107,7 @@ class AsePotential(Potential):
 
         from mlopt.potentials.ase.results import ask
 
-        calculator = self._calculator()
+        calculator, self._last = self._calculator(), ""
         energy, zero_width = np.full((2, len(systems)), np.nan)
         force = np.full(tuple(systems.pos.shape), np.nan)
         tensor = np.full((len(systems), 3, 3), np.nan)
@@ -116,6 +121,7 @@ class AsePotential(Potential):
                 found = ask(calculator, atoms, stress and atoms.cell.rank == 3)
             except Exception as error:  # whatever a calculator raises, the other systems go on
                 self._failures.add(self.calculator, error, index)
+                self._last = cause(error)
                 continue
             energy[index], zero_width[index] = found.energy, found.zero_width
             force[ptr[index] : ptr[index + 1]] = found.forces
@@ -202,6 +208,10 @@ class AsePotential(Potential):
     def giver(self) -> str:
         return f"the calculator {quoted(self.calculator)}"
 
+    def failure(self) -> str:
+        """See `Potential.failure`."""
+        return self._last
+
     def remarks(self) -> list[str]:
         """Return one line per cause on how often the calculator has failed since this process began."""
         return self._failures.lines(self.calculator)
@@ -217,7 +227,14 @@ class AsePotential(Potential):
         from ase.calculators.calculator import get_calculator_class
 
         try:
+            if self.calculator in PACKAGED:
+                module, name, settings = PACKAGED[self.calculator]
+                return getattr(importlib.import_module(module), name)(**(settings | self.parameters))
             return get_calculator_class(self.calculator)(**self.parameters)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"ase: the calculator {quoted(self.calculator)} is not installed: `pip install {self.calculator}`"
+            ) from error
         except Exception as error:
             raise InputError(
                 f"ase: calculator {quoted(self.calculator)} with parameters {self.parameters} cannot be made: "

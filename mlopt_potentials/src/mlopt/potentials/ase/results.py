@@ -48,10 +48,24 @@ def ask(calculator: Any, atoms: Atoms, stress: bool = False) -> Answer:
     energy, zero_width = _energies(calculator, atoms)
     n = len(atoms)
     forces = _numbers(atoms.get_forces(apply_constraint=False), (n, 3), "forces")
-    tensor = atoms.get_stress(voigt=False, apply_constraint=False) if stress else None
+    tensor = _stress(atoms) if stress else None
+    converged = getattr(
+        calculator, "converged", None
+    )  # some say it and return the numbers of the last iteration
+    if isinstance(converged, bool | np.bool_) and not converged:
+        raise BadResultError("the calculator has not converged")
     return Answer(
         energy, forces, zero_width, None if tensor is None else _numbers(tensor, (3, 3), "the stress")
     )
+
+
+def _stress(atoms: Atoms) -> Any:
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    try:
+        return atoms.get_stress(voigt=False, apply_constraint=False)
+    except PropertyNotImplementedError:
+        return None
 
 
 def _energies(calculator: Any, atoms: Atoms) -> tuple[float, float]:
