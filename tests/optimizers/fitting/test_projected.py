@@ -14,7 +14,7 @@ from mlopt.core.files.weights import TRAINING
 from mlopt.optimizers import Stage, fit
 from mlopt.optimizers.fitting import DrawnStructures, Weights
 from mlopt.optimizers.fitting import projected as module
-from mlopt.optimizers.fitting.least_squares import prior_factors, solve, solve_bound, triangle
+from mlopt.optimizers.fitting.least_squares import Solution, prior_factors, solve, solve_bound, triangle
 from mlopt.optimizers.fitting.projected import ProjectedLandscape, RadialFit
 from mlopt.optimizers.labelling import PotentialLabeller
 from mlopt.optimizers.local import Adam
@@ -24,6 +24,8 @@ pytest.importorskip("numba")
 
 SMALL = Mtp(degrees=[5, 4], cutoff=3.8, pair_functions=4, chebyshev=6)
 WEIGHTS = Weights(stress=1.0)
+#: of a fit that is refused before anything of it is asked
+NOTHING = Solution(torch.zeros(0), 1e-6, 0.0, 1.0)
 
 
 def silicon(count: int = 12) -> Dataset:
@@ -33,11 +35,15 @@ def silicon(count: int = 12) -> Dataset:
     ).draw(0)
 
 
-def landscape(data: Dataset, strength: float = 1e-6, problems: int = 1) -> tuple[ProjectedLandscape, Mtp]:
+def landscape(
+    data: Dataset, strength: float = 1e-6, problems: int = 1, penalty: float = 0.0
+) -> tuple[ProjectedLandscape, Mtp]:
     potential = SMALL.prepared(data)
     rows = triangle(potential, data, WEIGHTS)
     factors = prior_factors(rows, potential.roughness(), strength=strength)
-    return ProjectedLandscape(potential, data, WEIGHTS, factors, problems=problems), potential
+    return ProjectedLandscape(
+        potential, data, WEIGHTS, factors, problems=problems, penalty=penalty
+    ), potential
 
 
 def test_a_bound_solution_is_that_of_the_strength_it_was_made_of() -> None:
@@ -56,7 +62,7 @@ def test_a_bound_solution_is_that_of_the_strength_it_was_made_of() -> None:
 def test_the_gradient_is_that_of_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also through the solution, in blocks, and for two problems side by side."""
     monkeypatch.setattr(module, "_ATOMS", 20)
-    surface, potential = landscape(silicon(), problems=2)
+    surface, potential = landscape(silicon(), problems=2, penalty=0.7)
     start = potential.nonlinear
     assert start is not None
     generator = torch.Generator().manual_seed(0)
@@ -97,7 +103,8 @@ def test_the_loss_goes_down(optimizer: Any, tmp_path: Path) -> None:
     data = silicon(20)
     potential = SMALL.prepared(data)
     stage = Stage(optimizer=optimizer, evaluations=25)
-    search = RadialFit(potential, data, stage, strength=1e-7, weights=Weights())
+    solution = solve(triangle(potential, data, Weights()), potential.roughness(), strength=1e-7)
+    search = RadialFit(potential, data, stage, solution=solution, weights=Weights())
     search.advance(until=1)
     first = search.loss
     search.advance()
@@ -129,6 +136,24 @@ def test_a_point_without_sense_has_no_loss() -> None:
     assert bool(found.energy.isnan().all()) and bool(found.force.isnan().all())
 
 
+def test_the_prior_keeps_shares_of_radial_functions_small() -> None:
+    """Without it they grow for little: the fit is hardly better."""
+    data = silicon()
+    potential = SMALL.prepared(data)
+    solution = solve(triangle(potential, data, Weights()), potential.roughness())
+    size, deviation = [], []
+    for spread in (1e3, 0.03):
+        stage, about = Stage(evaluations=30), {"solution": solution, "weights": Weights()}
+        search = RadialFit(potential, data, stage, spread=spread, **about)  # type: ignore[arg-type]
+        search.advance()
+        found = search.result()
+        assert found.nonlinear is not None
+        size.append(float(found.nonlinear.norm()))
+        deviation.append(solve(triangle(found, data, Weights()), found.roughness()).deviation)
+    assert size[1] < 0.5 * size[0]
+    assert deviation[1] < 1.15 * deviation[0] < 0.8 * solution.deviation
+
+
 @pytest.mark.parametrize(
     ("potential", "stage", "message"),
     [
@@ -140,4 +165,4 @@ def test_a_point_without_sense_has_no_loss() -> None:
 def test_refusals(potential: Any, stage: Stage, message: str) -> None:
     data = silicon(4)
     with pytest.raises(InputError, match=message):
-        RadialFit(potential.prepared(data), data, stage, strength=1e-6, weights=Weights())
+        RadialFit(potential.prepared(data), data, stage, solution=NOTHING, weights=Weights())

@@ -58,8 +58,8 @@ def fit(
         weights = weights or Weights()
         rows = triangle(prepared, data, weights)
         if radial is not None:
-            strength = solve(rows, prepared.roughness()).strength
-            search = RadialFit(prepared, data, radial, strength=strength, weights=weights, seed=seed)
+            solution = solve(rows, prepared.roughness())
+            search = RadialFit(prepared, data, radial, solution=solution, weights=weights, seed=seed)
             search.advance()
             prepared = search.result()
             rows = triangle(prepared, data, weights)

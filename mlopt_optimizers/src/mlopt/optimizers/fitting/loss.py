@@ -83,6 +83,8 @@ class _Block:
 
     def curvature(self, theta: torch.Tensor) -> torch.Tensor:
         """``2 J^T J`` of the residuals, whose derivatives J are differences: (k, p, p)."""
+        # exact derivatives, by forward differentiation, would cost two evaluations for each parameter in place of one,
+        # and every potential would have to allow it; the gradient is exact, so only the steps feel the differences
         p, found = theta.shape[1], []
         for one in theta:
             base = self.residuals(one[None])

@@ -23,12 +23,14 @@ from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.landscapes.manifold import Flat
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential, Predictions
-from mlopt.optimizers.fitting.least_squares import Weights, prior_factors, solve_bound, triangle
+from mlopt.optimizers.fitting.least_squares import Solution, Weights, prior_factors, solve_bound, triangle
 from mlopt.optimizers.fitting.loss import Loss, residuals
 from mlopt.optimizers.fitting.training import Stage
 
 P = TypeVar("P", bound=FittablePotential)
 
+#: deviation of the nonlinear parameters from zero: shares of a radial function whose own degree has 1
+SPREAD = 0.03
 #: atoms whose predictions are differentiated at a time
 _ATOMS = 256
 
@@ -36,11 +38,13 @@ _ATOMS = 256
 class ProjectedLandscape(Landscape):
     """The loss of k sets of nonlinear parameters, each at its best theta: k problems of q rows, one number wide.
 
-    Energy is the mean of the squares of a linear fit at its solution, the prior's share among them. At the solution its
-    derivative in theta is zero. So its gradient is the derivative of the squares at fixed theta (envelope theorem).
+    Energy is the mean of the squares of a linear fit at its solution, the shares of both priors among them. At the
+    solution its derivative in theta is zero. So its gradient is the derivative of the squares at fixed theta (envelope
+    theorem).
 
     potential: what is fitted, linear in theta, with `FittablePotential.nonlinear` parameters.
     factors: of the prior (p,), see `prior_factors`. They do not change with the nonlinear parameters.
+    penalty: factor on the sum of squares of the nonlinear parameters, which is their prior's share.
     weights, memory: as in `triangle`.
     """
 
@@ -52,12 +56,13 @@ class ProjectedLandscape(Landscape):
         factors: NDArray[np.float64],
         memory: float = 1.0,
         problems: int = 1,
+        penalty: float = 0.0,
     ) -> None:
         start = _free(potential)
         self.segments = Segments.uniform(problems, len(start))
         self.manifold = Flat()
         self._potential, self._data, self._weights = potential, data, weights
-        self._factors, self._memory = factors, memory
+        self._factors, self._memory, self._penalty = factors, memory, penalty
         loss = Loss(kind="weighted", weights=weights)
         blocks = [data.select(list(range(*one))) for one in data.systems.segments.blocks(_ATOMS)]
         self._blocks = [(one, loss.factors(one)) for one in blocks]
@@ -65,7 +70,7 @@ class ProjectedLandscape(Landscape):
     def select(self, problems: torch.Tensor) -> ProjectedLandscape:
         """See `Landscape.select`."""
         told = (self._potential, self._data, self._weights, self._factors, self._memory)
-        return ProjectedLandscape(*told, problems=len(problems))
+        return ProjectedLandscape(*told, problems=len(problems), penalty=self._penalty)
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
         """The loss and minus its gradient at ``x (k q, 1)``; NaN where rows are not finite."""
@@ -83,7 +88,8 @@ class ProjectedLandscape(Landscape):
         if not np.isfinite(rows.upper).all():
             return values.new_tensor(torch.nan), torch.full_like(values, torch.nan)
         theta, squares = solve_bound(rows, self._factors)
-        slope = torch.zeros_like(values)
+        squares += self._penalty * float(values @ values)
+        slope = 2.0 * self._penalty * values
         for data, factors in self._blocks:
             with torch.enable_grad():
                 solved = potential.with_theta(torch.from_numpy(theta))
@@ -118,8 +124,11 @@ def _free(potential: FittablePotential) -> torch.Tensor:
 class RadialFit(Generic[P]):
     """A fit of nonlinear parameters in flight, which can be saved between two steps and goes on bit for bit.
 
-    potential: prepared for the data; it starts from its own parameters. strength: of the prior at the start, relative.
+    potential: prepared for the data; it starts from its own parameters. solution: of the fit at the start, under the
+    same weights, with the strength of the prior and the deviation of a row.
     stage: the optimizer, and how many evaluations it may take. seed: of an optimizer that draws random numbers.
+    spread: the prior of the nonlinear parameters is normal, around zero, with this deviation. Without it two functions
+    may become alike, and shares grow without end at no cost.
 
     Raises:
         InputError: the potential has no such parameters; ``stage`` takes a part of the structures at a time, or an
@@ -132,18 +141,20 @@ class RadialFit(Generic[P]):
         data: Dataset,
         stage: Stage,
         *,
-        strength: float,
+        solution: Solution,
         weights: Weights,
         smooth: float = 1.0,
+        spread: float = SPREAD,
         memory: float = 1.0,
         seed: int = 0,
     ) -> None:
         check_radial(potential, stage)
         start = _free(potential)
         rows = triangle(potential, data, weights, memory)
-        factors = prior_factors(rows, potential.roughness(), strength=strength, smooth=smooth)
+        factors = prior_factors(rows, potential.roughness(), strength=solution.strength, smooth=smooth)
         self.potential = potential
-        landscape = ProjectedLandscape(potential, data, weights, factors, memory)
+        penalty = (solution.deviation / spread) ** 2
+        landscape = ProjectedLandscape(potential, data, weights, factors, memory, penalty=penalty)
         optimizer, stop = stage.minimiser(len(start)), Stop(stage.evaluations)
         self.driver = Driver(landscape, optimizer, stop, keep=0, lowest=True)
         self.progress = self.driver.begin(

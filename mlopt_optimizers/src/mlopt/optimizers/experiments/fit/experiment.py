@@ -38,7 +38,7 @@ from mlopt.optimizers.fitting.least_squares import (
     solve,
     triangle,
 )
-from mlopt.optimizers.fitting.projected import RadialFit, check_radial
+from mlopt.optimizers.fitting.projected import SPREAD, RadialFit, check_radial
 from mlopt.optimizers.fitting.training import Stage, Trainer, Training
 
 #: settings that are for linear potentials alone, and for trained ones alone; and what to do
@@ -60,6 +60,11 @@ class Prior(Plugin):
         "evidence", "how it is chosen, or a number relative to the square of the largest singular value"
     )
     smooth: float = setting(1.0, "the power of the degree: the larger, the smoother", ge=0, le=10)
+    radial: float = setting(
+        SPREAD,
+        "deviation of fitted shares of radial functions from zero; the degree of a function itself has 1",
+        gt=0,
+    )
 
 
 class Fit(Experiment):
@@ -283,9 +288,10 @@ class Fit(Experiment):
             potential,
             train,
             stage,
-            strength=solution.strength,
+            solution=solution,
             weights=self.weights,
             smooth=self.prior.smooth,
+            spread=self.prior.radial,
             memory=self.memory,
             seed=self.seed,
         )
