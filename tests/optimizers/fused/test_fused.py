@@ -39,7 +39,8 @@ LJ = LennardJones()
 #: what single precision can tell of a rise in energy
 COARSE = 1e-5
 #: relative to the largest number of a tensor
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-3}
+# in float32 the inverse curvature, a ratio of differences, is good to some per cent; what is wrong shows in float64
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-2}
 SIZES = [5, 8, 8, 6]
 
 

@@ -130,9 +130,10 @@ def assert_same(eager: Progress, fused: Progress) -> None:
             assert torch.equal(one, theirs[name]), f"{name}: {one} {theirs[name]}"
             continue
         finite = one[one.isfinite()].abs()
-        scale = 1e-10 * (float(finite.max()) if finite.numel() else 0.0)
+        # differences of forces that nearly cancel magnify rounding, which depends on the versions of torch and LLVM
+        scale = 1e-8 * (float(finite.max()) if finite.numel() else 0.0)
         torch.testing.assert_close(
-            theirs[name], one, rtol=1e-10, atol=scale, msg=lambda m, n=name: f"{n}: {m}"
+            theirs[name], one, rtol=1e-8, atol=scale, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
