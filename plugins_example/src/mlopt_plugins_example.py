@@ -131,7 +131,7 @@ class Farthest(QueryStrategy):
         self,
         candidates: Systems,
         known: Dataset,
-        fitted: FittablePotential | None,
+        fitted: Potential | None,
         count: int,
         key: torch.Tensor,
     ) -> Selection:

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import Plugin
-from mlopt.core.protocols.fittable import FittablePotential
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,28 @@ class QueryStrategy(Plugin):
 
     #: whether `select` needs a potential that has been fitted, or can be
     needs_potential: ClassVar[bool] = False
+    #: whether `select` needs known structures with labels
+    needs_labels: ClassVar[bool] = False
+    #: whether a choice depends on the order of the candidates, as that of the first ones does
+    in_order: ClassVar[bool] = False
 
     @abstractmethod
     def select(
         self,
         candidates: Systems,
         known: Dataset,
-        fitted: FittablePotential | None,
+        fitted: Potential | None,
         count: int,
         key: torch.Tensor,
     ) -> Selection:
         """Choose at most ``count`` of the candidates.
 
         known: structures that have labels already, possibly none.
-        fitted: a potential that was fitted to ``known``. If it is linear, an unfitted basis suffices.
+        fitted: a potential that was fitted to ``known``, or a committee of such. Of a `FittablePotential` that is
+            linear in its parameters an unfitted basis suffices.
         key: int64 scalar that seeds random numbers: the same key gives the same choice.
 
         Raises:
-            InputError: the strategy cannot work with this potential.
+            InputError: the strategy cannot work with this potential, or without labels.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `select`")

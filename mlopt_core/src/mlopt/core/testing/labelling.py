@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
-from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.protocols.labeller import Labeller
 from mlopt.core.protocols.query import QueryStrategy, Selection
 
@@ -16,27 +18,43 @@ def check_query_strategy(
     strategy: QueryStrategy,
     candidates: Systems,
     known: Dataset,
-    fitted: FittablePotential | None = None,
+    fitted: Potential | None = None,
     count: int = 2,
 ) -> None:
     """Check that a choice is valid and repeatable, and that no argument has changed.
 
+    The same structures must be chosen in whatever order they come, unless the strategy is `in_order`. Without
+    candidates, without a count, and without known structures the strategy must still answer; one that `needs_labels`
+    may refuse the last.
+
     Raises:
         AssertionError: names the strategy and the property.
     """
-    name, key = type(strategy).__name__, torch.tensor(7)
+    name, key, n = type(strategy).__name__, torch.tensor(7), len(candidates)
     before, labels = candidates.pos.clone(), known.digest()
     found = strategy.select(candidates, known, fitted, count, key)
-    _check_selection(found, len(candidates), count, name)
+    _check_selection(found, n, count, name)
     again = strategy.select(candidates, known, fitted, count, key)
     assert found.indices.tolist() == again.indices.tolist(), f"{name}: the same key gives another choice"
     assert torch.equal(candidates.pos, before), f"{name} changes the candidates"
     assert known.digest() == labels, f"{name} changes the known structures"
-    _check_selection(strategy.select(candidates, known, fitted, 0, key), len(candidates), 0, name)
-    everything = strategy.select(candidates, known, fitted, len(candidates) + 3, key)
-    _check_selection(everything, len(candidates), len(candidates), name)
-    nothing = known.select([])
-    _check_selection(strategy.select(candidates, nothing, fitted, count, key), len(candidates), count, name)
+    _check_selection(strategy.select(candidates, known, fitted, 0, key), n, 0, name)
+    everything = strategy.select(candidates, known, fitted, n + 3, key)
+    _check_selection(everything, n, n, name)
+    none = strategy.select(candidates.select([]), known, fitted, count, key)
+    _check_selection(none, 0, 0, f"{name} without candidates")
+    if not strategy.in_order:
+        turned = strategy.select(candidates.select(list(range(n))[::-1]), known, fitted, count, key)
+        digests = [structure_digest(candidates[place]) for place in range(n)]
+        wanted = [digests[place] for place in found.indices.tolist()]
+        told = [digests[n - 1 - place] for place in turned.indices.tolist()]
+        assert told == wanted, f"{name} chooses other structures if candidates come in another order"
+    try:
+        alone = strategy.select(candidates, known.select([]), fitted, count, key)
+    except InputError:
+        assert strategy.needs_labels, f"{name} refuses to choose where nothing is known; set `needs_labels`"
+    else:
+        _check_selection(alone, n, count, f"{name} where nothing is known")
 
 
 def _check_selection(found: Selection, n: int, count: int, name: str) -> None:

@@ -86,16 +86,21 @@ class ActiveSet:
 
     @classmethod
     def of_blocks(
-        cls, blocks: Callable[[], Iterable[Block]], *, tolerance: float = 1e-3, start: Start = "leverage"
+        cls,
+        blocks: Callable[[], Iterable[Block]],
+        *,
+        tolerance: float = 1e-3,
+        start: Start = "leverage",
+        first: Self | None = None,
     ) -> Self:
         """Choose from rows that are too many for memory: ``blocks()`` yields them, the same at every call.
 
-        It is called until a pass over all rows changes nothing.
+        It is called until a pass over all rows changes nothing. first: a set to begin with.
 
         Raises:
             InputError: there are no blocks, or as `of`.
         """
-        found: Self | None = None
+        found = first
         for _ in range(_PASSES):
             changed = False
             for rows, owners in blocks():
