@@ -81,7 +81,7 @@ class _Errors:
         before = self._error(self._off)
         found = [before - self._error(self._updated(index)) for index in range(len(self._rows))]
         # noise of the draws may hide a gain, and every label is worth something
-        return np.maximum(np.array(found), 1e-12)
+        return np.asarray(np.maximum(np.array(found), 1e-12))
 
     def take(self, index: int) -> None:
         self._off = self._updated(index)
