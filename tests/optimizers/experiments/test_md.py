@@ -226,3 +226,19 @@ def test_a_random_start_needs_a_relaxation() -> None:
         ).relax
         == Polish()
     )
+
+
+@pytest.mark.slow
+def test_the_fused_engine_gives_the_frames_of_the_eager_one(silicon: SystemSpec, tmp_path: Path) -> None:
+    """And the same bytes in pieces."""
+    pytest.importorskip("numba")
+    eager, fused = (dynamics(silicon, temperatures=[300.0, 600.0], engine=one) for one in ("eager", "fused"))
+    expected, found = run(eager, tmp_path / "eager"), run(fused, tmp_path / "fused")
+    assert found.engine == "fused"
+    torch.testing.assert_close(found.series, expected.series, rtol=1e-8, atol=1e-8)
+    with pytest.raises(Preempted):
+        run(fused, tmp_path / "pieces", pauses=1, due=False)
+    run(fused, tmp_path / "pieces")
+    for name in ("walker-0001.extxyz", "observables.csv"):
+        whole = (tmp_path / "fused" / "results" / name).read_bytes()
+        assert (tmp_path / "pieces" / "results" / name).read_bytes() == whole

@@ -24,11 +24,15 @@ from mlopt.optimizers import (
     Adam,
     Angular,
     BasinHopping,
+    Bussi,
     Displacement,
     Exchange,
     Fire,
     GradientDescent,
+    Langevin,
+    NoseHoover,
     SphereStart,
+    VelocityVerlet,
 )
 from mlopt.optimizers.fused import engine
 from mlopt.potentials import LennardJones, Morse
@@ -160,6 +164,40 @@ def test_memoryless(optimizer: Optimizer, dtype: torch.dtype) -> None:
 def test_gradient_descent_without_cap_on_morse(dtype: torch.dtype) -> None:
     """In float32, too, where some processors only estimate the root that Morse takes."""
     walk(GradientDescent(step_size=2e-4), dtype, 25, potential=Morse(), fixed=2)
+
+
+THERMAL = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+INTEGRATORS = [
+    VelocityVerlet(time_step=0.01, initial_temperature=0.2).at(THERMAL),
+    Langevin(time_step=0.01, temperature=0.2, friction=2.0).at(THERMAL),
+    Bussi(time_step=0.01, temperature=0.2, relaxation_time=0.05).at(THERMAL),
+    NoseHoover(time_step=0.01, temperature=0.2, relaxation_time=0.05, chain=4).at(THERMAL),
+]
+
+
+@pytest.mark.parametrize("fixed", [0, 2])
+@pytest.mark.parametrize("optimizer", INTEGRATORS, ids=lambda one: type(one).__name__)
+def test_dynamics(optimizer: Optimizer, fixed: int) -> None:
+    seen = walk(optimizer, torch.float64, 20, {0: settle}, fixed=fixed)
+    speed = torch.stack([one.state.velocity.abs().sum() for one in seen])
+    assert bool((speed > 0).all()) and bool((speed.diff().abs() > 0)[1:].all())
+    heat = seen[-1].state.heat
+    assert bool((heat == 0).all()) if isinstance(optimizer, VelocityVerlet) else bool((heat != 0).all())
+
+
+@pytest.mark.slow
+def test_dynamics_in_single_precision() -> None:
+    walk(INTEGRATORS[1], torch.float32, 20, {0: settle})
+
+
+@pytest.mark.slow
+def test_dynamics_of_a_chain_of_one_thermostat() -> None:
+    walk(
+        NoseHoover(time_step=0.01, temperature=0.2, relaxation_time=0.05, chain=1),
+        torch.float64,
+        12,
+        {0: settle},
+    )
 
 
 @pytest.mark.parametrize("max_step", [0.1, None])

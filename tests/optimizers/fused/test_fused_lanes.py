@@ -24,7 +24,20 @@ from mlopt.core.kernels import lanes
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.protocols.optimizer import Optimizer
-from mlopt.optimizers import LBFGS, Adam, Angular, BasinHopping, Displacement, Exchange, Fire, GradientDescent
+from mlopt.optimizers import (
+    LBFGS,
+    Adam,
+    Angular,
+    BasinHopping,
+    Bussi,
+    Displacement,
+    Exchange,
+    Fire,
+    GradientDescent,
+    Langevin,
+    NoseHoover,
+    VelocityVerlet,
+)
 from mlopt.optimizers.fused import engine, launch
 from mlopt.optimizers.fused.compiled import ARRAYS
 from mlopt.optimizers.fused.writer import Writer
@@ -234,6 +247,10 @@ LOCAL = {
     "fire, original": Fire(variant="original", max_step=0.1, delay=2),
     "fire, ase": Fire(variant="ase", max_step=0.1, delay=2),
     "lbfgs": LBFGS(memory=3),
+    "velocity-verlet": VelocityVerlet(time_step=0.01, initial_temperature=0.2),
+    "langevin": Langevin(time_step=0.01, temperature=0.2, friction=2.0),
+    "bussi": Bussi(time_step=0.01, temperature=0.2, relaxation_time=0.05),
+    "nose-hoover": NoseHoover(time_step=0.01, temperature=0.2, relaxation_time=0.05),
 }
 
 

@@ -19,8 +19,10 @@ from mlopt.core.kernels.records import (
     Proposal,
     Start,
     Step,
+    boltzmann_of,
     cell_of,
     diameter_of,
+    inertia_of,
     is_free,
     is_movable,
     is_periodic,
@@ -114,6 +116,8 @@ def test_what_is_asked_about_atoms() -> None:
     pbc = torch.tensor([[False, False, False], [True, False, True]])
     z = torch.tensor([18, 36, 18, 36, 54])
     systems = Systems(torch.zeros(5, 3, dtype=torch.float64), z, ptr, cell=cell, pbc=pbc, fixed=fixed)
+    masses = torch.tensor([torch.nan, torch.nan, torch.nan, 80.0, torch.nan], dtype=torch.float64)
+    systems = replace(systems, given_masses=masses)
     landscape = AtomsLandscape(systems, LennardJones(r0=1.5))
     found = []
     for bucket in buckets_of(landscape.segments):
@@ -121,6 +125,10 @@ def test_what_is_asked_about_atoms() -> None:
             s = SimpleNamespace(n=bucket.n, atoms=atoms)
             each = range(bucket.n)
             assert all(diameter_of(s, i) == 1.5 for i in each)
+            assert [float(inertia_of(s, i)) for i in each] == (
+                [1.0] * 2 if bucket.n == 2 else [1.0, 80.0, 1.0]
+            )
+            assert float(boltzmann_of(s)) == 1.0
             found.append([[int(ask(s, i)) for i in each] for ask in (species_of, is_free, is_movable)])
             found[-1].append([int(is_periodic(s, axis)) for axis in range(3)])
             assert cell_of(s)[:9].tolist() == ([0.0] * 9 if bucket.n == 2 else cell[1].flatten().tolist())

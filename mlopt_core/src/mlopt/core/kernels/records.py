@@ -16,8 +16,9 @@ from typing import Any, Protocol
 class Atoms(Protocol):
     """The constant properties of a system. The functions below read them.
 
-    n: number of atoms. atoms (4 n + 12,): diameters; 1 for atoms that may be put elsewhere on a cluster, else 0; 1 for
-    atoms that are free to move, else 0; atomic numbers; the nine numbers of the cell; 1 for each periodic direction.
+    n: number of atoms. atoms (5 n + 13,): diameters; 1 for atoms that may be put elsewhere on a cluster, else 0; 1 for
+    atoms that are free to move, else 0; atomic numbers; masses, as `Landscape.inertia`; the nine numbers of the cell; 1
+    for each periodic direction; `Landscape.boltzmann`.
     """
 
     n: int
@@ -97,11 +98,21 @@ def species_of(s: Atoms, i: int) -> Any:
     return s.atoms[3 * s.n + i]
 
 
+def inertia_of(s: Atoms, i: int) -> Any:
+    """Return the mass of atom i, energy time^2 / length^2."""
+    return s.atoms[4 * s.n + i]
+
+
 def cell_of(s: Atoms) -> Any:
     """Return the cell (12,): nine numbers, vector after vector, and 1 for each periodic direction."""
-    return s.atoms[4 * s.n : 4 * s.n + 12]
+    return s.atoms[5 * s.n : 5 * s.n + 12]
 
 
 def is_periodic(s: Atoms, axis: int) -> bool:
     """Return whether the system is periodic along the vector ``axis`` of its cell."""
-    return s.atoms[4 * s.n + 9 + axis] != 0.0  # type: ignore[no-any-return]
+    return s.atoms[5 * s.n + 9 + axis] != 0.0  # type: ignore[no-any-return]
+
+
+def boltzmann_of(s: Atoms) -> Any:
+    """Return one unit of temperature in units of energy."""
+    return s.atoms[5 * s.n + 12]

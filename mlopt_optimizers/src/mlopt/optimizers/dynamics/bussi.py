@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlopt.core.batch.random import Draws
+from mlopt.core.kernels.kernel import Kernel, OptimizerKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.optimizers.dynamics.integrator import DynamicsState, Motion, Thermostatted
+from mlopt.optimizers.dynamics.kernels import thermostats
 from mlopt.optimizers.dynamics.mechanics import numbers
 
 
@@ -50,3 +52,7 @@ class Bussi(Thermostatted):
         heat = torch.where(scaled, (square - 1.0) * kinetic, 0.0)
         state = replace(state, heat=state.heat + heat, counter=draws.counter)
         return segments.scale(factor, velocity), state
+
+    def kernel(self) -> OptimizerKernel:
+        """See `Optimizer.kernel`."""
+        return self.kernel_with(end_step=Kernel(thermostats.bussi, (self.temperature, self.relaxation_time)))

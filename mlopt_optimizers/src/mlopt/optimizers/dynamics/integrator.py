@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from mlopt.core.batch.random import Draws
+from mlopt.core.kernels.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.optimizer import Optimizer, State, per_problem, per_row
+from mlopt.optimizers.dynamics.kernels import integrator as kernels
 from mlopt.optimizers.dynamics.mechanics import (
     Setting,
     conserved_motions,
@@ -146,6 +148,14 @@ class Integrator(Optimizer):
         velocity = segments.scale(kick, acceleration, velocity)
         new_x, velocity, state = self.drift(motion, x, velocity, state)
         return new_x, replace(state, half=velocity, kick=kick)
+
+    def kernel_with(self, **parts: Kernel) -> OptimizerKernel:
+        """Return the kernel of velocity Verlet, with a thermostat as ``end_step``, ``begin_step`` or ``drift``.
+
+        A subclass that changes one of these methods puts the same into its `kernel`.
+        """
+        step = Kernel(kernels.step, (self.time_step,), parts=parts)
+        return OptimizerKernel(Kernel(kernels.init), step)
 
     def end_step(self, motion: Motion, velocity: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
         """Return ``velocity (n_rows, d)`` at the full step, and the state; ``state.kick`` is 0 at the first point."""

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import ClassVar
 
 from mlopt.core.batch.random import Draws
+from mlopt.core.kernels.kernel import Kernel, OptimizerKernel
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.optimizers.dynamics.integrator import DynamicsState, Motion, Thermostatted
+from mlopt.optimizers.dynamics.kernels import thermostats
 from mlopt.optimizers.dynamics.mechanics import numbers, thermal_noise
 
 
@@ -43,3 +45,7 @@ class Langevin(Thermostatted):
         heat = state.heat + (motion.kinetic(velocity) - before)
         x, velocity = motion.moved(x, velocity, half)
         return x, velocity, replace(state, heat=heat, counter=draws.counter)
+
+    def kernel(self) -> OptimizerKernel:
+        """See `Optimizer.kernel`."""
+        return self.kernel_with(drift=Kernel(thermostats.langevin, (self.friction, self.temperature)))

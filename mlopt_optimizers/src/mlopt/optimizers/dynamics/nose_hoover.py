@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mlopt.core.kernels.kernel import Kernel, OptimizerKernel
 from mlopt.core.landscapes.landscape import Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.optimizer import per_problem
 from mlopt.optimizers.dynamics.integrator import DynamicsState, Motion, Thermostatted
+from mlopt.optimizers.dynamics.kernels import thermostats
 from mlopt.optimizers.dynamics.mechanics import numbers
 
 #: weights of the three parts of a fourth-order Suzuki-Yoshida step
@@ -79,6 +81,12 @@ class NoseHoover(Thermostatted):
         heat = state.heat + (0.5 * twice - kinetic)
         state = replace(state, heat=heat, rates=torch.stack(rates, 1))
         return segments.scale(factor, velocity), state
+
+    def kernel(self) -> OptimizerKernel:
+        """See `Optimizer.kernel`."""
+        settings = (self.temperature, self.relaxation_time)
+        chain = Kernel(thermostats.nose_hoover, settings, {"CHAIN": self.chain})
+        return self.kernel_with(end_step=chain, begin_step=chain)
 
 
 @dataclass(frozen=True)

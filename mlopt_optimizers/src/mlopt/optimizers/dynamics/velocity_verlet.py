@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from mlopt.core.kernels.kernel import OptimizerKernel
 from mlopt.core.plugins.plugin import setting
 from mlopt.optimizers.dynamics.integrator import Integrator
 from mlopt.optimizers.dynamics.mechanics import Setting
@@ -31,3 +32,7 @@ class VelocityVerlet(Integrator):
     def at(self, temperature: Setting) -> Self:
         """Return this integrator with another temperature of the initial velocities."""
         return self.replace(initial_temperature=temperature)
+
+    def kernel(self) -> OptimizerKernel:
+        """See `Optimizer.kernel`."""
+        return self.kernel_with()

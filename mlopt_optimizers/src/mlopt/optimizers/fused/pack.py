@@ -132,7 +132,7 @@ def offsets(state: State, name: str) -> int:
 
 @dataclass(frozen=True)
 class PackedAtoms:
-    """The constant properties of systems: atoms (b, 4 n + 12), kinds (b, n), runs (b, r), cell (b, 12)."""
+    """The constant properties of systems: atoms (b, 5 n + 13), kinds (b, n), runs (b, r), cell (b, 12)."""
 
     atoms: torch.Tensor
     kinds: torch.Tensor
@@ -154,13 +154,18 @@ def atoms_of(
         (free & ~periodic).to(like),
         free.to(like),
         z.to(like),
+        landscape.inertia[bucket.rows].reshape(b, n).to(like),
     ]
     kinds = torch.zeros_like(z)
     for place, number in enumerate(species):
         kinds = torch.where(z == number, place, kinds)
     cell = torch.cat([systems.cell[bucket.problems].reshape(b, 9).to(like), pbc.to(like)], 1)
+    thermal = like.new_full((b, 1), landscape.boltzmann)
     return PackedAtoms(
-        torch.cat([*traits, cell], 1).contiguous(), kinds.contiguous(), _runs(kinds), cell.contiguous()
+        torch.cat([*traits, cell, thermal], 1).contiguous(),
+        kinds.contiguous(),
+        _runs(kinds),
+        cell.contiguous(),
     )
 
 

@@ -1,0 +1,1 @@
+"""Integrators as scalar functions for the fused engine; see `mlopt.optimizers.local.kernels`."""
