@@ -45,3 +45,22 @@ def test_what_is_not_finite_has_no_label() -> None:
 def test_a_species_that_the_potential_does_not_know_is_refused() -> None:
     with pytest.raises(InputError, match="has no parameters for Ar-Ar of system 0"):
         PotentialLabeller(potential=Gupta()).label(Systems.cluster([18, 18]))
+
+
+def test_a_calculator_is_called_once_for_each_label() -> None:
+    from ase.calculators.emt import EMT
+
+    class Counted(EMT):
+        calls = 0
+
+        def calculate(self, *arguments: object, **named: object) -> None:
+            Counted.calls += 1
+            super().calculate(*arguments, **named)  # type: ignore[no-untyped-call]
+
+    labeller = PotentialLabeller(potential=AsePotential.wrap(Counted()))  # type: ignore[no-untyped-call]
+    systems = gold()
+    broken = systems.with_pos(systems.pos.index_copy(0, torch.tensor([1]), systems.pos[:1]))
+    found = labeller.label(broken)
+    assert Counted.calls == len(systems), "a trial of the calculator would cost as much as labels"
+    assert found.with_energy.tolist() == [False, True, True]
+    assert found.source[0].startswith("the calculator 'Counted' gives no finite energy and force")

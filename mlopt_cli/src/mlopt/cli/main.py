@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "Run a configuration file or a recipe.",
     "resume": "Go on with a run that was stopped or killed.",
     "status": "Say how far a run is.",
+    "export": "Write the labels of a ledger to a file.",
     "report": "Write the report of a run anew.",
     "init": "Write a configuration to start from.",
     "validate": "Check configurations without running them.",

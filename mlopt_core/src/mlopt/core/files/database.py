@@ -219,6 +219,16 @@ class Database:
             return
 
 
+def is_of_mlopt(path: Path) -> bool:
+    """Return whether a file is an SQLite database of mlopt, by the number in its header."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return False
+    return head.startswith(_HEADER) and head[68:70] == b"ml"
+
+
 def remote_file_system(path: Path) -> str | None:
     """Return the type of the file system of ``path`` if several machines share it; None if not, or if unknown."""
     try:

@@ -35,6 +35,8 @@ class Potential(Plugin):
     units: ClassVar[Units] = Units()
     #: whether `energy` and `evaluate` can be differentiated with respect to ``pos`` (twice, for learned optimizers)
     differentiable: ClassVar[bool] = True
+    #: whether `check` computes energies, which may cost as much as the work that it precedes
+    tries: ClassVar[bool] = False
     #: prefix of the names of its clusters, such as LJ in LJ38; empty for none
     abbreviation: ClassVar[str] = ""
 

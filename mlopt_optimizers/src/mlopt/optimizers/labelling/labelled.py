@@ -50,9 +50,10 @@ def labelled(
     if work.missing():
         with ledger.claiming():
             work.run()
-        doubt = unlike_units(work.result()) if work.recorded else None
-        work.context.warn([f"labels of {type(labeller).__name__}: {doubt}"] if doubt else [])
-    return work.result()
+    found = work.result()
+    if work.recorded and (doubt := unlike_units(found)):
+        work.context.warn([f"labels of {type(labeller).__name__}: {doubt}"])
+    return found
 
 
 class _Work:

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.files.database import Database
+from mlopt.core.files.reading import existing_file
 from mlopt.core.protocols.labeller import Labeller
 from mlopt.core.quoting import quoted
 from mlopt.optimizers.labelling.identity import differences, labeller_key, settings_of
@@ -39,6 +41,9 @@ from mlopt.optimizers.labelling.schema import (
     label_columns,
     structure_columns,
 )
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 #: keys in one query
 _MANY = 500
@@ -57,11 +62,13 @@ class Claim(Enum):
 class Counts:
     """What a ledger holds of one labeller.
 
+    number: of the labeller with these settings in the ledger.
     failed: structures that have no label after all attempts so far. claimed: structures whose label is computed now,
     or was when its process died. seconds: the time of all labels that are done, and ``wasted`` that of failed attempts.
     electrons: of all structures with a label.
     """
 
+    number: int
     labeller: str
     settings: Mapping[str, Any]
     done: int
@@ -91,6 +98,15 @@ class Ledger(Database):
         self.news: list[str] = []
         #: labellers whose other settings have been told
         self.told: set[int] = set()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a ledger that exists.
+
+        Raises:
+            InputError: there is no such file, or it is no ledger.
+        """
+        return cls(existing_file(os.fspath(path)))
 
     @contextmanager
     def claiming(self) -> Iterator[Owner]:
@@ -149,7 +165,8 @@ class Ledger(Database):
         """Return the counts of each labeller, in the order of their first use."""
         found = []
         for row in self._rows(
-            "SELECT labellers.name, settings, TOTAL(state = 'done') AS done, TOTAL(state = 'failed') AS failed, "
+            "SELECT labellers.id AS number, labellers.name, settings, TOTAL(state = 'done') AS done, "
+            "TOTAL(state = 'failed') AS failed, "
             "TOTAL(state = 'claimed') AS claimed, TOTAL(seconds) AS seconds, "
             "TOTAL(electrons * (state = 'done')) AS electrons, (SELECT TOTAL(failures.seconds) FROM failures JOIN "
             "labels ON label = labels.id WHERE labeller = labellers.id) AS wasted "
@@ -158,32 +175,75 @@ class Ledger(Database):
             whole = {name: int(row[name]) for name in ("done", "failed", "claimed", "electrons")}
             settings = json.loads(row["settings"])
             found.append(
-                Counts(row["name"], settings, seconds=row["seconds"], wasted=row["wasted"] or 0.0, **whole)
+                Counts(
+                    row["number"],
+                    row["name"],
+                    settings,
+                    seconds=row["seconds"],
+                    wasted=row["wasted"],
+                    **whole,
+                )
             )
         return found
 
-    def dataset(self, labeller: str | None = None, *, failed: bool = False) -> Dataset:
-        """Return all labels in the order in which they were claimed.
+    def dataset(self, labeller: str | int | None = None, *, failed: bool = False) -> Dataset:
+        """Return all labels of one labeller, in the order in which they were claimed.
 
-        labeller: name of a labeller; None takes all. failed: return the structures whose label failed instead, with the
-        reason as their source.
+        labeller: its name, or its number in `counts`; None takes the only one. failed: return the structures whose
+        label failed instead, with the reason as their source.
 
         Raises:
-            InputError: the ledger has no labels of that name.
+            InputError: the ledger has no such labels, or those of several labellers or settings.
         """
-        where, values = "state = ?", ["failed" if failed else "done"]
-        if labeller is not None:
-            names = [row["name"] for row in self._rows("SELECT DISTINCT name FROM labellers ORDER BY id")]
-            if labeller not in names:
-                raise InputError(
-                    f"{self.path} has no labels of {quoted(labeller)}. It has those of: {', '.join(names) or 'none'}."
-                )
-            where += " AND labeller IN (SELECT id FROM labellers WHERE name = ?)"
-            values.append(labeller)
-        rows = self._rows(f"SELECT * FROM labels WHERE {where} ORDER BY id", *values)
+        rows = self._labels_of(labeller, failed)
         if not rows:
             return Dataset(Systems.cluster([]).select([]))
         return Dataset.concatenate([dataset_of(row, self.path) for row in rows])
+
+    def images(self, labeller: str | int | None = None, *, failed: bool = False) -> list[Atoms]:
+        """Return what `dataset` returns as ASE ``Atoms``, for files.
+
+        ``info`` has the name of the labeller, the seconds that the label took, and for a failed label the reason.
+
+        Raises:
+            InputError: as `dataset`.
+        """
+        rows, images = self._labels_of(labeller, failed), []
+        for row in rows:
+            (atoms,) = dataset_of(row, self.path).to_atoms()
+            atoms.info["labeller"] = row["name"]
+            atoms.info |= {"failure": row["reason"]} if failed else {"label_seconds": row["seconds"]}
+            images.append(atoms)
+        return images
+
+    def _labels_of(self, labeller: str | int | None, failed: bool) -> list[sqlite3.Row]:
+        state = "failed" if failed else "done"
+        known = self._rows("SELECT id, name, settings FROM labellers ORDER BY id")
+        chosen = [row for row in known if labeller is None or labeller in (row["id"], row["name"])]
+        if not known:
+            raise InputError(f"{self.path} has no labels yet")
+        if not chosen:
+            listed = ", ".join(f"{row['name']} (number {row['id']})" for row in known)
+            raise InputError(f"{self.path} has no labels of {quoted(labeller)}. It has those of: {listed}.")
+        rows = {
+            row["id"]: self._rows(
+                "SELECT labels.*, name FROM labels JOIN labellers ON labeller = labellers.id WHERE labeller = ? AND "
+                "state = ? ORDER BY labels.id",
+                row["id"],
+                state,
+            )
+            for row in chosen
+        }
+        filled = [row for row in chosen if rows[row["id"]]]
+        if len(filled) > 1:
+            apart = differences(json.loads(filled[0]["settings"]), json.loads(filled[1]["settings"]))
+            numbers = ", ".join(f"{row['name']} (number {row['id']})" for row in filled)
+            words = apart[0].replace(" here, ", " and ").removesuffix(" there") if apart else "nothing"
+            raise InputError(
+                f"{self.path} has labels of {len(filled)} labellers or settings: {numbers}; the first two differ in "
+                f"{words}. Their energies may not be compared: say which by its number"
+            )
+        return rows[filled[0]["id"]] if filled else []
 
     def states(self, keys: Sequence[str]) -> dict[str, tuple[str, int]]:
         """Return state and number of deaths of each known key."""

@@ -50,6 +50,7 @@ class AsePotential(Potential):
     """
 
     differentiable = False
+    tries = True
 
     calculator: str = setting(doc="name of the calculator: " + ", ".join(_KNOWN))
     parameters: Parameters = setting({}, "arguments of the calculator's constructor")
