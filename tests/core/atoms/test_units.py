@@ -74,6 +74,16 @@ def test_refusals(given: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_temperatures_and_masses_of_dynamics() -> None:
+    """Against ASE, whose constants are of 2014."""
+    assert Units().boltzmann == pytest.approx(ase.units.kB, rel=1e-6)
+    assert Units().dalton == pytest.approx(ase.units.fs**-2, rel=1e-6)
+    other = Units("kcal/mol", "nm")
+    assert other.boltzmann == pytest.approx(ase.units.kB / (ase.units.kcal / ase.units.mol), rel=1e-6)
+    assert other.dalton == pytest.approx(100.0 * Units().dalton / other.ev)
+    assert (Units.of("reduced").boltzmann, Units.of("reduced").dalton) == (1.0, 1.0)
+
+
 def test_numbers_that_there_are_not() -> None:
     with pytest.raises(InputError, match="reduced energies are no number of eV"):
         _ = REDUCED.ev

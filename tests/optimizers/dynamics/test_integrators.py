@@ -300,6 +300,8 @@ def test_what_is_refused() -> None:
         build(Langevin, {"time_step": -1.0, "temperature": 300.0, "friction": 0.1})
     with pytest.raises(ConfigError, match=r"unknown key 'temperature' in the top level\. Did you mean"):
         build(VelocityVerlet, {"time_step": 1.0, "temperature": 300.0})
+    with pytest.raises(ConfigError, match="zero_rotation: langevin conserves no angular momentum"):
+        build(Langevin, {"time_step": 1.0, "temperature": 300.0, "friction": 0.1, "zero_rotation": True})
     with pytest.raises(ConfigError, match="friction: this setting is required"):
         build(Langevin, {"time_step": 1.0, "temperature": 300.0})
 

@@ -25,6 +25,7 @@ from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import FolderRecorder
 from mlopt.optimizers.dynamics import Bussi, Langevin, VelocityVerlet
 from mlopt.optimizers.experiments.md import MdResult, MolecularDynamics
+from mlopt.optimizers.experiments.search.experiment import Search
 from mlopt.optimizers.experiments.search.polish import Polish
 from mlopt.potentials import LennardJones, StillingerWeber
 
@@ -206,6 +207,15 @@ def test_what_is_refused(settings: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(ConfigError, match=message):
         load_experiment(config | settings)
+
+
+def test_a_search_by_dynamics_has_no_force_threshold(silicon: SystemSpec) -> None:
+    verlet = VelocityVerlet(time_step=1.0, initial_temperature=300.0)
+    search = Search(system=silicon, potential=StillingerWeber(), optimizer=verlet, fmax=0.1)
+    with pytest.raises(
+        InputError, match="leave it out with a search such as basin-hopping, and with dynamics"
+    ):
+        search.check()
 
 
 def test_a_random_start_needs_a_relaxation() -> None:

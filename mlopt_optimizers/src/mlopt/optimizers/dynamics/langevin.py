@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from pydantic import field_validator
+
 from mlopt.core.batch.random import Draws
 from mlopt.core.kernels.kernel import Kernel, OptimizerKernel
 from mlopt.core.lazy import torch
@@ -29,6 +31,15 @@ class Langevin(Thermostatted):
     conserving: ClassVar[bool] = False
 
     friction: float = setting(..., "friction coefficient", unit="1/fs, or reduced", ge=0)
+
+    @field_validator("zero_rotation")
+    @classmethod
+    def _turns(cls, value: bool) -> bool:
+        if value:
+            raise ValueError(
+                "langevin conserves no angular momentum: its noise turns a cluster at once; leave this out"
+            )
+        return value
 
     def drift(
         self, motion: Motion, x: torch.Tensor, velocity: torch.Tensor, state: DynamicsState

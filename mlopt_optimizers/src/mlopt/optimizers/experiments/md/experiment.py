@@ -48,7 +48,7 @@ class MolecularDynamics(Experiment):
         ).run()
     """
 
-    system: SystemSpec = setting(..., "the system: a structure file, or a formula")
+    system: SystemSpec = setting(..., "the system: a structure file, a crystal or a formula")
     potential: Annotated[Potential, FromRegistry("potential")] = setting(..., "potential energy")
     integrator: Annotated[Integrator, FromRegistry("optimizer")] = setting(
         ..., "velocity-verlet, langevin, bussi or nose-hoover"
@@ -97,14 +97,14 @@ class MolecularDynamics(Experiment):
             InputError: one of these is impossible.
         """
         device_of(self.device)
-        if self.system.file is None and self._start.given:
+        if not self.system.placed and self._start.given:
             raise InputError(
                 "`start: given` needs positions, and a formula has none: give a `system.file`, or another start"
             )
         if not self._start.given and self.relax is None:
             raise InputError(
                 "atoms at random places push each other apart at once: add `relax: {}`, which relaxes them first, or "
-                "give a `system.file`"
+                "give a `system.file` or `system.crystal`"
             )
         system = self.system.load()
         self.potential.check(system)
@@ -116,7 +116,7 @@ class MolecularDynamics(Experiment):
     def _start(self) -> StartSampler:
         if self.start is not None:
             return self.start
-        return SphereStart() if self.system.file is None else GivenStart()
+        return GivenStart() if self.system.placed else SphereStart()
 
     def run(self, context: Context | None = None) -> MdResult:
         """Relax the start if asked to, and follow all walkers; write results if ``context`` has a folder for them.
@@ -166,6 +166,8 @@ class MolecularDynamics(Experiment):
                 {"begun": True, "progress": meta, "recording": told},
             )
 
+        if landscape.units.reduced:
+            context.log("units are reduced: temperatures are energies, and no number of kelvin")
         session.compiled(driver.prepare(progress, lambda: context.interrupted))
         if context.interrupted:
             save()  # which says how long that took

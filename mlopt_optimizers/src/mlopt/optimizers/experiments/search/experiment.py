@@ -175,9 +175,9 @@ class Search(Experiment):
             stop = Stop(
                 self.budget.force_calls, self.fmax, self.target.energy, self.target.tolerance, on_target
             )
-        if self.optimizer.searching and self.fmax is not None:
+        if (self.optimizer.searching or self.optimizer.seeks == "nothing") and self.fmax is not None:
             raise InputError(
-                "`fmax` ends local optimizers only; leave it out with a search such as basin-hopping"
+                "`fmax` ends local optimizers only; leave it out with a search such as basin-hopping, and with dynamics"
             )
         return stop
 
