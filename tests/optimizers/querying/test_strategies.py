@@ -25,6 +25,7 @@ from mlopt.optimizers.querying import (
     Passive,
     Random,
     Variance,
+    d_optimal,
 )
 from mlopt.optimizers.querying.pool import Pool, mean_rows
 from mlopt.optimizers.querying.posterior import Posterior
@@ -284,3 +285,13 @@ def test_what_is_missing_is_named(candidates: Systems, known: Dataset, basis: Mt
             InputError, match="needs known structures with labels; begin with d-optimal or random"
         ):
             strategy.select(candidates, nothing, basis, 2, KEY)
+
+
+@pytest.mark.parametrize("rows", ["qs1", "qs2", "qs3"])
+def test_rows_that_are_not_kept_are_computed_again(
+    rows: str, candidates: Systems, known: Dataset, basis: Mtp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = DOptimal(rows=rows, fill=True)
+    kept = strategy.select(candidates, known, basis, 15, KEY).indices
+    monkeypatch.setattr(d_optimal, "_KEPT", 0)
+    assert strategy.select(candidates, known, basis, 15, KEY).indices.tolist() == kept.tolist()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlopt.optimizers.querying.error_reduction import ErrorReduction
     from mlopt.optimizers.querying.farthest_point import FarthestPoint
     from mlopt.optimizers.querying.grade import Grader, Grades
-    from mlopt.optimizers.querying.maxvol import MaxVol, maxvol
+    from mlopt.optimizers.querying.maxvol import MaxVol
     from mlopt.optimizers.querying.model_change import ModelChange
     from mlopt.optimizers.querying.optimality import Optimality
     from mlopt.optimizers.querying.pool import Pool
@@ -39,7 +39,6 @@ __all__ = [
     "Random",
     "Scored",
     "Variance",
-    "maxvol",
 ]
 
 __getattr__ = names_of(
@@ -54,10 +53,7 @@ __getattr__ = names_of(
             "Grader",
             "Grades",
         ),
-        "maxvol": (
-            "MaxVol",
-            "maxvol",
-        ),
+        "maxvol": ("MaxVol",),
         "model_change": ("ModelChange",),
         "optimality": ("Optimality",),
         "pool": ("Pool",),

@@ -21,7 +21,8 @@ from mlopt.optimizers.querying.strategy import Greedy, Plan
 
 #: information before any label, with columns of size 1: orders what a set of full rank has chosen already
 _LITTLE = 1e-8
-_ATOMS = 4096
+#: atoms whose rows are computed at a time, and numbers up to which rows are kept instead of computed in each pass
+_ATOMS, _KEPT = 4096, 5e7
 
 
 class DOptimal(Greedy):
@@ -73,6 +74,10 @@ class _Volume:
         self._strategy, self._potential, self._pool = strategy, potential, pool
         self._left = np.ones(len(pool.systems), dtype=bool)
         known = pool.known.systems
+        atoms = {"qs1": 0, "qs2": 3, "qs3": 1}[strategy.rows] * len(pool.systems.pos)
+        self._kept: list[Block] | None = None
+        if (atoms + 7 * len(pool.systems)) * potential.parameters.shape[-1] <= _KEPT:
+            self._kept = list(strategy.blocks(potential, pool.systems))
         base = None
         if len(known):
             base = ActiveSet.of_blocks(
@@ -88,16 +93,20 @@ class _Volume:
 
     def _layer(self, base: ActiveSet | None) -> None:
         """Choose rows among the candidates that are left."""
+        self._active = ActiveSet.of_blocks(self._blocks, tolerance=self._strategy.tolerance, first=base)
+        self._entered = sorted(one for one in self._active.counts if one >= 0 and self._left[one])
+
+    def _blocks(self) -> Iterator[Block]:
+        """Rows of the candidates that are left."""
+        if self._kept is not None:
+            for rows, owners in self._kept:
+                left = self._left[owners]
+                yield rows[left], owners[left]
+            return
         places = np.flatnonzero(self._left)
         systems = self._pool.systems.select(torch.from_numpy(places))
-        self._active = ActiveSet.of_blocks(
-            lambda: (
-                (rows, places[owners]) for rows, owners in self._strategy.blocks(self._potential, systems)
-            ),
-            tolerance=self._strategy.tolerance,
-            first=base,
-        )
-        self._entered = sorted(one for one in self._active.counts if one >= 0 and self._left[one])
+        for rows, owners in self._strategy.blocks(self._potential, systems):
+            yield rows, places[owners]
 
     def _learn(self, rows: Matrix) -> None:
         scaled = rows / self._scale

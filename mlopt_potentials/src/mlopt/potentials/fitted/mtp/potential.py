@@ -272,6 +272,11 @@ class Mtp(StoredPotential):
         """See `FittablePotential.design`."""
         return self.basis.design(systems, force, stress, row_energy)
 
+    def energy_gradients(self, systems: Systems) -> torch.Tensor:
+        """See `FittablePotential.energy_gradients`."""
+        rows = self.basis.rows(systems)
+        return rows.new_zeros(len(systems), rows.shape[1]).index_add(0, systems.batch.cpu(), rows)
+
     def row_gradients(self, systems: Systems, *, nonlinear: bool = False) -> torch.Tensor:
         """See `FittablePotential.row_gradients`.
 
