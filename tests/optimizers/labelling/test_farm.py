@@ -81,4 +81,7 @@ def test_a_job_of_slurm_is_described() -> None:
         executor.provider.scheduler_options.startswith("#SBATCH --mem=8G\n")
         and executor.max_workers_per_node == 4
     )
+    for option in ("--mem=8G\nrm -rf x", "rm", "--mem=$(x)"):
+        with pytest.raises(ValueError, match="options"):
+            Farm(potential=EMT, options=[option])
     assert settings_of(farm) == settings_of(Farm(potential=EMT))

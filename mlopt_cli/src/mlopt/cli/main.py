@@ -133,7 +133,11 @@ def _unexpected(error: Exception, as_json: bool) -> int:
         traceback.print_exc()
     from mlopt.core.errors import MloptError
     from mlopt.core.quoting import one_line
+    from mlopt.core.runs.experiment import Preempted
+    from mlopt.core.runs.preemption import ExitCode
 
+    if isinstance(error, Preempted):  # before the run began, for example because labels have to come first
+        return _say(one_line(error) or "stopped before it began", ExitCode.PREEMPTED, as_json)
     if isinstance(error, MloptError):
         return _say(str(error), error.exit_code, as_json)
     advice = "This is a bug of mlopt or of a plugin: MLOPT_DEBUG=1 shows where it happened."

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, StringConstraints
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
@@ -30,6 +30,8 @@ from mlopt.optimizers.labelling.pool import Limits, Worker
 if TYPE_CHECKING:
     from ase import Atoms
 
+#: an option is one word: it is a line of a script that Slurm runs
+Option: TypeAlias = Annotated[str, StringConstraints(pattern=r"^--?[\w-]+(=[\w.,:/@%+-]+)?$")]
 #: seconds between two looks for labels that are finished
 _LOOK = 0.2
 #: worker of this process, and the potential and limits that it has
@@ -59,7 +61,7 @@ class Farm(CalculatorLabeller):
     walltime: str = setting("01:00:00", "time limit of a job", pattern=r"^\d+:\d\d:\d\d$")
     partition: str | None = setting(None, "Slurm's partition", pattern=r"^[\w.,-]+$")
     account: str | None = setting(None, "account to charge", pattern=r"^[\w.-]+$")
-    options: list[str] = setting([], "further options of sbatch, such as --mem=8G")
+    options: list[Option] = setting([], "further options of sbatch, such as --mem=8G")
 
     _executor: Executor | None = PrivateAttr(default=None)
 

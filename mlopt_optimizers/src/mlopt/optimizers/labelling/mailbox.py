@@ -87,7 +87,7 @@ class Mailbox(Labeller):
             self._send(missing)
             raise Preempted(
                 f"{len(missing)} structures to label are in {self._path(OUT)}; put their labels into {BACK} beside it, "
-                f"keep each {ID}, and resume"
+                f"keep each {ID}, and go on"
             )
 
     def _path(self, name: str) -> Path:

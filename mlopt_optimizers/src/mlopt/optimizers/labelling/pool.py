@@ -171,13 +171,14 @@ class Worker:
         return self.connection.closed
 
     def end(self) -> None:
-        """End the process and all programs that it has started."""
+        """End the process and all programs that it has started; nothing if that was done before."""
+        if self.ended:
+            return  # its number may be another's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        if not self.connection.closed:
-            self.connection.close()
-            os.close(self._life)
+        self.connection.close()
+        os.close(self._life)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def abandon(self) -> None:
