@@ -101,7 +101,7 @@ def test_labels_of_several_settings_are_not_mixed(mlopt, refuse, here, ledger):
             ["export", "labels.db", "-o", "out.db", "--labeller", "vasp"],
             ["has no labels of 'vasp'", "potential (number 1)"],
         ),
-        (["export", "empty.db", "-o", "out.db"], ["empty.db has no labels yet"]),
+        (["export", "empty.db", "-o", "out.db"], ["empty.db has no label to write"]),
         (["export", "labels.db"], ["Missing option '-o'"]),
     ],
 )

@@ -65,6 +65,12 @@ def test_labels_are_those_of_the_labeller_and_are_paid_once(
     assert len(labelled(ledger, counting, systems.select([]))) == 0
 
 
+def test_an_empty_ledger_has_no_labels(ledger: Ledger) -> None:
+    assert len(ledger.dataset()) == len(ledger.images()) == len(ledger.counts()) == 0
+    with pytest.raises(InputError, match=r"has no labels of 'vasp'\. It has those of: nobody"):
+        ledger.dataset("vasp")
+
+
 def test_whole_structures_come_back(ledger: Ledger) -> None:
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=1)

@@ -220,10 +220,10 @@ class Ledger(Database):
         state = "failed" if failed else "done"
         known = self._rows("SELECT id, name, settings FROM labellers ORDER BY id")
         chosen = [row for row in known if labeller is None or labeller in (row["id"], row["name"])]
-        if not known:
-            raise InputError(f"{self.path} has no labels yet")
+        if labeller is None and not known:
+            return []
         if not chosen:
-            listed = ", ".join(f"{row['name']} (number {row['id']})" for row in known)
+            listed = ", ".join(f"{row['name']} (number {row['id']})" for row in known) or "nobody"
             raise InputError(f"{self.path} has no labels of {quoted(labeller)}. It has those of: {listed}.")
         rows = {
             row["id"]: self._rows(
