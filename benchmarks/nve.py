@@ -15,11 +15,10 @@ import argparse
 
 import numpy as np
 import torch
-from ase import units
 from ase.build import bulk
-from ase.data import atomic_masses
 
-from mlopt.core import Potential, Systems
+from mlopt.core import AtomsLandscape, Driver, Potential, Stop, Systems, problem_keys
+from mlopt.optimizers import VelocityVerlet
 from mlopt.optimizers.fitting.data import DrawnStructures
 from mlopt.optimizers.fitting.least_squares import Weights, solve, triangle
 from mlopt.optimizers.fitting.metrics import Errors
@@ -48,17 +47,19 @@ def fitted(cutoff: float) -> Mtp:
 def energies(potential: Potential, steps: int, temperature: float, femtoseconds: float) -> np.ndarray:
     """Total energies an atom (steps,), eV: velocity Verlet from a thermal start."""
     systems = Systems.from_atoms(bulk("Si", cubic=True) * (2, 2, 2))
-    n, mass, dt = len(systems.pos), float(atomic_masses[14]), femtoseconds * units.fs
+    landscape, n = AtomsLandscape(systems, potential), len(systems.pos)
     noise = torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     # half of it goes into the springs
-    velocity = (noise - noise.mean(0)) * (2.0 * units.kB * temperature / mass) ** 0.5
-    found, total = potential.evaluate(systems), np.zeros(steps)
+    thermal = 2.0 * landscape.boltzmann * temperature
+    velocity = (noise - noise.mean(0)) * (thermal / landscape.inertia[:, None]).sqrt()
+    verlet = VelocityVerlet(time_step=femtoseconds, initial_temperature=2.0 * temperature)
+    driver = Driver(landscape, verlet, Stop(steps + 1), 0, "fused")
+    progress = driver.begin(systems.pos, problem_keys(0, torch.arange(1)))
+    progress.state = progress.state.moving(velocity)
+    total = np.zeros(steps)
     for step in range(steps):
-        velocity = velocity + 0.5 * dt / mass * found.force
-        systems = systems.with_pos(systems.pos + dt * velocity)
-        found = potential.evaluate(systems)
-        velocity = velocity + 0.5 * dt / mass * found.force
-        total[step] = float(found.energy[0] + 0.5 * mass * (velocity * velocity).sum()) / n
+        driver.advance(progress, until=step + 1)
+        total[step] = float(progress.state.conserved) / n
     return total
 
 
