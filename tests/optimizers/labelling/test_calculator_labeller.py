@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from mlopt.core.plugins import registry
 from mlopt.core.runs.experiment import Preempted
 from mlopt.core.testing import check_labeller
 from mlopt.optimizers.labelling import CalculatorLabeller, Ledger, labelled
+from mlopt.optimizers.labelling.pool import remove_abandoned
 from mlopt.potentials import AsePotential
 
 
@@ -94,9 +96,13 @@ def test_every_failure_is_that_of_one_structure_and_says_why(tmp_path: Path) -> 
     assert {way: tried.count(way) for way in set(tried)} == dict.fromkeys(ways, 2), "and each is tried twice"
     folders = [line[2] for line in notes(tmp_path)]
     assert len(set(folders)) == len(folders), "each in a folder of its own"
-    kept = {Path(line[2]).name for line in notes(tmp_path) if line[0] not in ("well", "once")}
-    left = {path.name for path in (tmp_path / "scratch").iterdir()}
+    kept = {Path(line[2]).name[-8:] for line in notes(tmp_path) if line[0] not in ("well", "once")}
+    left = {path.name[-8:] for path in (tmp_path / "scratch").glob("failed-label-*")}
     assert kept <= left and len(left) == len(kept) + 1, "the folders of failures stay, one of them of `once`"
+    assert len(left) == len(list((tmp_path / "scratch").iterdir()))
+    assert all(
+        Path(reason.rpartition("; see ")[2]).is_dir() for reason in reasons.values() if "; see" in reason
+    )
     assert all(line[3] == "1" for line in notes(tmp_path)), "threads"
 
 
@@ -154,6 +160,23 @@ def test_workers_and_their_programs_end_with_a_parent_that_is_killed(tmp_path: P
     script.wait()
     pids = [int(line[1]) for line in notes(tmp_path)]
     assert len(pids) == 2 and all(gone(pid) for pid in pids)
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    names = {
+        f"mlopt-label-{host}-{child.pid}-abcd": False,
+        f"mlopt-worker-{host}-{child.pid}-abcd": False,
+        f"mlopt-label-{host}-{os.getpid()}-abcd": True,
+        f"mlopt-label-elsewhere-{child.pid}-abcd": True,
+        f"failed-label-{host}-{child.pid}-abcd": True,
+    }
+    for name in names:
+        (tmp_path / name).mkdir()
+    remove_abandoned(tmp_path)
+    assert {name: (tmp_path / name).exists() for name in names} == names
 
 
 def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,8 @@ from mlopt.optimizers.labelling.worker import OUTPUT
 _LOOK = 0.1
 #: lines of output, and their characters, that a reason repeats
 _LINES, _CHARACTERS = 3, 300
-_FOLDER = re.compile(r"mlopt-label-([0-9]+)-.*")
+#: folders of labels and of workers: a folder may be shared by machines, whose process numbers mean nothing here
+_FOLDER = re.compile(rf"mlopt-(?:label|worker)-{re.escape(socket.gethostname())}-([0-9]+)-.*")
 _GIB = 2**30
 
 
@@ -63,7 +65,7 @@ class Worker:
         self.index = -1  # of the structure that it computes
         self.system: Systems | None = None
         self.began = 0.0
-        self.folder = Path(tempfile.mkdtemp(prefix="mlopt-worker-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=_prefix("worker")))
         self.connection, theirs = multiprocessing.Pipe()
         life, self._life = os.pipe()
         threads = str(limits.threads)
@@ -111,7 +113,7 @@ class Worker:
         self.index, self.system, self.began = index, system, time.monotonic()
         parent = self.limits.scratch or tempfile.gettempdir()
         try:
-            self.folder_of_label = Path(tempfile.mkdtemp(prefix=f"mlopt-label-{os.getpid()}-", dir=parent))
+            self.folder_of_label = Path(tempfile.mkdtemp(prefix=_prefix("label"), dir=parent))
         except OSError as error:
             raise MloptError(f"{parent}: no scratch folder can be made there: {error.strerror}") from error
         with contextlib.suppress(OSError):  # it has died; `outcome` says so
@@ -141,12 +143,12 @@ class Worker:
                 return None
             self.end()
         if "refused" in found:
-            self._clean(True)
+            self._clean()
             raise InputError(found["refused"])
         seconds, system = time.monotonic() - self.began, self.system
         if reason is not None:
             reason = self._with_output(reason)
-        self._clean(reason is None or self.limits.scratch is None)
+        self._clean()
         self.system = None
         return Finished((self.index,), _dataset(system, found, reason), seconds)
 
@@ -185,7 +187,7 @@ class Worker:
         """End the process, and give up its label."""
         self.end()
         if self.system is not None:
-            self._clean(True)
+            self._clean()
 
     def _over_limits(self) -> str | None:
         limit = self.limits.seconds
@@ -209,11 +211,19 @@ class Worker:
         return f"its process left with exit code {code}"
 
     def _with_output(self, reason: str) -> str:
-        kept = f"; see {self.folder_of_label}" if self.limits.scratch else ""
+        kept = ""
+        if self.limits.scratch:  # under a name by which it is not taken for an abandoned one
+            failed = self.folder_of_label.with_name(
+                f"failed-{self.folder_of_label.name.removeprefix('mlopt-')}"
+            )
+            with contextlib.suppress(OSError):
+                self.folder_of_label.rename(failed)
+                self.folder_of_label, kept = failed, f"; see {failed}"
         return f"{one_line(reason, 300)}{_tail(self.folder_of_label)}{kept}"
 
-    def _clean(self, remove: bool) -> None:
-        if remove:
+    def _clean(self) -> None:
+        """Remove the folder of the label, unless it is kept under another name."""
+        if self.folder_of_label.name.startswith("mlopt-"):
             shutil.rmtree(self.folder_of_label, ignore_errors=True)
 
 
@@ -225,7 +235,9 @@ class Pool:
         self.workers: list[Worker] = []
 
     def __enter__(self) -> Self:
-        remove_abandoned(Path(self.limits.scratch or tempfile.gettempdir()))
+        remove_abandoned(Path(tempfile.gettempdir()))
+        if self.limits.scratch is not None:
+            remove_abandoned(Path(self.limits.scratch))
         return self
 
     def __exit__(
@@ -276,12 +288,16 @@ def memory_of_group(group: int) -> int:
 
 
 def remove_abandoned(scratch: Path) -> None:
-    """Remove folders of labels whose process was killed."""
+    """Remove folders of labels and of workers whose process was killed."""
     with contextlib.suppress(OSError):
         for name in os.listdir(scratch):
             match = _FOLDER.fullmatch(name)
             if match is not None and not process_is_alive(int(match[1])):
                 shutil.rmtree(scratch / name, ignore_errors=True)
+
+
+def _prefix(what: str) -> str:
+    return f"mlopt-{what}-{socket.gethostname()}-{os.getpid()}-"
 
 
 def _tail(folder: Path) -> str:
