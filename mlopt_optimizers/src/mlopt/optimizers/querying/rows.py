@@ -29,18 +29,24 @@ def label_rows(potential: FittablePotential, systems: Systems, weights: Weights)
     if design is None:
         raise InputError(f"{potential.giver} is not linear in its parameters, and labels have no rows")
     root = systems.segments.counts.to(torch.float64).sqrt().clamp(min=1.0)
-    energy = (weights.energy * design.energy / root[:, None]).numpy()
+    energy = (weights.energy * design.energy / root[:, None]).detach().cpu().numpy()
     volume, free = systems.volume, ~systems.fixed
     found = []
     for index, (start, stop) in enumerate(pairwise(systems.ptr.tolist())):
         parts = [energy[index : index + 1]] if weights.energy > 0 else []
         if design.force is not None:
-            parts.append((weights.force * design.force[start:stop][free[start:stop]]).flatten(0, 1).numpy())
+            parts.append(
+                (weights.force * design.force[start:stop][free[start:stop]])
+                .flatten(0, 1)
+                .detach()
+                .cpu()
+                .numpy()
+            )
         if design.stress is not None and float(volume[index]) > 0:
             factor = float(weights.stress * volume[index] / root[index])
             shear = [1.0, 1.0, 1.0, 2.0**0.5, 2.0**0.5, 2.0**0.5]
             both = [
-                factor * times * design.stress[index, a, b].numpy()
+                factor * times * design.stress[index, a, b].detach().cpu().numpy()
                 for times, (a, b) in zip(shear, _SIX, strict=True)
             ]
             parts.append(np.stack(both))
