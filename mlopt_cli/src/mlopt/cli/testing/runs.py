@@ -109,6 +109,36 @@ folds: 6
 """,
         ("metrics.jsonl", "results/potential.mtp", "results/errors.json", "results/worst.extxyz"),
     ),
+    "active": (
+        """
+experiment: active
+system: {crystal: {element: Si, repeat: [1, 1, 1]}}
+potential: {name: mtp, level: 6, cutoff: 3.8}
+labeller: {name: potential, potential: stillinger-weber}
+optimizer: {name: langevin, time_step: 2.0, temperature: 2500, friction: 0.02}
+walkers: 3
+force_calls: 200
+begin: {structures: 3, displacement: 0.05}
+asking: {labels: 3}
+""",
+        ("metrics.jsonl", "results/labels.csv", "results/labels.extxyz", "results/potential.safetensors"),
+    ),
+    "active search": (
+        """
+experiment: active
+system: Au6
+potential: {name: mtp, level: 8, cutoff: 5.0}
+labeller: {name: potential, potential: gupta}
+optimizer: {name: basin-hopping, temperature: 0.4}
+walkers: 3
+force_calls: 400
+soften: 3.0
+begin: {structures: 5}
+asking: {labels: 3, patience: 2}
+engine: eager
+""",
+        ("metrics.jsonl", "results/labels.csv", "results/minima.extxyz", "results/potential.safetensors"),
+    ),
     "fit by training": (
         """
 experiment: fit

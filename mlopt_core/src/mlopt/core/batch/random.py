@@ -29,6 +29,8 @@ class Stream:
 
     # added to the key of a problem, which its run draws from
     START = 1  # where the problem begins
+    BEGINNING, SHAKEN = 4, 5  # structures that are labelled before the first walk, and displacements of these
+    ROUND = 6  # a stretch of a walk between two fits
     # added to the key of a path that is trained on
     BEND = 1
     # added to the key of a search for a saddle: the ways to begin one

@@ -8,8 +8,8 @@ from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
     from mlopt.optimizers.labelling.calculator import CalculatorLabeller
+    from mlopt.optimizers.labelling.computing import labelled
     from mlopt.optimizers.labelling.farm import Farm
-    from mlopt.optimizers.labelling.labelled import labelled
     from mlopt.optimizers.labelling.ledger import Counts, Ledger
     from mlopt.optimizers.labelling.mailbox import Mailbox
     from mlopt.optimizers.labelling.potential import PotentialLabeller
@@ -21,7 +21,7 @@ __getattr__ = names_of(
     {
         "calculator": ("CalculatorLabeller",),
         "farm": ("Farm",),
-        "labelled": ("labelled",),
+        "computing": ("labelled",),
         "ledger": ("Counts", "Ledger"),
         "mailbox": ("Mailbox",),
         "potential": ("PotentialLabeller",),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.lazy import torch
 
 #: a slope of energies against those of forces near one of these tells what the labels are
 _SLOPES = {
@@ -27,6 +28,8 @@ _FAR = 1.6
 _LEAST = 0.25
 #: energies must go with the work so closely, and so many pairs be there, to be compared; pairs that are looked at
 _ALIKE, _FEW, _MOST = 0.8, 5, 500
+#: structures in which an atom is farther away, angstrom, are not compared: the way between them may lead anywhere
+_APART = 1.0
 #: how near, in logarithms, a slope must be to one of those above
 _NEAR = 0.15
 
@@ -51,8 +54,10 @@ def unlike_units(data: Dataset) -> str | None:
     """
     changes, works = [], []
     for one, other in _pairs(data):
-        changes.append(float(data.energy[other] - data.energy[one]))
-        works.append(_work(data, one, other))
+        way = _way(data, one, other)
+        if np.linalg.norm(way, axis=1).max(initial=0.0) <= _APART:
+            changes.append(float(data.energy[other] - data.energy[one]))
+            works.append(_work(data, one, other, way))
     change, work = np.array(changes), np.array(works)
     size = float(np.linalg.norm(change)) * float(np.linalg.norm(work))
     shared = float(change @ work) if len(change) else 0.0
@@ -82,19 +87,25 @@ def _pairs(data: Dataset) -> list[tuple[int, int]]:
     return list(dict.fromkeys(pairs))[:_MOST]
 
 
-def _work(data: Dataset, one: int, other: int) -> float:
-    """Return the work against the mean force from one structure to another, by the shortest way."""
+def _way(data: Dataset, one: int, other: int) -> NDArray[np.float64]:
+    """Return the shortest displacements (n, 3) from one structure to another."""
     from ase.geometry import find_mic
 
-    systems, ends = data.systems, data.systems.ptr.tolist()
-
-    def rows(values: object, index: int) -> NDArray[np.float64]:
-        part: NDArray[np.float64] = values[ends[index] : ends[index + 1]].detach().cpu().double().numpy()  # type: ignore[index]
-        return part
-
-    way = rows(systems.pos, other) - rows(systems.pos, one)
+    systems = data.systems
+    way = _rows(data, systems.pos, other) - _rows(data, systems.pos, one)
     pbc = systems.pbc[one].cpu().numpy()
     if pbc.any():
         way, _ = find_mic(way, systems.cell[one].cpu().double().numpy(), pbc)
-    force = 0.5 * (rows(data.force, one) + rows(data.force, other))
+    return way
+
+
+def _work(data: Dataset, one: int, other: int, way: NDArray[np.float64]) -> float:
+    """Return the work against the mean force of two structures by ``way (n, 3)``."""
+    force = 0.5 * (_rows(data, data.force, one) + _rows(data, data.force, other))
     return -float((force * way).sum())
+
+
+def _rows(data: Dataset, values: torch.Tensor, index: int) -> NDArray[np.float64]:
+    ends = data.systems.ptr.tolist()
+    part: NDArray[np.float64] = values[ends[index] : ends[index + 1]].detach().cpu().double().numpy()
+    return part

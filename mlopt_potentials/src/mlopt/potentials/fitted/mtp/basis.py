@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -303,7 +304,8 @@ class Basis:
         return mtp_kernel(
             species=self.species,
             cutoff=self.cutoff,
-            length=1.1 * min(one.shortest for one in self.sets),
+            # it decides sizes that are compiled in; on a coarse grid few potentials need a kernel of their own
+            length=2.0 ** (math.floor(2.0 * math.log2(1.1 * min(one.shortest for one in self.sets))) / 2.0),
             sizes=sizes,
             parts={name: part.tolist() for name, part in parts.items()},
             own_weights=with_coefficients,

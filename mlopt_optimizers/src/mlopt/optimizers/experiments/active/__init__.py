@@ -1,0 +1,18 @@
+"""The experiment `active`: walkers on a fitted potential ask for labels where it cannot be trusted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlopt.core.lazy import names_of
+
+if TYPE_CHECKING:
+    from mlopt.optimizers.experiments.active.experiment import Active
+    from mlopt.optimizers.experiments.active.result import ActiveResult
+    from mlopt.optimizers.experiments.active.settings import Asking, Beginning
+
+__all__ = ["Active", "ActiveResult", "Asking", "Beginning"]
+
+__getattr__ = names_of(
+    __name__, {"experiment": ("Active",), "result": ("ActiveResult",), "settings": ("Asking", "Beginning")}
+)

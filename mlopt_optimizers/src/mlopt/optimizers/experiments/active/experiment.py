@@ -1,0 +1,371 @@
+"""The experiment `active`: a potential that is learned from labels which walkers ask for on their way."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import field_validator
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.digest import structure_digest
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import Draws, Stream, derive, problem_keys
+from mlopt.core.driver.driver import Driver
+from mlopt.core.driver.engine import EngineName
+from mlopt.core.driver.external import ExternalOptimizer
+from mlopt.core.driver.stop import Stop
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.plugins.input_file import AbsolutePath
+from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.core.protocols.labeller import Labeller
+from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.core.protocols.start import StartSampler
+from mlopt.core.runs.experiment import Context, Experiment
+from mlopt.core.runs.session import Session
+from mlopt.core.structures.spec import SystemSpec
+from mlopt.optimizers.experiments.active.hunt import Hunt
+from mlopt.optimizers.experiments.active.learned import Learned, Learner
+from mlopt.optimizers.experiments.active.record import Record
+from mlopt.optimizers.experiments.active.result import ActiveResult
+from mlopt.optimizers.experiments.active.settings import Asking, Beginning
+from mlopt.optimizers.experiments.active.truth import Truth
+from mlopt.optimizers.experiments.active.walk import Journey, Walk
+from mlopt.optimizers.experiments.active.wishes import Wish, structures
+from mlopt.optimizers.experiments.fit.experiment import Prior
+from mlopt.optimizers.fitting.least_squares import Weights
+from mlopt.optimizers.labelling.computing import labelled
+from mlopt.optimizers.labelling.ledger import Ledger
+from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.optimizers.searches.settings import MinimaSettings
+from mlopt.optimizers.starts.starts import GivenStart, HarmonicStart
+
+
+class Active(Experiment):
+    """Learning on the fly: walkers move on a fitted potential, and ask for labels where it cannot be trusted.
+
+    ``optimizer`` decides what walkers do: an integrator is molecular dynamics, a local optimizer relaxes, a search
+    looks for the lowest minimum. The labeller computes what they ask for, the potential is fitted anew, and they go on
+    from where they stood (Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017))::
+
+        Active(system="Cu13", potential=Mtp(level=8), labeller=CalculatorLabeller(...), optimizer=BasinHopping()).run()
+
+    Every label is in a ledger before it is used: a run that is killed computes none of them again.
+    """
+
+    system: SystemSpec = setting(..., "the system: a formula, a crystal or a structure file")
+    potential: Annotated[FittablePotential, FromRegistry("potential")] = setting(
+        ..., "what is fitted; linear in its parameters"
+    )
+    labeller: Annotated[Labeller, FromRegistry("labeller")] = setting(
+        ..., "what computes energies and forces"
+    )
+    optimizer: Annotated[Optimizer, FromRegistry("optimizer")] = setting(
+        ..., "what walkers do: an integrator, a local optimizer or a search"
+    )
+    start: Annotated[StartSampler | None, FromRegistry("start")] = setting(
+        None, "initial positions of each walker; none: those of the file, or random ones for a formula"
+    )
+    walkers: int = setting(8, "number of walkers; all share one potential", ge=1, le=100_000)
+    force_calls: int = setting(
+        5000, "of the fitted potential, for each walker; of a search, in each round", ge=1
+    )
+    fmax: float | None = setting(None, "largest force at which a relaxation ends", unit="energy/length", gt=0)
+    begin: Beginning = setting(Beginning(), "the labels before the first walk")
+    asking: Asking = setting(Asking(), "when labels are asked for, and which")
+    labels: int = setting(500, "largest number of labels of the run, those to begin with included", ge=1)
+    ledger: AbsolutePath | None = setting(
+        None, "file of all labels, which runs can share; none: one in the results of the run"
+    )
+    weights: Weights = setting(Weights(), "what residuals count")
+    prior: Prior = setting(Prior(), "what keeps coefficients small")
+    soften: float | None = setting(
+        None,
+        "force at which a structure counts half in the fit; none: all count alike",
+        unit="eV/angstrom",
+        gt=0,
+    )
+    polish: int = setting(
+        3, "of a search: lowest structures that are relaxed at the end by labels alone, 0 for none", ge=0
+    )
+    polish_fmax: float = setting(0.01, "largest force at which that ends", unit="energy/length", gt=0)
+    minima: MinimaSettings = setting(MinimaSettings(), "of a search: which minima are different")
+    memory: float = setting(1.0, "that a block of rows may take", unit="GB", gt=0)
+    seed: int = setting(0, "seed of random numbers; the same seed gives the same result", ge=0, le=2**62)
+    engine: EngineName = setting("auto", "eager, fused or auto; see `search`")
+
+    @field_validator("optimizer")
+    @classmethod
+    def _steps(cls, optimizer: Optimizer) -> Optimizer:
+        if isinstance(optimizer, ExternalOptimizer):
+            raise ValueError(
+                f"{type(optimizer).__name__} owns its loop and cannot wait for labels; take lbfgs, a search or an "
+                f"integrator"
+            )
+        return optimizer
+
+    @field_validator("prior")
+    @classmethod
+    def _without_folds(cls, prior: Prior) -> Prior:
+        if prior.strength == "cross-validation":
+            raise ValueError("labels come one by one, and are not in folds; take `strength: evidence`")
+        return prior
+
+    def check(self) -> None:
+        """Read the structure and the first labels, and see whether the settings fit together.
+
+        Raises:
+            InputError: they do not; names what to change.
+        """
+        if not self.potential.linear:
+            raise InputError(
+                f"active: {type(self.potential).__name__} is not linear in its parameters, and would have to be "
+                f"trained anew after every label; take a linear potential such as mtp"
+            )
+        if self.optimizer.searching and self.fmax is not None:
+            raise InputError("`fmax` ends relaxations only; leave it out with a search")
+        if not self.system.placed and self._start.given:
+            raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
+        if self.begin.file is not None:
+            self.begin.file.read()
+        elif self.begin.structures >= self.labels:
+            raise InputError(
+                f"`labels` ({self.labels}) leaves none beyond the {self.begin.structures} structures of `begin`"
+            )
+        self.system.load()
+
+    def run(self, context: Context | None = None) -> ActiveResult:
+        """Walk, ask, label and fit until no walker asks any more.
+
+        Raises:
+            InputError: as `check`; or a labeller refuses the structures.
+            MloptError: too many labels failed in a row.
+            Preempted: ``context`` asked to stop, or labels have to come from elsewhere; a checkpoint has been saved.
+        """
+        system = self.system.load()
+        session = Session(context, structure_digest(system))
+        with self._ledger(session.context) as ledger:
+            return _Run(self, system, session, ledger).whole()
+
+    @property
+    def _start(self) -> StartSampler:
+        if self.start is not None:
+            return self.start
+        return HarmonicStart() if not self.system.placed else GivenStart()
+
+    @contextmanager
+    def _ledger(self, context: Context) -> Iterator[Ledger]:
+        """The ledger of the settings, that of the run, or one that nobody keeps."""
+        folder = context.results()
+        with tempfile.TemporaryDirectory() as scratch:
+            own = Path(scratch if folder is None else folder) / "ledger.db"
+            with Ledger(own if self.ledger is None else self.ledger) as ledger:
+                yield ledger
+
+    def learner(self) -> Learner:
+        """Return what makes knowledge of labels."""
+        strength = self.prior.strength
+        return Learner(
+            self.potential,
+            self.weights,
+            strength if isinstance(strength, float) else None,
+            self.prior.smooth,
+            self.memory,
+            self.soften,
+            self.asking.by,
+        )
+
+    def drawn(self, system: Systems, count: int, stream: int) -> Systems:
+        """Return ``count`` copies of the system where a walker or a first structure is."""
+        many = system.repeat(count)
+        key = derive(problem_keys(self.seed, torch.arange(count)), stream)
+        diameter = self.potential.diameter(many.z)
+        drawn = self._start.sample(many, diameter, key)
+        return many.with_pos(torch.where(many.fixed[:, None], many.pos, drawn))
+
+    def beginning(self, system: Systems) -> Systems:
+        """Return the structures that are labelled first: starts, or shaken and strained copies of a given structure."""
+        count = self.begin.structures
+        many = self.drawn(system, count, Stream.BEGINNING)
+        if not self._start.given:
+            return many
+        draws = Draws(
+            derive(problem_keys(self.seed, torch.arange(count)), Stream.SHAKEN),
+            torch.zeros(count, dtype=torch.int64),
+            many.segments,
+        )
+        noise = (2.0 * draws.uniform(9) - 1.0).reshape(-1, 3, 3)
+        crystal = many.pbc.all(-1)[:, None, None]
+        strain = torch.eye(3, dtype=torch.float64) + crystal * self.begin.strain * 0.5 * (noise + noise.mT)
+        moved = (many.pos[:, None, :] @ strain[many.batch])[:, 0]
+        shaken = moved + self.begin.displacement * draws.normal_rows(3)
+        pos = torch.where(many.fixed[:, None], moved, shaken)
+        return replace(many, pos=pos, cell=many.cell @ strain)
+
+    def walk(self, system: Systems, announce: Any) -> Walk:
+        """Return the walkers before their first step."""
+        systems = self.drawn(system, self.walkers, Stream.START)
+        key = problem_keys(self.seed, torch.arange(self.walkers))
+        stop = Stop(self.force_calls, self.fmax)
+        about = (systems, self.optimizer, stop, self.asking, key)
+        if self.optimizer.searching:
+            window, tolerance = self.minima.energy_window, self.minima.distance_tolerance
+            return Hunt(*about, self.engine, announce, tolerance=tolerance, window=window)
+        return Journey(*about, self.engine, announce)
+
+
+class _Run:
+    """One sitting of an active run."""
+
+    def __init__(self, about: Active, system: Systems, session: Session, ledger: Ledger) -> None:
+        self.about, self.system, self.session, self.ledger = about, system, session, ledger
+        self.learner = about.learner()
+        self.record = Record()
+        self.walk = about.walk(system, session.context.log)
+        self.learned: Learned | None = None
+
+    def whole(self) -> ActiveResult:
+        """All from the first labels to the result."""
+        learned = self._begun() if self.session.restored is None else self._restored()
+        while True:
+            wishes = self.walk.advance(self._keep)
+            left = self.about.labels - len(self.record.labels)
+            if not wishes or left <= 0:
+                break
+            learned = self._round(learned, wishes, left)
+        if isinstance(self.walk, Hunt) and self.about.polish:
+            learned = self._polished(learned, self.walk)
+        return self._result(learned, wishes)
+
+    def _begun(self) -> Learned:
+        file = self.about.begin.file
+        if file is not None:
+            data = file.read()
+        else:
+            data = self._labelled(self.about.beginning(self.system))
+            data = data.select(torch.nonzero(data.with_energy).flatten())
+            if not len(data):
+                raise InputError("active: none of the first structures could be labelled; see the log")
+        learned = self.learner.begun(data)
+        self.record.begun(learned, paid=file is None)
+        self._go_on(learned)
+        return learned
+
+    def _restored(self) -> Learned:
+        restored = self.session.restored
+        assert restored is not None
+        learned = self.learner.restored(restored.tensors)
+        self.record = Record.of(restored.meta["record"])
+        self.walk.load_checkpoint(learned, restored.tensors, restored.meta["walk"])
+        self.learned = learned
+        return learned
+
+    def _round(self, learned: Learned, wishes: list[Wish], left: int) -> Learned:
+        """Label some of what was asked for, and fit anew."""
+        chosen = self._chosen(learned, wishes, min(left, self.about.asking.labels))
+        data = self._labelled(structures(chosen))
+        sound = data.with_energy.tolist()
+        self.walk.failed([one for one, good in zip(chosen, sound, strict=True) if not good])
+        kept = [place for place, good in enumerate(sound) if good]
+        self.record.failed += len(chosen) - len(kept)
+        if kept:
+            new = data.select(kept)
+            after = self.learner.extended(learned, new)
+            self.record.round(learned, after, new, [chosen[place] for place in kept], len(wishes))
+            learned = after
+        self._go_on(learned)
+        return learned
+
+    def _polished(self, learned: Learned, hunt: Hunt) -> Learned:
+        """Relax the lowest structures by labels alone, and fit to these as well."""
+        places = hunt.minima(learned.data)[: self.about.polish]
+        left = (self.about.labels - len(self.record.labels)) // max(1, len(places))
+        if left < 1:
+            return learned
+        truth = Truth(lambda systems: self._labelled(systems))
+        systems = learned.data.systems.select(places)
+        # the first evaluation of each is in the ledger already
+        driver = Driver(AtomsLandscape(systems, truth), LBFGS(), Stop(left + 1, self.about.polish_fmax))
+        driver.advance(driver.begin(systems.pos, problem_keys(0, torch.arange(len(places)))))
+        if not truth.seen:
+            return learned
+        new = Dataset.concatenate(truth.seen)
+        after = self.learner.extended(learned, new)
+        self.record.polished(after, new)
+        return after
+
+    def _chosen(self, learned: Learned, wishes: list[Wish], count: int) -> list[Wish]:
+        """The wishes that are granted: those for the lowest minima, then what the strategy takes of the others."""
+        first = [one for one in wishes if one.trigger == "lowest"][:count]
+        rest = [one for one in wishes if one.trigger != "lowest"]
+        if not rest or len(first) == count:
+            return first
+        taken = self._taken(learned, rest, count - len(first))
+        if not taken and not first:  # no strategy may leave a walker waiting for ever
+            taken = [max(range(len(rest)), key=lambda place: rest[place].grade)]
+        return [*first, *(rest[place] for place in taken)]
+
+    def _taken(self, learned: Learned, wishes: list[Wish], count: int) -> list[int]:
+        """The places of the wishes that are granted by the strategy, or by entering the active set."""
+        there, strategy = structures(wishes), self.about.asking.strategy
+        if strategy is None:
+            known = len(learned.data)
+            _, entered, _ = learned.grader.extended(there, first=known)
+            places = [one - known for one in entered]
+            return sorted(places, key=lambda place: -wishes[place].grade)[:count]
+        key = derive(torch.tensor(self.about.seed), Stream.ROUND, len(self.record.rounds))
+        return strategy.select(there, learned.data, learned.potential, count, key).indices.tolist()
+
+    def _labelled(self, systems: Systems) -> Dataset:
+        return labelled(
+            self.ledger,
+            self.about.labeller,
+            systems,
+            pause=self.session.asked_to_leave,
+            context=self.session.context,
+        )
+
+    def _go_on(self, learned: Learned) -> None:
+        self.learned = learned
+        self.walk.learn(learned)
+        told = self.record.line()
+        self.session.context.metric(len(self.record.rounds), **self.record.numbers())
+        self.session.context.log(told)
+        self._save()
+
+    def _keep(self) -> None:
+        self.session.context.progress(min(1.0, self.walk.share), self.record.line())
+        if self.session.context.pause():
+            self._save()
+            self.session.leave_if_asked()
+
+    def _save(self) -> None:
+        assert self.learned is not None
+        tensors, meta = self.walk.to_checkpoint()
+        step = len(self.record.rounds)
+        self.session.save(
+            step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
+        )
+
+    def _result(self, learned: Learned, unanswered: list[Wish]) -> ActiveResult:
+        result = ActiveResult(
+            experiment=self.about,
+            learned=learned,
+            record=self.record,
+            walk=self.walk,
+            unanswered=len(unanswered),
+            counts=self.ledger.counts(),
+            seconds=self.session.seconds,
+        )
+        self.session.context.warn(result.warnings)
+        folder = self.session.context.results()
+        if folder is not None:
+            result.write(folder)
+        return result

@@ -1,0 +1,204 @@
+"""Searches on a potential that is learned as they go: what they ask to have labelled are minima."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import Driver
+from mlopt.core.driver.stop import Reason, Stop
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.minima.matching import same_structure
+from mlopt.optimizers.experiments.active.learned import Learned
+from mlopt.optimizers.experiments.active.walk import Walk
+from mlopt.optimizers.experiments.active.wishes import Wish, of_checkpoint, to_checkpoint
+from mlopt.optimizers.local.lbfgs import LBFGS
+
+#: force calls, and the force, of the relaxation of a minimum before it is labelled
+_RELAXING = Stop(500, 1e-4)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A structure for comparisons, in the arrays that `same_structure` reads."""
+
+    pos: np.ndarray[Any, np.dtype[np.float64]]
+    z: np.ndarray[Any, np.dtype[np.int64]]
+    cell: np.ndarray[Any, np.dtype[np.float64]]
+    pbc: np.ndarray[Any, np.dtype[np.bool_]]
+    energy: float = 0.0
+
+    @classmethod
+    def of(cls, one: Systems) -> Place:
+        """Return that of a batch of one."""
+        return cls(one.pos.numpy(), one.z.numpy(), one.cell[0].numpy(), one.pbc[0].numpy())
+
+    def is_among(self, others: Sequence[Place], tolerance: float) -> bool:
+        """Return whether one of the others is the same up to a motion and an exchange of like atoms."""
+        return any(same_structure(self, one, 0.0, tolerance) for one in others)
+
+
+class Hunt(Walk):
+    """Global searches.
+
+    In each round all walkers search the whole of `Walk.stop` on the present potential. The lowest distinct minima are
+    relaxed further; the lowest are labelled where they are new, and others where the potential extrapolates. Walkers
+    then go on from where they are lowest. The hunt ends after some rounds in which no minimum is lower than those that
+    are labelled.
+
+    tolerance: largest displacement of an atom between equal structures. window: energy by which a new minimum has to be
+    lower.
+    """
+
+    def __init__(self, *args: Any, tolerance: float, window: float) -> None:
+        super().__init__(*args)
+        self.tolerance, self.window = tolerance, window
+        self.quiet = 0
+        self.lowest = float("inf")
+        self.refused: list[Wish] = []
+
+    def learn(self, learned: Learned) -> None:
+        """See `Walk.learn`."""
+        self.learned = learned
+        best = float(learned.data.energy.min())
+        self.quiet = self.quiet + 1 if best > self.lowest - self.window else 0
+        self.lowest = min(self.lowest, best)
+        if self.rounds == 0:
+            self.rounds = 1
+            self.begin(self.x, self._allowed())
+        elif self.quiet < self.asking.patience:
+            self._begin_round()
+
+    def _allowed(self) -> int:
+        return self.stop.force_calls
+
+    def advance(self, keep: Callable[[], None]) -> list[Wish]:
+        """See `Walk.advance`; nothing is asked for after the last round."""
+        while self.quiet < self.asking.patience:
+            while not self.progress.done:
+                keep()
+                self.driver.advance(self.progress, until=self.progress.calls + self._slice)
+            wishes = self._wishes()
+            if wishes:
+                return wishes
+            # everything low is known; another stretch may find more
+            self.quiet += 1
+            if self.quiet < self.asking.patience:
+                self._begin_round()
+        return []
+
+    def _begin_round(self) -> None:
+        """Begin another stretch where each walker was lowest."""
+        self.calls = self.used
+        found = self.driver.result(self.progress).x
+        self.x = torch.where(torch.isfinite(found).all(-1, keepdim=True), found, self.systems.pos)
+        self.rounds += 1
+        self.begin(self.x, self._allowed())
+
+    @property
+    def _slice(self) -> int:
+        return max(1, self.stop.force_calls // 20)
+
+    @property
+    def share(self) -> float:
+        """See `Walk.share`; of the patience."""
+        return self.quiet / self.asking.patience
+
+    def _wishes(self) -> list[Wish]:
+        """The minima to label: the lowest that are new, and those where the potential extrapolates."""
+        found = self._relaxed()
+        labelled = _like(self.learned.data.systems, self.systems[0])
+        known = [Place.of(one) for one in [*labelled, *(one.structure for one in self.refused)]]
+        lowest: list[Wish] = []
+        others: list[Wish] = []
+        for one in found:
+            if not Place.of(one.structure).is_among(known, 0.2 * self.tolerance):
+                (lowest if len(lowest) < self.asking.lowest else others).append(one)
+        asked = [Wish(one.structure, one.walker, one.calls, one.grade, "lowest") for one in lowest]
+        return asked + [one for one in others if one.grade > self.asking.save]
+
+    def _relaxed(self) -> list[Wish]:
+        """The lowest distinct minima of all walkers, relaxed further, the lowest first."""
+        result = self.driver.result(self.progress)
+        n_pool = result.pool_energy.shape[1]
+        order = torch.argsort(result.pool_energy.flatten(), stable=True)
+        order = order[torch.isfinite(result.pool_energy.flatten()[order])][: self.asking.put_aside]
+        ptr = self.systems.ptr.tolist()
+        picked: list[tuple[int, Systems, Place]] = []
+        for index in order.tolist():
+            walker, slot = divmod(index, n_pool)
+            pos = result.pool_x[ptr[walker] : ptr[walker + 1], slot]
+            one = self.systems[walker].with_pos(pos)
+            place = Place.of(one)
+            if not place.is_among([known for _, _, known in picked], self.tolerance):
+                picked.append((walker, one, place))
+            if len(picked) == 4 * self.asking.labels:
+                break
+        if not picked:
+            return []
+        systems = Systems.concatenate([one for _, one, _ in picked])
+        driver = Driver(AtomsLandscape(systems, self.learned.potential), LBFGS(), _RELAXING)
+        relaxed = driver.result(
+            driver.advance(driver.begin(systems.pos, problem_keys(0, torch.arange(len(systems)))))
+        )
+        there = systems.with_pos(relaxed.x)
+        grades = self.learned.grader.grade(there).system.tolist()
+        found, places = list[Wish](), list[Place]()
+        for index in torch.argsort(relaxed.energy, stable=True).tolist():
+            if relaxed.reason[index] is Reason.NON_FINITE:
+                continue
+            one = there[index]
+            place = Place.of(one)
+            if not place.is_among(places, self.tolerance):
+                places.append(place)
+                walker = picked[index][0]
+                found.append(Wish(one, walker, int(self.used[walker]), grades[index], "put aside"))
+        return found
+
+    def minima(self, data: Dataset) -> list[int]:
+        """Return the distinct structures of this system among the labels, the lowest first, by their places."""
+        found, places = list[int](), list[Place]()
+        like = self.systems[0].z.sort().values
+        for index in torch.argsort(data.energy, stable=True).tolist():
+            one = data.systems[index]
+            if torch.equal(one.z.sort().values, like):
+                place = Place.of(one)
+                if not place.is_among(places, self.tolerance):
+                    places.append(place)
+                    found.append(index)
+        return found
+
+    def failed(self, wishes: Sequence[Wish]) -> None:
+        """See `Walk.failed`: the minima are not asked for again, and their walkers go on."""
+        self.refused += wishes
+
+    def to_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """See `Walk.to_checkpoint`."""
+        tensors, meta = super().to_checkpoint()
+        lowest = None if self.lowest == float("inf") else self.lowest
+        positions, told = to_checkpoint(self.refused)
+        return tensors | positions, meta | {"quiet": self.quiet, "lowest": lowest, "wishes": told}
+
+    def load_checkpoint(
+        self, learned: Learned, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+    ) -> None:
+        """See `Walk.load_checkpoint`."""
+        super().load_checkpoint(learned, tensors, meta)
+        self.refused = of_checkpoint(self.systems[0], tensors, meta["wishes"])
+        self.quiet = int(meta["quiet"])
+        self.lowest = float("inf") if meta["lowest"] is None else float(meta["lowest"])
+
+
+def _like(systems: Systems, one: Systems) -> list[Systems]:
+    """Those systems that have the atoms of another."""
+    z = one.z.sort().values
+    return [
+        part for part in (systems[i] for i in range(len(systems))) if torch.equal(part.z.sort().values, z)
+    ]

@@ -1,0 +1,134 @@
+"""The knowledge of an active run: labels, the potential that is fitted to them, and what it can be trusted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.optimizers.fitting.least_squares import Solution, Triangle, Weights, solve, triangle
+from mlopt.optimizers.querying.active_set import ActiveSet
+from mlopt.optimizers.querying.grade import By, Grader
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What is known after some labels.
+
+    data: all labels. rows: of the fit to them. solution: of the fit. grader: with the potential that it solved for.
+    """
+
+    data: Dataset
+    rows: Triangle
+    solution: Solution
+    grader: Grader
+
+    @property
+    def potential(self) -> FittablePotential:
+        """The fitted potential."""
+        return self.grader.potential
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """Return all that labels cannot give back bit for bit."""
+        rows, found = self.rows, {f"active.{k}": v for k, v in self.grader.active_set.to_tensors().items()}
+        found |= _to_tensors(self.data)
+        return found | {
+            "rows.upper": torch.from_numpy(rows.upper),
+            "rows.squares": torch.from_numpy(rows.squares),
+            "rows.counts": torch.tensor([rows.n_forces, rows.rows]),
+        }
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How labels become knowledge.
+
+    base: the potential, not yet prepared for data. soften: force at which a structure counts half, None for never.
+    """
+
+    base: FittablePotential
+    weights: Weights
+    strength: float | None
+    smooth: float
+    memory: float
+    soften: float | None
+    by: By
+
+    def begun(self, data: Dataset) -> Learned:
+        """Fit to the first labels.
+
+        Raises:
+            InputError: the potential cannot be prepared for these data.
+        """
+        data = self._weighted(data)
+        return self._anew(self.base.prepared(data), data)
+
+    def extended(self, known: Learned, new: Dataset) -> Learned:
+        """Return the knowledge with new labels: their rows are added to those of the fit, and to the active set.
+
+        Where the new structures change what the potential takes from data, such as the shortest distance between atoms,
+        all rows are computed anew.
+        """
+        new = self._weighted(new)
+        data = Dataset.concatenate([known.data, new])
+        prepared = self.base.prepared(data)
+        if prepared.config() != self.base.prepared(known.data).config():
+            return self._anew(prepared, data)
+        more = triangle(prepared, new, self.weights, self.memory)
+        grader, _, _ = known.grader.extended(new.systems, first=len(known.data))
+        return self._solved(data, Triangle.merged([known.rows, more]), replace(grader, potential=prepared))
+
+    def restored(self, tensors: dict[str, torch.Tensor]) -> Learned:
+        """Return the knowledge of which `Learned.to_tensors` was kept, bit for bit."""
+        data = _of_tensors(tensors)
+        n_forces, count = tensors["rows.counts"].tolist()
+        rows = Triangle(tensors["rows.upper"].numpy(), tensors["rows.squares"].numpy(), n_forces, count)
+        own = {
+            name.removeprefix("active."): one for name, one in tensors.items() if name.startswith("active.")
+        }
+        grader = Grader(self.base.prepared(data), ActiveSet.of_tensors(own), self.by)
+        return self._solved(data, rows, grader)
+
+    def _anew(self, prepared: FittablePotential, data: Dataset) -> Learned:
+        rows = triangle(prepared, data, self.weights, self.memory)
+        return self._solved(data, rows, Grader.of(prepared, data.systems, self.by))
+
+    def _solved(self, data: Dataset, rows: Triangle, grader: Grader) -> Learned:
+        degrees = grader.potential.roughness()
+        found = solve(rows, degrees, strength=self.strength, smooth=self.smooth)
+        return Learned(data, rows, found, replace(grader, potential=grader.potential.with_theta(found.theta)))
+
+    def _weighted(self, data: Dataset) -> Dataset:
+        """With smaller weights for structures with large forces, which are far from what matters."""
+        if self.soften is None:
+            return data
+        largest = data.systems.segments.longest2(data.force.nan_to_num())
+        return replace(data, weight=data.weight / (1.0 + largest / self.soften**2))
+
+
+def _to_tensors(data: Dataset) -> dict[str, torch.Tensor]:
+    """The labels as tensors, without what no fit reads: masses, columns, info and sources."""
+    systems = data.systems
+    found = {
+        "pos": systems.pos,
+        "z": systems.z,
+        "ptr": systems.ptr,
+        "cell": systems.cell,
+        "pbc": systems.pbc,
+        "fixed": systems.fixed,
+        "energy": data.energy,
+        "force": data.force,
+        "stress": data.stress,
+        "weight": data.weight,
+    }
+    return {f"data.{name}": one for name, one in found.items()}
+
+
+def _of_tensors(tensors: dict[str, torch.Tensor]) -> Dataset:
+    found = {name.removeprefix("data."): one for name, one in tensors.items() if name.startswith("data.")}
+    systems = Systems(
+        found["pos"], found["z"], found["ptr"], found["cell"], found["pbc"], fixed=found["fixed"]
+    )
+    return Dataset(systems, found["energy"], found["force"], found["stress"], found["weight"])

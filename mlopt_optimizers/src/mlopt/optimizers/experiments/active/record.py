@@ -1,0 +1,106 @@
+"""The record of an active run: every label with what triggered it, and every fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.lazy import torch
+from mlopt.optimizers.experiments.active.learned import Learned
+from mlopt.optimizers.experiments.active.wishes import Wish
+from mlopt.optimizers.fitting.metrics import Errors
+
+
+@dataclass
+class Record:
+    """What an active run has done so far, in plain data that a checkpoint keeps.
+
+    labels: one mapping for each label: ``round``, ``trigger``, ``walker``, ``calls`` of it until then, ``grade``, the
+        labelled ``energy`` per atom, and the errors of the potential as it was before the label: ``energy_error`` per
+        atom and the largest error of a force, ``force_error``.
+    rounds: one mapping for each fit: ``labels`` so far, structures ``asked`` for, the errors on the new labels
+        ``before`` and ``after`` the fit (root mean squares of energies per atom and of components of forces), and the
+        fit's ``parameters``, ``lambda`` and ``rank`` of the active set.
+    failed: labels that could not be computed. paid: labels that the run has asked for.
+    """
+
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Self:
+        """Return the record that `plain` was called on."""
+        return cls(**plain)
+
+    def plain(self) -> dict[str, Any]:
+        """Return all as plain data."""
+        return asdict(self)
+
+    def begun(self, learned: Learned, paid: bool) -> None:
+        """Enter the first fit; paid: whether its labels were computed by this run."""
+        if paid:
+            per_atom = (learned.data.energy / learned.data.systems.segments.counts).tolist()
+            self.labels += [
+                {"round": 0, "trigger": "beginning", "energy": energy, "grade": None} for energy in per_atom
+            ]
+        self._fitted(learned, len(learned.data), {})
+
+    def round(
+        self, before: Learned, after: Learned, new: Dataset, wishes: Sequence[Wish], asked: int
+    ) -> None:
+        """Enter new labels, the wishes that they fulfil, and the fits before and after them."""
+        old, then = Errors.of(before.potential, new), Errors.of(after.potential, new)
+        largest = new.systems.segments.max(old.force.abs().amax(-1))
+        energy = new.energy / new.systems.segments.counts
+        for place, wish in enumerate(wishes):
+            self.labels.append(
+                wish.told()
+                | {
+                    "round": len(self.rounds),
+                    "energy": float(energy[place]),
+                    "energy_error": float(old.energy[place]),
+                    "force_error": float(largest[place]),
+                }
+            )
+        errors = {}
+        for name, one in (("before", old), ("after", then)):
+            errors[f"energy_{name}"] = float((one.energy**2).mean().sqrt())
+            errors[f"force_{name}"] = float((one.force**2).mean().sqrt())
+        self._fitted(after, asked, errors)
+
+    def polished(self, after: Learned, new: Dataset) -> None:
+        """Enter the labels of a relaxation by labels alone, and the fit after them."""
+        per_atom = (new.energy / new.systems.segments.counts).tolist()
+        self.labels += [
+            {"round": len(self.rounds), "trigger": "polish", "energy": energy, "grade": None}
+            for energy in per_atom
+        ]
+        self._fitted(after, len(new), {})
+
+    def _fitted(self, learned: Learned, asked: int, errors: dict[str, float]) -> None:
+        self.rounds.append(
+            {
+                "labels": len(self.labels),
+                "asked": asked,
+                **errors,
+                "parameters": int(learned.solution.theta.shape[-1]),
+                "lambda": learned.solution.strength,
+                "rank": learned.grader.active_set.rank,
+                "lowest": float(torch.where(learned.data.with_energy, learned.data.energy, torch.inf).min()),
+            }
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the row of metrics of the last fit."""
+        return dict(self.rounds[-1])
+
+    def line(self) -> str:
+        """Return where the run stands, in one line."""
+        last = self.rounds[-1]
+        told = f"{len(self.labels)} labels, {len(self.rounds) - 1} rounds, lowest energy {last['lowest']:.6g}"
+        if "force_before" in last:
+            told += f", error of the last forces {last['force_before']:.3g} before and {last['force_after']:.3g} after"
+        return told

@@ -1,0 +1,228 @@
+"""What an active run returns, and the files that it leaves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.driver.stop import Reason
+from mlopt.core.errors import InputError
+from mlopt.core.files import atomic
+from mlopt.core.protocols.fittable import FittablePotential
+from mlopt.core.reporting.summary import Card, Column, Figure, Gallery, Structure, Summary, Table, Value
+from mlopt.core.runs.experiment import Experiment
+from mlopt.core.structures.write import write_extxyz
+from mlopt.optimizers.experiments.active import pictures
+from mlopt.optimizers.experiments.active.hunt import Hunt
+from mlopt.optimizers.experiments.active.learned import Learned
+from mlopt.optimizers.experiments.active.record import Record
+from mlopt.optimizers.experiments.active.walk import Walk
+from mlopt.optimizers.labelling.ledger import Counts
+
+#: minima that a report draws
+_SHOWN = 6
+#: and that are written
+_KEPT = 20
+_COLUMNS = (
+    "round", "trigger", "walker", "calls", "grade", "energy", "energy_error", "force_error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveResult:
+    """Outcome of an active run.
+
+    learned: labels, the fit to them, and its active set. record: of all labels and fits. walk: the walkers.
+    unanswered: structures that walkers still ask for. counts: of the ledger, by labeller.
+    """
+
+    experiment: Experiment
+    learned: Learned
+    record: Record
+    walk: Walk
+    unanswered: int
+    counts: list[Counts]
+    seconds: float
+
+    @property
+    def potential(self) -> FittablePotential:
+        """The potential that was learned."""
+        return self.learned.potential
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why each walker ended; a walker that still waits for labels is running."""
+        codes = self.walk.progress.snapshot().reason.tolist()
+        reasons = list(Reason)
+        return [reasons[code] for code in codes]
+
+    @property
+    def found(self) -> Systems:
+        """Where the walkers are now: the end of a trajectory, a relaxed structure, the lowest point of a search."""
+        return self.walk.systems.with_pos(self.walk.driver.result(self.walk.progress).x)
+
+    @property
+    def minima(self) -> list[int]:
+        """The distinct structures of a search with labels, the lowest first: their places in the labels."""
+        if not isinstance(self.walk, Hunt):
+            return []
+        return self.walk.minima(self.learned.data)[:_KEPT]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before using the potential."""
+        lines = []
+        if self.unanswered:
+            lines.append(
+                f"the labels are used up, and walkers still ask for {self.unanswered} structures: the potential "
+                f"is not finished. Raise `labels`, or begin anew with `begin.file: results/labels.extxyz`"
+            )
+        if self.record.failed:
+            lines.append(f"{self.record.failed} labels failed; `mlopt export LEDGER --failed` writes them")
+        lost = sum(one is Reason.NON_FINITE for one in self.reasons)
+        if lost:
+            lines.append(f"{lost} of {len(self.reasons)} walkers were given up")
+        return lines
+
+    def summary(self) -> Summary:
+        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        rounds, data = self.record.rounds, self.learned.data
+        reasons = Counter(one.name.lower().replace("_", "-") for one in self.reasons)
+        lowest = float(data.energy.min())
+        used = self.walk.used
+        numbers: dict[str, Any] = {
+            "labels": len(self.record.labels),
+            "failed_labels": self.record.failed,
+            "rounds": len(rounds) - 1,
+            "parameters": rounds[-1]["parameters"],
+            "lambda": rounds[-1]["lambda"],
+            "force_calls": int(used.sum()),
+            "lowest_energy": lowest,
+            "unanswered": self.unanswered,
+            "walkers": dict(reasons),
+            "history": rounds,
+            "wall_s": round(self.seconds, 3),
+            "units": "eV, angstrom",
+        }
+        triggers = Counter(one["trigger"] for one in self.record.labels)
+        told = ", ".join(f"{count} {name}" for name, count in triggers.items())
+        lost = all(one is Reason.NON_FINITE for one in self.reasons)
+        return Summary(
+            numbers,
+            headline=f"{len(self.record.labels)} labels in {len(rounds) - 1} rounds; lowest energy {lowest:.6g}",
+            failure="every walker was given up" if lost else "",
+            reached=not self.unanswered,
+            missed="walkers still ask for labels",
+            cards=[
+                Card("labels", len(self.record.labels), "", told),
+                Card("lowest labelled energy", lowest, "eV"),
+                Card("force calls of the fitted potential", int(used.sum()), "", f"{len(used)} walkers"),
+                Card(
+                    "parameters", rounds[-1]["parameters"], "", f"rank {rounds[-1]['rank']} of the active set"
+                ),
+            ],
+            tables=self._tables(),
+            figures=self._figures(),
+            remarks=self.warnings,
+        )
+
+    def _tables(self) -> list[Table]:
+        columns = [
+            Column("round"), Column("labels"), Column("asked for"),
+            Column("energies before", "meV/atom", 2), Column("after", "meV/atom", 2),
+            Column("forces before", "eV/angstrom", 4), Column("after", "eV/angstrom", 4), Column("lowest", "eV", 5),
+        ]  # fmt: skip
+        rows = []
+        for number, one in enumerate(self.record.rounds):
+            energies = [one.get("energy_before"), one.get("energy_after")]
+            told = [None if value is None else 1e3 * value for value in energies]
+            forces = [one.get("force_before"), one.get("force_after")]
+            rows.append([number, one["labels"], one["asked"], *told, *forces, one["lowest"]])
+        caption = "Root mean square errors on the labels of each round, before and after the fit to them."
+        costs: list[list[Value]] = [
+            [one.labeller, one.done, one.failed, one.seconds, one.wasted, one.electrons]
+            for one in self.counts
+        ]
+        heads = [
+            Column("labeller"), Column("labels"), Column("failed"), Column("time", "s", 2),
+            Column("time of failures", "s", 2), Column("electrons"),
+        ]  # fmt: skip
+        return [
+            Table("Rounds", columns, rows, caption),
+            Table("Cost", heads, costs, "What the ledger holds, of this run and of others that share it."),
+            self._walkers(),
+        ]
+
+    def _walkers(self) -> Table:
+        asked = Counter(one["walker"] for one in self.record.labels if "walker" in one)
+        used, reasons = self.walk.used.tolist(), self.reasons
+        rows = [
+            [walker, asked.get(walker, 0), used[walker], reasons[walker].value] for walker in range(len(used))
+        ]
+        rows.sort(key=lambda row: -row[1])
+        heads = [Column("walker"), Column("labels"), Column("force calls"), Column("end")]
+        return Table("Walkers", heads, rows[:50], "Those that asked for the most labels first.")
+
+    def _figures(self) -> list[Figure | Gallery]:
+        found: list[Figure | Gallery] = [
+            Figure(
+                "Labels",
+                "labels.svg",
+                "Labels against force calls of the walker that asked, by what triggered them.",
+            ),
+            Figure(
+                "Errors", "errors.svg", "Errors on new labels before and after the fit to them, by round."
+            ),
+        ]
+        if any(one.get("grade") is not None for one in self.record.labels):
+            text = "Error of forces before the label against the extrapolation grade, one point a label."
+            found.append(Figure("Grade and error", "grades.svg", text))
+        shown = self.minima[:_SHOWN]
+        if shown:
+            frames = [
+                Structure("minima.extxyz", place, f"{float(self.learned.data.energy[index]):.5g} eV")
+                for place, index in enumerate(shown)
+            ]
+            found.append(Gallery("Lowest structures", frames, "With the energies of their labels."))
+        return found
+
+    def training(self) -> dict[str, Any]:
+        """What the card of the potential tells of its labels and its fit."""
+        config = self.experiment.config()
+        return {
+            "task_family": {name: config[name] for name in ("system", "optimizer", "labeller")},
+            "horizon": len(self.learned.data),
+            "estimator": {name: config[name] for name in ("prior", "weights", "soften", "asking")},
+            "seeds": [config["seed"]],
+            "cost": {"labels": len(self.record.labels)},
+            "results": self.record.rounds[-1],
+            "command": "mlopt run, with the `config.resolved.yaml` of this run",
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write labels, the potential, where walkers are, and the pictures."""
+        write_extxyz(folder / "labels.extxyz", self.learned.data.to_atoms())
+        write_extxyz(folder / "walkers.extxyz", self.found.to_atoms())
+        minima = self.minima
+        if minima:
+            write_extxyz(folder / "minima.extxyz", self.learned.data.select(minima).to_atoms())
+        atomic.write_text(folder / "labels.csv", _csv(self.record.labels))
+        try:
+            self.potential.save(str(folder / "potential.safetensors"), self.training())
+        except InputError as error:  # it has no file format
+            atomic.write_text(folder / "no-potential.txt", f"{error}\n")
+        pictures.write(self.record, folder)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: one.get(name, "") for name in _COLUMNS} for one in rows)
+    return out.getvalue()

@@ -1,0 +1,61 @@
+"""Structures that walkers ask to have labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.lazy import torch
+
+#: what a label was computed for
+Trigger = Literal["beginning", "stopped", "put aside", "lowest", "polish"]
+
+
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """A structure that a walker asks to have labelled.
+
+    structure: a batch of one. calls: force calls of the walker so far. grade: of the structure, infinite if it has
+    none.
+    """
+
+    structure: Systems
+    walker: int
+    calls: int
+    grade: float
+    trigger: Trigger
+
+    def told(self) -> dict[str, Any]:
+        """Return all but the structure as plain data."""
+        return {
+            "walker": self.walker,
+            "calls": self.calls,
+            "grade": self.grade if self.grade < float("inf") else None,
+            "trigger": self.trigger,
+        }
+
+
+def structures(wishes: Sequence[Wish]) -> Systems:
+    """Return the structures of some wishes as one batch."""
+    return Systems.concatenate([one.structure for one in wishes])
+
+
+def to_checkpoint(wishes: Sequence[Wish]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Return wishes, of one system in different positions, as tensors and plain data."""
+    if not wishes:
+        return {}, []
+    pos = torch.stack([one.structure.pos for one in wishes])
+    return {"wishes.pos": pos}, [one.told() for one in wishes]
+
+
+def of_checkpoint(
+    system: Systems, tensors: dict[str, torch.Tensor], told: list[dict[str, Any]]
+) -> list[Wish]:
+    """Return the wishes that `to_checkpoint` was given; system: a batch of one."""
+    found = []
+    for pos, one in zip(tensors.get("wishes.pos", ()), told, strict=True):
+        grade = float("inf") if one["grade"] is None else one["grade"]
+        found.append(Wish(system.with_pos(pos), one["walker"], one["calls"], grade, one["trigger"]))
+    return found

@@ -1,0 +1,238 @@
+"""The experiment `active`: walkers stop where they should, labels are computed once, and a run may be cut anywhere."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from ase.io import read
+from pydantic import ValidationError
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import minimize
+from mlopt.core.driver.stop import Reason
+from mlopt.core.errors import InputError, MloptError
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.structures.spec import SystemSpec
+from mlopt.core.testing.experiment import check_experiment
+from mlopt.core.testing.recorder import FolderRecorder
+from mlopt.optimizers.dynamics import Langevin
+from mlopt.optimizers.experiments.active import Active, Asking, Beginning
+from mlopt.optimizers.experiments.active.hunt import Hunt
+from mlopt.optimizers.experiments.active.learned import Learned
+from mlopt.optimizers.experiments.active.walk import Journey
+from mlopt.optimizers.labelling import Ledger, PotentialLabeller
+from mlopt.optimizers.local.lbfgs import LBFGS
+from mlopt.optimizers.searches.basin_hopping import BasinHopping
+from mlopt.optimizers.starts.starts import HarmonicStart
+from mlopt.potentials import BehlerParrinello, Gupta, Mtp, StillingerWeber
+
+
+class Counting(PotentialLabeller):
+    """A labeller that counts, and that refuses structures with large forces if asked to."""
+
+    counted: ClassVar[list[int]] = []
+    most: float = 1e9
+
+    def label(self, systems: Systems) -> Dataset:
+        self.counted.append(len(systems))
+        found = super().label(systems)
+        bad = systems.segments.longest2(found.force).sqrt() > self.most
+        energy = torch.where(bad, torch.nan, found.energy)
+        return Dataset(systems, energy, found.force, found.stress, source=found.source)
+
+
+@pytest.fixture(autouse=True)
+def _none_yet() -> None:
+    Counting.counted.clear()
+
+
+def dynamics(**settings: Any) -> Active:
+    """Silicon that melts."""
+    given: dict[str, Any] = {
+        "system": SystemSpec(crystal={"element": "Si", "repeat": [1, 1, 1]}),
+        "potential": Mtp(level=6, cutoff=3.8),
+        "labeller": Counting(potential=StillingerWeber()),
+        "optimizer": Langevin(time_step=2.0, temperature=2500.0, friction=0.02),
+        "walkers": 2,
+        "force_calls": 60,
+        "begin": Beginning(structures=3, displacement=0.05),
+        "asking": Asking(labels=3),
+        "labels": 60,
+        "engine": "eager",
+    }
+    return Active(**(given | settings))
+
+
+def relaxation(**settings: Any) -> Active:
+    return dynamics(**({"optimizer": LBFGS(), "fmax": 0.01, "start": HarmonicStart()} | settings))
+
+
+def search(**settings: Any) -> Active:
+    """A cluster of gold."""
+    given: dict[str, Any] = {
+        "system": SystemSpec(cluster="Au6"),
+        "potential": Mtp(level=8, cutoff=5.0),
+        "labeller": Counting(potential=Gupta()),
+        "optimizer": BasinHopping(temperature=0.4),
+        "walkers": 3,
+        "force_calls": 300,
+        "begin": Beginning(structures=5),
+        "asking": Asking(labels=3, lowest=2, patience=2),
+        "soften": 3.0,
+        "polish": 1,
+    }
+    return dynamics(**(given | settings))
+
+
+@pytest.mark.parametrize("make", [dynamics, relaxation, search])
+def test_contract(make: Any, tmp_path: Path) -> None:
+    whole = check_experiment(make, tmp_path)
+    with Ledger(whole / "results" / "ledger.db") as ledger:
+        done = sum(one.done for one in ledger.counts())
+    rows = list(csv.DictReader((whole / "results" / "labels.csv").read_text().splitlines()))
+    images = read(whole / "results" / "labels.extxyz", ":")
+    assert done == len(rows) == len(images) > 3
+
+
+def test_a_label_is_computed_once(tmp_path: Path) -> None:
+    """In one run, and in a second one that shares the ledger."""
+    first = dynamics(ledger=str(tmp_path / "all.db")).run()
+    paid = sum(Counting.counted)
+    assert paid == len(first.record.labels)
+    again = dynamics(ledger=str(tmp_path / "all.db")).run()
+    assert sum(Counting.counted) == paid
+    assert torch.equal(first.learned.solution.theta, again.learned.solution.theta)
+
+
+def begun(experiment: Active) -> tuple[Journey, Learned]:
+    """The walkers after the first fit."""
+    system = experiment.system.load()
+    learned = experiment.learner().begun(experiment.labeller.label(experiment.beginning(system)))
+    walk = experiment.walk(system, print)
+    walk.learn(learned)
+    assert isinstance(walk, Journey)
+    return walk, learned
+
+
+def test_looking_less_often_stops_at_the_same_point() -> None:
+    """The first structure beyond `stop` does not depend on how often grades are looked at."""
+    found = []
+    for every in (1, 7):
+        walk, learned = begun(dynamics(asking=Asking(every=every, save=3.0, stop=6.0)))
+        wishes = walk.advance(lambda: None)
+        (stopped,) = [one for one in wishes if one.trigger == "stopped"]
+        assert stopped.grade > 6.0 and 1 < stopped.calls < 60
+        assert all(3.0 < one.grade <= 6.0 for one in wishes if one.trigger == "put aside")
+        assert float(learned.grader.grade(stopped.structure).system) == stopped.grade
+        found.append((stopped.walker, stopped.calls, stopped.structure.pos))
+    assert found[0][:2] == found[1][:2] and torch.equal(found[0][2], found[1][2])
+
+
+def test_what_was_labelled_is_known() -> None:
+    """Its grade is at most 1 afterwards, and the walker goes on with its velocities."""
+    experiment = dynamics()
+    walk, learned = begun(experiment)
+    wishes = walk.advance(lambda: None)
+    asked = Systems.concatenate([one.structure for one in wishes])
+    before, state = walk.progress.calls, walk.progress.state
+    after = experiment.learner().extended(learned, experiment.labeller.label(asked))
+    assert float(after.grader.grade(asked).system.max()) < 1.01
+    walk.learn(after)
+    assert walk.progress.calls == before and torch.equal(walk.progress.state.velocity, state.velocity)
+
+
+def test_knowledge_is_restored_bit_for_bit() -> None:
+    experiment = dynamics()
+    _, learned = begun(experiment)
+    again = experiment.learner().restored(learned.to_tensors())
+    assert torch.equal(again.solution.theta, learned.solution.theta)
+    there = experiment.beginning(experiment.system.load())
+    assert torch.equal(again.grader.grade(there).row, learned.grader.grade(there).row)
+
+
+def test_rows_are_added_as_if_all_were_there_at_once() -> None:
+    experiment = dynamics(begin=Beginning(structures=12, displacement=0.05))
+    data = experiment.labeller.label(experiment.beginning(experiment.system.load()))
+    learner = experiment.learner()
+    once = learner.begun(data)
+    pieces = learner.extended(learner.begun(data.select(range(8))), data.select(range(8, 12)))
+    there = data.systems
+    ours, theirs = (one.potential.evaluate(there) for one in (once, pieces))
+    torch.testing.assert_close(ours.energy, theirs.energy, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.force, theirs.force, rtol=0, atol=1e-6)
+
+
+def test_a_search_finds_the_minimum_of_the_true_potential(tmp_path: Path) -> None:
+    experiment = search(force_calls=1000)
+    experiment.check()
+    found = experiment.run(FolderRecorder(tmp_path))
+    assert isinstance(found.walk, Hunt)
+    true = Gupta()
+    systems = Systems.cluster([79] * 6, 8)
+    x = HarmonicStart().sample(systems, true.diameter(systems.z), problem_keys(1, torch.arange(8)))
+    plain = minimize(AtomsLandscape(systems, true), BasinHopping(temperature=0.4), x, force_calls=1000)
+    lowest = read(tmp_path / "results" / "minima.extxyz", 0)
+    assert lowest.get_potential_energy() == pytest.approx(float(plain.energy.min()), abs=2e-4)
+    assert float(abs(lowest.get_forces()).max()) < 0.01, "the polish has relaxed it by labels"
+    assert sum(Counting.counted) == len(found.record.labels) < 60
+    page = found.summary().page()
+    assert [one["title"] for one in page["tables"]] == ["Rounds", "Cost", "Walkers"]
+    for figure in page["figures"]:
+        for file in [figure["file"]] if "file" in figure else [one["file"] for one in figure["structures"]]:
+            assert (tmp_path / "results" / file).exists()
+
+
+def test_a_potential_that_runs_by_name(tmp_path: Path) -> None:
+    found = dynamics().run(FolderRecorder(tmp_path))
+    again = Mtp(weights=str(tmp_path / "results" / "potential.safetensors"))
+    there = found.learned.data.systems
+    torch.testing.assert_close(again.evaluate(there).energy, found.potential.evaluate(there).energy)
+
+
+def test_a_walker_whose_label_fails_is_given_up() -> None:
+    found = dynamics(labeller=Counting(potential=StillingerWeber(), most=3.0)).run()
+    assert found.record.failed > 0 and Reason.NON_FINITE in found.reasons
+    assert any("labels failed" in one for one in found.warnings)
+    assert bool(torch.isfinite(found.learned.data.energy).all())
+
+
+def test_a_labeller_that_always_fails_ends_the_run() -> None:
+    with pytest.raises(MloptError, match=r"3 labels in a row have failed.*Correct the labeller"):
+        dynamics(labeller=Counting(potential=StillingerWeber(), most=0.0, patience=3)).run()
+    with pytest.raises(InputError, match="none of the first structures could be labelled"):
+        dynamics(labeller=Counting(potential=StillingerWeber(), most=0.0)).run()
+
+
+def test_labels_that_are_used_up() -> None:
+    found = dynamics(labels=5).run()
+    assert len(found.record.labels) == 5 and found.unanswered
+    summary = found.summary()
+    assert summary.reached is False and any("Raise `labels`" in one for one in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"potential": BehlerParrinello(elements=["Si"], cutoff=4.0)}, "not linear in its parameters"),
+        ({"labels": 3}, "leaves none beyond the 3 structures"),
+        ({"system": SystemSpec(cluster="Si4"), "start": {"name": "given"}}, "needs positions"),
+        ({"optimizer": BasinHopping(), "fmax": 0.1}, "`fmax` ends relaxations only"),
+    ],
+)
+def test_refusals(settings: dict[str, Any], message: str) -> None:
+    from mlopt.core.plugins import build
+
+    config = {name: getattr(dynamics(), name) for name in ("system", "potential", "labeller", "optimizer")}
+    with pytest.raises(InputError, match=message):
+        build(Active, config | {"begin": Beginning(structures=3)} | settings).check()
+
+
+def test_thresholds_in_order() -> None:
+    with pytest.raises(ValidationError, match=r"`stop` \(2\) is below `save` \(5\)"):
+        Asking(save=5.0, stop=2.0)
