@@ -176,7 +176,7 @@ def test_info_of_nested_plugins(mlopt, search):
     assert "moves: list of move" in mlopt("info", "basin-hopping").out
 
 
-@pytest.mark.parametrize("name", ["mtp", "schnet", "behler-parrinello", "committee"])
+@pytest.mark.parametrize("name", ["mtp", "schnet", "behler-parrinello", "potential:committee"])
 def test_info_of_a_fitted_potential_leaves_out_what_python_alone_gives(mlopt, name):
     result = mlopt("info", name)
     assert result.code == 0 and "Settings:" in result.out and "theta" not in result.out.split("Settings:")[1]

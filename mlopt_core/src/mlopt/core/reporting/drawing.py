@@ -21,3 +21,14 @@ def save(figure: Any, file: Path) -> None:
     """Write a figure without the date, and close it."""
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
     pyplot().close(figure)
+
+
+def logarithmic(axis: Any) -> None:
+    """Make both scales of ``axis`` logarithmic, with numbers such as 0.05 on them instead of powers."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_formatter(LogFormatter())
+        one.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlopt.core.reporting.drawing import pyplot, save
+from mlopt.core.reporting.drawing import logarithmic, pyplot, save
 from mlopt.optimizers.experiments.active.record import Record
 
 _COLOURS = {
@@ -72,8 +72,7 @@ def _grades(record: Record) -> Any:
         ]
         if points:
             axis.plot(*zip(*points, strict=True), ".", color=colour, markersize=5, label=trigger)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    logarithmic(axis)
     axis.set_xlabel("extrapolation grade")
     axis.set_ylabel("largest error of a force (eV/angstrom)")
     axis.legend(frameon=False)

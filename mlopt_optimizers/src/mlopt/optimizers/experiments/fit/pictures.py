@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlopt.core.lazy import torch
-from mlopt.core.reporting.drawing import pyplot, save
+from mlopt.core.reporting.drawing import logarithmic, pyplot, save
 from mlopt.optimizers.experiments.fit.candidate import Candidate, front
 from mlopt.optimizers.fitting.deviations import OUTSIDE, Deviations
 from mlopt.optimizers.fitting.metrics import GPA, Errors
@@ -157,7 +157,7 @@ def _extrapolation(found: FitResult, deviations: Deviations) -> Any:
         label = {"color": _COLOURS[which], "label": which}
         axis.plot(relative[known], error[known], ".", markersize=4, rasterized=len(error) > _POINTS, **label)
     if drawn:
-        _logarithmic(axis)
+        logarithmic(axis)
     right = max(axis.get_xlim()[1], 1.2 * OUTSIDE)
     axis.axvspan(OUTSIDE, right, color="0.92", zorder=0)
     axis.set_xlim(right=right)
@@ -165,17 +165,6 @@ def _extrapolation(found: FitResult, deviations: Deviations) -> Any:
     axis.set_ylabel("error of the energy (meV/atom)")
     axis.legend(frameon=False)
     return figure
-
-
-def _logarithmic(axis: Any) -> None:
-    """Make both scales logarithmic, with numbers such as 0.05 on them instead of powers."""
-    from matplotlib.ticker import LogFormatter
-
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_formatter(LogFormatter())
-        one.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))
 
 
 def _candidate(axis: Any, found: FitResult, one: Candidate, x: float, y: float) -> None:
@@ -205,7 +194,7 @@ def _cost(found: FitResult) -> Any:
     for one in found.candidates:
         if one.seconds is not None and one.error is not None:
             _candidate(axis, found, one, 1e6 * one.seconds, one.error)
-    _logarithmic(axis)
+    logarithmic(axis)
     axis.set_xlabel("energy and forces (microseconds/atom)")
     axis.set_ylabel("weighted error, left out")
     axis.margins(x=0.2, y=0.1)
