@@ -257,6 +257,7 @@ def test_validate_says_what_run_says(config, here, mlopt):
         ["list", "{}"],
         ["resume", "{}"],
         ["status", "{}"],
+        ["export", "{}", "--out", "x.extxyz"],
         ["report", "{}"],
     ],
 )

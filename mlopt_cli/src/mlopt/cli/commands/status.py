@@ -17,9 +17,10 @@ def command(directory: str, as_json: bool) -> None:
     from pathlib import Path
 
     from mlopt.cli.terminal.output import emit_json, shown, table
+    from mlopt.core.files.reading import is_there
     from mlopt.core.runs.directory import RunDirectory
 
-    if Path(directory).is_file():
+    if is_there(directory) and Path(directory).is_file():
         _labels(directory, as_json)
         return
     run = RunDirectory.open(directory)
