@@ -1,0 +1,150 @@
+"""Count the true energies that a search needs: on a potential that is learned on the way, and without one.
+
+    python benchmarks/active_search.py [--of cu13 au38 ...] [--seeds 20] [--plain-calls 20000]
+
+Both search from random starts of one kind for the lowest energy that either has found in this run. The plain search is
+basin hopping on the true potential, at the best of three temperatures. Its calls to a hit count those of starts that
+failed (calls of all starts over hits). Of the learned search every label counts: those to begin with, those of the
+rounds after the hit, and those of the polish. Prints medians, and the ratio with a bootstrap interval of 95%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from mlopt.core.atoms.elements import parse_formula
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import problem_keys
+from mlopt.core.driver.driver import minimize
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.landscapes.potential import Potential
+from mlopt.core.structures.spec import SystemSpec
+from mlopt.optimizers import BasinHopping
+from mlopt.optimizers.experiments.active import Active, Asking, Beginning
+from mlopt.optimizers.labelling import PotentialLabeller
+from mlopt.optimizers.starts import HarmonicStart
+from mlopt.potentials import AsePotential, Gupta, Mtp
+
+#: energies within this of the lowest are hits, eV
+WITHIN = 2e-3
+TEMPERATURES = (0.1, 0.4, 0.8)
+#: formula, true potential, level of the moment tensors, force calls of a walker in a round, labels at most
+CASES: dict[str, tuple[str, Potential, int, int, int]] = {
+    "cu13": ("Cu13", AsePotential(calculator="emt"), 8, 5_000, 200),
+    "cu38": ("Cu38", AsePotential(calculator="emt"), 10, 20_000, 400),
+    "au13": ("Au13", Gupta(), 8, 5_000, 200),
+    "au38": ("Au38", Gupta(), 10, 20_000, 400),
+}
+
+
+def learned(case: str, seed: int) -> tuple[np.ndarray, int]:
+    """Return the energies of all labels of one run in their order, and the calls of the fitted potential."""
+    formula, true, level, calls, most = CASES[case]
+    found = Active(
+        system=SystemSpec(cluster=formula),
+        potential=Mtp(level=level, cutoff=5.0),
+        labeller=PotentialLabeller(potential=true),
+        optimizer=BasinHopping(temperature=0.4),
+        walkers=8,
+        force_calls=calls,
+        begin=Beginning(structures=8),
+        asking=Asking(labels=4, lowest=2),
+        soften=3.0,
+        labels=most,
+        seed=seed,
+    ).run()
+    n_atoms = len(parse_formula(formula))
+    return np.array([n_atoms * one["energy"] for one in found.record.labels]), int(found.walk.used.sum())
+
+
+def plain(
+    case: str, temperature: float, starts: int, calls: int, target: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest energy of each start, and its calls to the target, -1 without a hit."""
+    formula, true, *_ = CASES[case]
+    systems = Systems.cluster(parse_formula(formula)).repeat(starts)
+    keys = problem_keys(0, torch.arange(starts))
+    diameter = Mtp(level=2).diameter(systems.z)  # as the learned search has it
+    x = HarmonicStart().sample(systems, diameter, keys)
+    found = minimize(
+        AtomsLandscape(systems, true),
+        BasinHopping(temperature=temperature),
+        x,
+        force_calls=calls,
+        target=target,
+        target_tolerance=WITHIN,
+        on_target="stop-start" if target is not None else "continue",
+    )
+    return found.energy.numpy(), np.where(found.first_hit.numpy() < 0, -1, found.first_hit.numpy())
+
+
+def main() -> None:
+    """Print a block for each case."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--of", nargs="+", choices=list(CASES), default=["cu13"])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--starts", type=int, default=16, help="of the plain search")
+    parser.add_argument("--plain-calls", type=int, default=20_000, help="of each start")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for case in arguments.of:
+        began = time.monotonic()
+        runs = []
+        for seed in range(arguments.seeds):
+            runs.append(learned(case, seed))
+            energies = runs[-1][0]
+            print(
+                f"{case} seed {seed}: {len(energies)} labels, lowest {energies.min():.6f} eV, "
+                f"{time.monotonic() - began:.0f} s",
+                flush=True,
+            )
+        lowest = min(energies.min() for energies, _ in runs)
+        tried = {}
+        for temperature in TEMPERATURES:
+            energy, _ = plain(case, temperature, arguments.starts, arguments.plain_calls, None)
+            lowest = min(lowest, energy.min())
+            tried[temperature] = float(np.median(energy))
+        hits = {}
+        for temperature in TEMPERATURES:
+            _, first = plain(case, temperature, arguments.starts, arguments.plain_calls, float(lowest))
+            hits[temperature] = np.where(first < 0, arguments.plain_calls, first), first >= 0
+        best = max(TEMPERATURES, key=lambda one: hits[one][1].sum() / hits[one][0].sum())
+        used, hit = hits[best]
+        ours = np.array([len(energies) for energies, _ in runs])
+        ours_hit = np.array([energies.min() <= lowest + WITHIN for energies, _ in runs])
+        first = [
+            int(np.argmax(energies <= lowest + 0.02)) + 1
+            for energies, _ in runs
+            if energies.min() <= lowest + 0.02
+        ]
+        print(f"{case}: lowest {lowest:.6f} eV")
+        print(
+            f"  plain, temperature {best}: {hit.sum()} of {len(hit)} starts, "
+            f"{used.sum() / max(hit.sum(), 1):,.0f} calls a hit"
+        )
+        print(
+            f"  learned: {ours_hit.sum()} of {len(ours)} runs, {ours.sum() / max(ours_hit.sum(), 1):,.0f} labels a hit, "
+            f"median {np.median(ours):.0f} a run; first within 20 meV after {np.median(first) if first else np.nan:.0f}; "
+            f"{np.median([calls for _, calls in runs]):,.0f} calls of the fitted potential"
+        )
+        generator = np.random.default_rng(0)
+        ratios = []
+        for _ in range(2000):
+            a = generator.integers(len(hit), size=len(hit))
+            b = generator.integers(len(ours), size=len(ours))
+            if hit[a].any() and ours_hit[b].any():
+                ratios.append((used[a].sum() / hit[a].sum()) / (ours[b].sum() / ours_hit[b].sum()))
+        if ratios:
+            low, middle, high = np.percentile(ratios, [2.5, 50, 97.5])
+            print(f"  ratio {middle:.0f} [{low:.0f}, {high:.0f}]", flush=True)
+
+
+if __name__ == "__main__":
+    main()
