@@ -130,9 +130,9 @@ def main() -> None:
             f"{used.sum() / max(hit.sum(), 1):,.0f} calls a hit"
         )
         print(
-            f"  learned: {ours_hit.sum()} of {len(ours)} runs, {ours.sum() / max(ours_hit.sum(), 1):,.0f} labels a hit, "
-            f"median {np.median(ours):.0f} a run; first within 20 meV after {np.median(first) if first else np.nan:.0f}; "
-            f"{np.median([calls for _, calls in runs]):,.0f} calls of the fitted potential"
+            f"  learned: {ours_hit.sum()} of {len(ours)} runs, {ours.sum() / max(ours_hit.sum(), 1):,.0f} labels a hit; "
+            f"medians: {np.median(ours):.0f} labels a run, {np.median(first) if first else np.nan:.0f} until within 20 "
+            f"meV, {np.median([calls for _, calls in runs]):,.0f} calls of the fitted potential"
         )
         generator = np.random.default_rng(0)
         ratios = []
