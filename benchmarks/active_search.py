@@ -118,7 +118,7 @@ def main() -> None:
         best = max(TEMPERATURES, key=lambda one: hits[one][1].sum() / hits[one][0].sum())
         used, hit = hits[best]
         ours = np.array([len(energies) for energies, _ in runs])
-        ours_hit = np.array([energies.min() <= lowest + WITHIN for energies, _ in runs])
+        good = np.array([energies.min() <= lowest + WITHIN for energies, _ in runs])
         first = [
             int(np.argmax(energies <= lowest + 0.02)) + 1
             for energies, _ in runs
@@ -130,7 +130,7 @@ def main() -> None:
             f"{used.sum() / max(hit.sum(), 1):,.0f} calls a hit"
         )
         print(
-            f"  learned: {ours_hit.sum()} of {len(ours)} runs, {ours.sum() / max(ours_hit.sum(), 1):,.0f} labels a hit; "
+            f"  learned: {good.sum()} of {len(ours)} runs, {ours.sum() / max(good.sum(), 1):,.0f} labels a hit; "
             f"medians: {np.median(ours):.0f} labels a run, {np.median(first) if first else np.nan:.0f} until within 20 "
             f"meV, {np.median([calls for _, calls in runs]):,.0f} calls of the fitted potential"
         )
@@ -139,8 +139,8 @@ def main() -> None:
         for _ in range(2000):
             a = generator.integers(len(hit), size=len(hit))
             b = generator.integers(len(ours), size=len(ours))
-            if hit[a].any() and ours_hit[b].any():
-                ratios.append((used[a].sum() / hit[a].sum()) / (ours[b].sum() / ours_hit[b].sum()))
+            if hit[a].any() and good[b].any():
+                ratios.append((used[a].sum() / hit[a].sum()) / (ours[b].sum() / good[b].sum()))
         if ratios:
             low, middle, high = np.percentile(ratios, [2.5, 50, 97.5])
             print(f"  ratio {middle:.0f} [{low:.0f}, {high:.0f}]", flush=True)
