@@ -63,6 +63,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "relax": {"fmax": 1.0e-2},
         "engine": "eager",
     },
+    "active": {
+        "system": {"crystal": {"element": "Si", "repeat": [1, 1, 1]}},
+        "potential": {"name": "mtp", "level": 6, "cutoff": 3.8},
+        "labeller": {"name": "potential", "potential": "stillinger-weber"},
+        "optimizer": {"name": "langevin", "time_step": 2.0, "temperature": 2500.0, "friction": 0.02},
+        "walkers": 2,
+        "force_calls": 20,
+        "begin": {"structures": 3, "displacement": 0.05},
+        "engine": "eager",
+    },
     "contest": {
         "systems": [LJ5],
         "contestants": [

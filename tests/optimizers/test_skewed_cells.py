@@ -117,7 +117,7 @@ def test_kernels_of_features_bring_atoms_into_any_cell(random_cells: Cells) -> N
     wire = (np.array([[0.0, 0.0, 6.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), np.array([True, False, False]))
     x = np.random.default_rng(0).normal(size=(3, 4)) * 9.0
     for cell, pbc in [wire, *random_cells(40, seed=8)]:
-        atoms, scratch = np.concatenate([np.ones(16), cell.ravel(), pbc]), np.full(30, np.nan)
+        atoms, scratch = np.concatenate([np.ones(20), cell.ravel(), pbc]), np.full(30, np.nan)
         radial.stand(SimpleNamespace(n=4, x=x.ravel(), atoms=atoms, scratch=scratch), 0, 18)
         standing = scratch[18:].reshape(3, 4).T
         share, taken = (one @ np.linalg.pinv(cell[pbc]) for one in (standing, x.T - standing))

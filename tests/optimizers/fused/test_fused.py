@@ -330,6 +330,7 @@ def test_basin_hopping_that_exchanges_atoms_some_of_which_are_fixed() -> None:
     assert bool(first.any()) and torch.equal(seen[-1].x[first], seen[0].x[first])
 
 
+@pytest.mark.slow
 def test_a_progress_goes_from_one_engine_to_the_other() -> None:
     """A few calls each in turn: the same random numbers and as many hops as by the eager engine alone."""
     eager, fused, progress = begin(hopping(), torch.float64)

@@ -165,6 +165,7 @@ def test_the_lowest_point_of_the_way_counts() -> None:
         torch.testing.assert_close(ended["fused", lowest], ended["eager", lowest], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_population_is_many_alone_bit_for_bit() -> None:
     """And resumes so: a rollout is a function of theta and start."""
     systems = clusters([13] * 6)

@@ -20,7 +20,7 @@ def command(directory: str, as_json: bool) -> None:
     from mlopt.core.files.reading import is_there
     from mlopt.core.runs.directory import RunDirectory
 
-    if is_there(directory) and Path(directory).is_file():
+    if is_there(directory) and Path(directory).is_file() and Path(directory).stat().st_size:
         _labels(directory, as_json)
         return
     run = RunDirectory.open(directory)

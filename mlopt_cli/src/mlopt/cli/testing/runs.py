@@ -109,6 +109,19 @@ folds: 6
 """,
         ("metrics.jsonl", "results/potential.mtp", "results/errors.json", "results/worst.extxyz"),
     ),
+    "md": (
+        """
+experiment: md
+system: {crystal: {element: Si, repeat: [1, 1, 1]}}
+potential: stillinger-weber
+integrator: {name: langevin, time_step: 1.0, temperature: 900, friction: 0.02}
+walkers: 3
+steps: 400
+every: 10
+engine: eager
+""",
+        ("metrics.jsonl", "results/observables.csv", "results/walkers.json", "results/walker-0001.extxyz"),
+    ),
     "active": (
         """
 experiment: active

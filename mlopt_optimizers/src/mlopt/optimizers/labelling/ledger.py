@@ -106,7 +106,10 @@ class Ledger(Database):
         Raises:
             InputError: there is no such file, or it is no ledger.
         """
-        return cls(existing_file(os.fspath(path)))
+        found = existing_file(os.fspath(path))
+        if not found.stat().st_size:
+            raise InputError(f"{found} is an empty file, and no ledger of labels")
+        return cls(found)
 
     @contextmanager
     def claiming(self) -> Iterator[Owner]:
