@@ -182,10 +182,10 @@ class Active(Experiment):
             self.asking.by,
         )
 
-    def drawn(self, system: Systems, count: int, stream: int) -> Systems:
+    def drawn(self, system: Systems, count: int, *streams: int) -> Systems:
         """Return ``count`` copies of the system where a walker or a first structure is."""
         many = system.repeat(count)
-        key = derive(problem_keys(self.seed, torch.arange(count)), stream)
+        key = derive(problem_keys(self.seed, torch.arange(count)), *streams)
         diameter = self.potential.diameter(many.z)
         drawn = self._start.sample(many, diameter, key)
         return many.with_pos(torch.where(many.fixed[:, None], many.pos, drawn))
@@ -217,7 +217,14 @@ class Active(Experiment):
         about = (systems, self.optimizer, stop, self.asking, key)
         if self.optimizer.searching:
             window, tolerance = self.minima.energy_window, self.minima.distance_tolerance
-            return Hunt(*about, self.engine, announce, tolerance=tolerance, window=window)
+            return Hunt(
+                *about,
+                self.engine,
+                announce,
+                tolerance=tolerance,
+                window=window,
+                fresh=lambda number: self.drawn(system, self.walkers, Stream.START, number).pos,
+            )
         return Journey(*about, self.engine, announce)
 
 

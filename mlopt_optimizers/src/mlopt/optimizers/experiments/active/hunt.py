@@ -53,13 +53,17 @@ class Hunt(Walk):
     then go on from where they are lowest. The hunt ends after some rounds in which no minimum is lower than those that
     are labelled.
 
+    fresh: random positions of all walkers (n_rows, 3) for a round of that number. After a round that found nothing
+    lower every second walker begins anew at its own.
     tolerance: largest displacement of an atom between equal structures. window: energy by which a new minimum has to be
     lower.
     """
 
-    def __init__(self, *args: Any, tolerance: float, window: float) -> None:
+    def __init__(
+        self, *args: Any, tolerance: float, window: float, fresh: Callable[[int], torch.Tensor]
+    ) -> None:
         super().__init__(*args)
-        self.tolerance, self.window = tolerance, window
+        self.tolerance, self.window, self.fresh = tolerance, window, fresh
         self.quiet = 0
         self.lowest = float("inf")
         self.refused: list[Wish] = []
@@ -95,11 +99,15 @@ class Hunt(Walk):
         return []
 
     def _begin_round(self) -> None:
-        """Begin another stretch where each walker was lowest."""
+        """Begin another stretch: where each walker was lowest, or anew; see the class."""
         self.calls = self.used
         found = self.driver.result(self.progress).x
         self.x = torch.where(torch.isfinite(found).all(-1, keepdim=True), found, self.systems.pos)
         self.rounds += 1
+        if self.quiet:
+            odd = torch.arange(len(self.systems)) % 2 == 1
+            anew = self.systems.segments.rows_of(odd) & ~self.systems.fixed
+            self.x = torch.where(anew[:, None], self.fresh(self.rounds), self.x)
         self.begin(self.x, self._allowed())
 
     @property
