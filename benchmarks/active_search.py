@@ -4,7 +4,7 @@
 
 Both search from random starts of one kind for the lowest energy that the learned search has found in this run. The
 plain search is basin hopping on the true potential, at the best of three temperatures. Its calls to a hit count those
-of starts that failed (calls of all starts over hits). Of the learned search every label counts: those to begin with, those
+of starts that failed. Of the learned search every label counts: those to begin with, those
 of the rounds after the hit, and those of the polish. Prints medians, and the ratio with a bootstrap interval of 95%.
 """
 
