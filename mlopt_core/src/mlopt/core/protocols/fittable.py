@@ -87,6 +87,11 @@ class FittablePotential(Potential):
         """True if energies are linear in the parameters, that is, if the class overrides `design`."""
         return type(self).design is not FittablePotential.design
 
+    @property
+    def reach(self) -> float | None:
+        """Distance beyond which no atom changes the row of another in `row_gradients`; None where it is unknown."""
+        return None
+
     def with_theta(self, theta: torch.Tensor) -> Self:
         """Return this potential with other parameters: (p,), or (n_systems, p), one row for each system of a batch.
 

@@ -86,7 +86,7 @@ class Solution:
 
 
 def triangle(potential: FittablePotential, data: Dataset, weights: Weights, memory: float = 1.0) -> Triangle:
-    """Return the triangle of all weighted rows of ``data``.
+    """Return the triangle of all weighted rows of ``data``; each atom counts whose force is known.
 
     memory: GB that a block of rows may take.
 
@@ -134,7 +134,8 @@ def _rows(potential: FittablePotential, part: Dataset, weights: Weights) -> tupl
     begin = len(sides[0])
     if design.force is not None:
         force = part.force if design.fixed_force is None else part.force - design.fixed_force
-        atoms = part.systems.segments.rows_of(part.with_force & (share > 0)) & ~part.systems.fixed
+        known = torch.isfinite(part.force).all(-1) & ~part.systems.fixed
+        atoms = part.systems.segments.rows_of(share > 0) & known
         factor = weights.force * part.systems.segments.rows_of(share)[atoms]
         sides.append(
             (torch.cat([design.force[atoms], force[atoms, :, None]], -1) * factor[:, None, None]).flatten(

@@ -67,16 +67,17 @@ class Grader:
         *,
         nonlinear: bool = False,
         tolerance: float = 1e-3,
+        among: torch.Tensor | None = None,
     ) -> Self:
         """Return a grader whose active set is chosen from all rows of ``systems``, owned by their numbers.
 
-        Rows are computed in blocks, and again in each pass over them.
+        Rows are computed in blocks, and again in each pass over them. among: as for `blocks`.
         """
         found = cls(potential, ActiveSet.empty(0), by, nonlinear)
         if not len(systems):
             return found
         return replace(
-            found, active_set=ActiveSet.of_blocks(lambda: found.blocks(systems), tolerance=tolerance)
+            found, active_set=ActiveSet.of_blocks(lambda: found.blocks(systems, among), tolerance=tolerance)
         )
 
     def rows(self, systems: Systems) -> torch.Tensor:
@@ -93,23 +94,30 @@ class Grader:
         parts = torch.split(of_atoms, systems.segments.counts.tolist())
         return torch.stack([part.sum(0) / max(len(part), 1) for part in parts])
 
-    def blocks(self, systems: Systems) -> Iterator[Block]:
-        """Yield rows of some thousand atoms at a time, with the number of the structure of each."""
+    def blocks(self, systems: Systems, among: torch.Tensor | None = None) -> Iterator[Block]:
+        """Yield rows of some thousand atoms at a time, with the number of the structure of each.
+
+        among: (n_atoms,) bool, atoms whose rows are taken, by neighbourhoods; None for all.
+        """
         for first, stop in systems.segments.blocks(_ATOMS):
             part = systems.select(torch.arange(first, stop))
             owners = part.batch if self.by == "neighbourhoods" else torch.arange(len(part))
-            yield self.rows(part).detach().cpu().numpy(), owners.cpu().numpy() + first
+            rows = self.rows(part)
+            if among is not None and self.by == "neighbourhoods":
+                taken = among[systems.ptr[first] : systems.ptr[stop]]
+                rows, owners = rows[taken], owners[taken]
+            yield rows.detach().cpu().numpy(), owners.cpu().numpy() + first
 
     def extended(
-        self, systems: Systems, first: int, tolerance: float = 1e-3
+        self, systems: Systems, first: int, tolerance: float = 1e-3, among: torch.Tensor | None = None
     ) -> tuple[Self, list[int], list[int]]:
         """Return a grader whose active set has met ``systems`` too, and which structures entered it and left it.
 
-        Structures of ``systems`` are numbered from ``first``.
+        Structures of ``systems`` are numbered from ``first``. among: as for `blocks`.
         """
         if not len(systems):
             return self, [], []
-        rows, owners = (np.concatenate(parts) for parts in zip(*self.blocks(systems), strict=True))
+        rows, owners = (np.concatenate(parts) for parts in zip(*self.blocks(systems, among), strict=True))
         known = self.active_set if self.active_set.rank else ActiveSet.empty(rows.shape[1])
         found, entered, left = known.extended(rows, owners + first, tolerance=tolerance)
         return replace(self, active_set=found), entered, left

@@ -11,16 +11,13 @@ from typing import Annotated, Any
 
 from pydantic import field_validator
 
-from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import Draws, Stream, derive, problem_keys
-from mlopt.core.driver.driver import Driver
 from mlopt.core.driver.engine import EngineName
 from mlopt.core.driver.external import ExternalOptimizer
 from mlopt.core.driver.stop import Stop
 from mlopt.core.errors import InputError
-from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import AbsolutePath
 from mlopt.core.plugins.plugin import FromRegistry, setting
@@ -31,19 +28,16 @@ from mlopt.core.protocols.start import StartSampler
 from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
 from mlopt.core.structures.spec import SystemSpec
+from mlopt.optimizers.experiments.active.cut import CutOut
 from mlopt.optimizers.experiments.active.hunt import Hunt
-from mlopt.optimizers.experiments.active.learned import Learned, Learner
-from mlopt.optimizers.experiments.active.record import Record
+from mlopt.optimizers.experiments.active.learned import Learner
 from mlopt.optimizers.experiments.active.result import ActiveResult
 from mlopt.optimizers.experiments.active.settings import Asking, Beginning
-from mlopt.optimizers.experiments.active.truth import Truth
+from mlopt.optimizers.experiments.active.sitting import Sitting
 from mlopt.optimizers.experiments.active.walk import Journey, Walk
-from mlopt.optimizers.experiments.active.wishes import Wish, structures
 from mlopt.optimizers.experiments.fit.experiment import Prior
 from mlopt.optimizers.fitting.least_squares import Weights
-from mlopt.optimizers.labelling.computing import labelled
 from mlopt.optimizers.labelling.ledger import Ledger
-from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.searches.settings import MinimaSettings
 from mlopt.optimizers.starts.starts import GivenStart, HarmonicStart
 
@@ -133,6 +127,8 @@ class Active(Experiment):
             raise InputError("`fmax` ends relaxations only; leave it out with a search")
         if not self.system.placed and self._start.given:
             raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
+        if self.asking.cut is not None:
+            self._check_cut(self.asking.cut)
         if self.begin.file is not None:
             self.begin.file.read()
         elif self.begin.structures >= self.labels:
@@ -140,6 +136,20 @@ class Active(Experiment):
                 f"`labels` ({self.labels}) leaves none beyond the {self.begin.structures} structures of `begin`"
             )
         self.system.load()
+
+    def _check_cut(self, cut: CutOut) -> None:
+        if self.optimizer.searching:
+            raise InputError("a search has whole minima labelled; leave out `asking.cut`")
+        reach = self.potential.reach
+        if reach is None:
+            raise InputError(
+                f"active: {type(self.potential).__name__} does not tell how far its atoms reach; leave out `asking.cut`"
+            )
+        if cut.radius < reach:
+            raise InputError(
+                f"`asking.cut.radius` ({cut.radius:g}) is below the reach of the potential ({reach:g}): the atom in "
+                f"the middle would lack neighbours; give at least {reach:g}, better twice that"
+            )
 
     def run(self, context: Context | None = None) -> ActiveResult:
         """Walk, ask, label and fit until no walker asks any more.
@@ -152,7 +162,7 @@ class Active(Experiment):
         system = self.system.load()
         session = Session(context, structure_digest(system))
         with self._ledger(session.context) as ledger:
-            return _Run(self, system, session, ledger).whole()
+            return Sitting(self, system, session, ledger).whole()
 
     @property
     def _start(self) -> StartSampler:
@@ -226,153 +236,3 @@ class Active(Experiment):
                 fresh=lambda number: self.drawn(system, self.walkers, Stream.START, number).pos,
             )
         return Journey(*about, self.engine, announce)
-
-
-class _Run:
-    """One sitting of an active run."""
-
-    def __init__(self, about: Active, system: Systems, session: Session, ledger: Ledger) -> None:
-        self.about, self.system, self.session, self.ledger = about, system, session, ledger
-        self.learner = about.learner()
-        self.record = Record()
-        self.walk = about.walk(system, session.context.log)
-        self.learned: Learned | None = None
-
-    def whole(self) -> ActiveResult:
-        """All from the first labels to the result."""
-        learned = self._begun() if self.session.restored is None else self._restored()
-        while True:
-            wishes = self.walk.advance(self._keep)
-            left = self.about.labels - len(self.record.labels)
-            if not wishes or left <= 0:
-                break
-            learned = self._round(learned, wishes, left)
-        if isinstance(self.walk, Hunt) and self.about.polish:
-            learned = self._polished(learned, self.walk)
-        return self._result(learned, wishes)
-
-    def _begun(self) -> Learned:
-        file = self.about.begin.file
-        if file is not None:
-            data = file.read()
-        else:
-            data = self._labelled(self.about.beginning(self.system))
-            data = data.select(torch.nonzero(data.with_energy).flatten())
-            if not len(data):
-                raise InputError("active: none of the first structures could be labelled; see the log")
-        learned = self.learner.begun(data)
-        self.record.begun(learned, paid=file is None)
-        self._go_on(learned)
-        return learned
-
-    def _restored(self) -> Learned:
-        restored = self.session.restored
-        assert restored is not None
-        learned = self.learner.restored(restored.tensors)
-        self.record = Record.of(restored.meta["record"])
-        self.walk.load_checkpoint(learned, restored.tensors, restored.meta["walk"])
-        self.learned = learned
-        return learned
-
-    def _round(self, learned: Learned, wishes: list[Wish], left: int) -> Learned:
-        """Label some of what was asked for, and fit anew."""
-        chosen = self._chosen(learned, wishes, min(left, self.about.asking.labels))
-        data = self._labelled(structures(chosen))
-        sound = data.with_energy.tolist()
-        self.walk.failed([one for one, good in zip(chosen, sound, strict=True) if not good])
-        kept = [place for place, good in enumerate(sound) if good]
-        self.record.failed += len(chosen) - len(kept)
-        if kept:
-            new = data.select(kept)
-            after = self.learner.extended(learned, new)
-            self.record.round(learned, after, new, [chosen[place] for place in kept], len(wishes))
-            learned = after
-        self._go_on(learned)
-        return learned
-
-    def _polished(self, learned: Learned, hunt: Hunt) -> Learned:
-        """Relax the lowest structures by labels alone, and fit to these as well."""
-        places = hunt.minima(learned.data)[: self.about.polish]
-        left = (self.about.labels - len(self.record.labels)) // max(1, len(places))
-        if left < 1:
-            return learned
-        truth = Truth(lambda systems: self._labelled(systems))
-        systems = learned.data.systems.select(places)
-        # the first evaluation of each is in the ledger already
-        driver = Driver(AtomsLandscape(systems, truth), LBFGS(), Stop(left + 1, self.about.polish_fmax))
-        driver.advance(driver.begin(systems.pos, problem_keys(0, torch.arange(len(places)))))
-        if not truth.seen:
-            return learned
-        new = Dataset.concatenate(truth.seen)
-        after = self.learner.extended(learned, new)
-        self.record.polished(after, new)
-        return after
-
-    def _chosen(self, learned: Learned, wishes: list[Wish], count: int) -> list[Wish]:
-        """The wishes that are granted: those for the lowest minima, then what the strategy takes of the others."""
-        first = [one for one in wishes if one.trigger == "lowest"][:count]
-        rest = [one for one in wishes if one.trigger != "lowest"]
-        if not rest or len(first) == count:
-            return first
-        taken = self._taken(learned, rest, count - len(first))
-        if not taken and not first:  # no strategy may leave a walker waiting for ever
-            taken = [max(range(len(rest)), key=lambda place: rest[place].grade)]
-        return [*first, *(rest[place] for place in taken)]
-
-    def _taken(self, learned: Learned, wishes: list[Wish], count: int) -> list[int]:
-        """The places of the wishes that are granted by the strategy, or by entering the active set."""
-        there, strategy = structures(wishes), self.about.asking.strategy
-        if strategy is None:
-            known = len(learned.data)
-            _, entered, _ = learned.grader.extended(there, first=known)
-            places = [one - known for one in entered]
-            return sorted(places, key=lambda place: -wishes[place].grade)[:count]
-        key = derive(torch.tensor(self.about.seed), Stream.ROUND, len(self.record.rounds))
-        return strategy.select(there, learned.data, learned.potential, count, key).indices.tolist()
-
-    def _labelled(self, systems: Systems) -> Dataset:
-        return labelled(
-            self.ledger,
-            self.about.labeller,
-            systems,
-            pause=self.session.asked_to_leave,
-            context=self.session.context,
-        )
-
-    def _go_on(self, learned: Learned) -> None:
-        self.learned = learned
-        self.walk.learn(learned)
-        told = self.record.line()
-        self.session.context.metric(len(self.record.rounds), **self.record.numbers())
-        self.session.context.log(told)
-        self._save()
-
-    def _keep(self) -> None:
-        self.session.context.progress(min(1.0, self.walk.share), self.record.line())
-        if self.session.context.pause():
-            self._save()
-            self.session.leave_if_asked()
-
-    def _save(self) -> None:
-        assert self.learned is not None
-        tensors, meta = self.walk.to_checkpoint()
-        step = len(self.record.rounds)
-        self.session.save(
-            step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
-        )
-
-    def _result(self, learned: Learned, unanswered: list[Wish]) -> ActiveResult:
-        result = ActiveResult(
-            experiment=self.about,
-            learned=learned,
-            record=self.record,
-            walk=self.walk,
-            unanswered=len(unanswered),
-            counts=self.ledger.counts(),
-            seconds=self.session.seconds,
-        )
-        self.session.context.warn(result.warnings)
-        folder = self.session.context.results()
-        if folder is not None:
-            result.write(folder)
-        return result

@@ -17,10 +17,14 @@ from mlopt.optimizers.querying.grade import By, Grader
 class Learned:
     """What is known after some labels.
 
-    data: all labels. rows: of the fit to them. solution: of the fit. grader: with the potential that it solved for.
+    data: all labels.
+    core (n_atoms,) bool: atoms whose forces are in the fit, and whose rows may be in the active set. These are all but
+        those at the faces of cut-outs, whose energies are not in the fit either.
+    rows: of the fit to the labels. solution: of the fit. grader: with the potential that it solved for.
     """
 
     data: Dataset
+    core: torch.Tensor
     rows: Triangle
     solution: Solution
     grader: Grader
@@ -30,10 +34,21 @@ class Learned:
         """The fitted potential."""
         return self.grader.potential
 
+    @property
+    def whole(self) -> torch.Tensor:
+        """(n,) bool, structures that were not cut out of others."""
+        return _whole(self.data, self.core)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest energy of a structure that was not cut out of another."""
+        there = self.data.with_energy & self.whole
+        return float(torch.where(there, self.data.energy, torch.inf).min())
+
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Return all that labels cannot give back bit for bit."""
         rows, found = self.rows, {f"active.{k}": v for k, v in self.grader.active_set.to_tensors().items()}
-        found |= _to_tensors(self.data)
+        found |= _to_tensors(self.data) | {"core": self.core}
         return found | {
             "rows.upper": torch.from_numpy(rows.upper),
             "rows.squares": torch.from_numpy(rows.squares),
@@ -62,23 +77,28 @@ class Learner:
         Raises:
             InputError: the potential cannot be prepared for these data.
         """
-        data = self._weighted(data)
-        return self._anew(self.base.prepared(data), data)
+        core = torch.ones_like(data.systems.fixed)
+        data = self._weighted(data, core)
+        return self._anew(self.base.prepared(data), data, core)
 
-    def extended(self, known: Learned, new: Dataset) -> Learned:
+    def extended(self, known: Learned, new: Dataset, core: torch.Tensor | None = None) -> Learned:
         """Return the knowledge with new labels: their rows are added to those of the fit, and to the active set.
+
+        core: (n_atoms,) bool of the new structures, see `Learned`; None for all atoms.
 
         Where the new structures change what the potential takes from data, such as the shortest distance between atoms,
         all rows are computed anew.
         """
-        new = self._weighted(new)
-        data = Dataset.concatenate([known.data, new])
+        own = torch.ones_like(new.systems.fixed) if core is None else core
+        new = self._weighted(new, own)
+        data, core = Dataset.concatenate([known.data, new]), torch.cat([known.core, own])
         prepared = self.base.prepared(data)
         if prepared.config() != self.base.prepared(known.data).config():
-            return self._anew(prepared, data)
-        more = triangle(prepared, new, self.weights, self.memory)
-        grader, _, _ = known.grader.extended(new.systems, first=len(known.data))
-        return self._solved(data, Triangle.merged([known.rows, more]), replace(grader, potential=prepared))
+            return self._anew(prepared, data, core)
+        more = triangle(prepared, _counted(new, own), self.weights, self.memory)
+        grader, _, _ = known.grader.extended(new.systems, first=len(known.data), among=own)
+        grader = replace(grader, potential=prepared)
+        return self._solved(data, core, Triangle.merged([known.rows, more]), grader)
 
     def restored(self, tensors: dict[str, torch.Tensor]) -> Learned:
         """Return the knowledge of which `Learned.to_tensors` was kept, bit for bit."""
@@ -89,23 +109,40 @@ class Learner:
             name.removeprefix("active."): one for name, one in tensors.items() if name.startswith("active.")
         }
         grader = Grader(self.base.prepared(data), ActiveSet.of_tensors(own), self.by)
-        return self._solved(data, rows, grader)
+        return self._solved(data, tensors["core"], rows, grader)
 
-    def _anew(self, prepared: FittablePotential, data: Dataset) -> Learned:
-        rows = triangle(prepared, data, self.weights, self.memory)
-        return self._solved(data, rows, Grader.of(prepared, data.systems, self.by))
+    def _anew(self, prepared: FittablePotential, data: Dataset, core: torch.Tensor) -> Learned:
+        rows = triangle(prepared, _counted(data, core), self.weights, self.memory)
+        return self._solved(data, core, rows, Grader.of(prepared, data.systems, self.by, among=core))
 
-    def _solved(self, data: Dataset, rows: Triangle, grader: Grader) -> Learned:
+    def _solved(self, data: Dataset, core: torch.Tensor, rows: Triangle, grader: Grader) -> Learned:
         degrees = grader.potential.roughness()
         found = solve(rows, degrees, strength=self.strength, smooth=self.smooth)
-        return Learned(data, rows, found, replace(grader, potential=grader.potential.with_theta(found.theta)))
+        return Learned(
+            data, core, rows, found, replace(grader, potential=grader.potential.with_theta(found.theta))
+        )
 
-    def _weighted(self, data: Dataset) -> Dataset:
+    def _weighted(self, data: Dataset, core: torch.Tensor) -> Dataset:
         """With smaller weights for structures with large forces, which are far from what matters."""
         if self.soften is None:
             return data
-        largest = data.systems.segments.longest2(data.force.nan_to_num())
+        largest = data.systems.segments.longest2(_counted(data, core).force.nan_to_num())
         return replace(data, weight=data.weight / (1.0 + largest / self.soften**2))
+
+
+def _counted(data: Dataset, core: torch.Tensor) -> Dataset:
+    """The labels that count: of a cut-out, the forces on its core.
+
+    The other atoms have surroundings that no walker has, and the energy is theirs as well.
+    """
+    energy = torch.where(_whole(data, core), data.energy, torch.nan)
+    return replace(data, energy=energy, force=torch.where(core[:, None], data.force, torch.nan))
+
+
+def _whole(data: Dataset, core: torch.Tensor) -> torch.Tensor:
+    """(n,) bool, structures all of whose atoms are in the core."""
+    missing: torch.Tensor = data.systems.segments.sum((~core).double())
+    return missing == 0
 
 
 def _to_tensors(data: Dataset) -> dict[str, torch.Tensor]:

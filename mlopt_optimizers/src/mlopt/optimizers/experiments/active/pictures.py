@@ -14,6 +14,8 @@ _COLOURS = {
     "stopped": "#b4442c",
     "lowest": "#3d8b54",
     "polish": "#8a5fa8",
+    "end": "#c98a1b",
+    "saddle": "#2a2a2a",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.lazy import torch
 from mlopt.optimizers.experiments.active.learned import Learned
-from mlopt.optimizers.experiments.active.wishes import Wish
+from mlopt.optimizers.experiments.active.wishes import Wish, cores
 from mlopt.optimizers.fitting.metrics import Errors
 
 
@@ -19,7 +19,9 @@ class Record:
 
     labels: one mapping for each label: ``round``, ``trigger``, ``walker``, ``calls`` of it until then, ``grade``, the
         labelled ``energy`` per atom, and the errors of the potential as it was before the label: ``energy_error`` per
-        atom and the largest error of a force, ``force_error``.
+        atom and the largest error of a force, ``force_error``. Of a cut-out, ``atom`` is the walker's atom in its
+        middle, forces are those of its core, and there is no error of the energy. ``atoms`` is the number of atoms
+        labelled.
     rounds: one mapping for each fit: ``labels`` so far, structures ``asked`` for, the errors on the new labels
         ``before`` and ``after`` the fit (root mean squares of energies per atom and of components of forces), and the
         fit's ``parameters``, ``lambda`` and ``rank`` of the active set.
@@ -53,22 +55,26 @@ class Record:
     ) -> None:
         """Enter new labels, the wishes that they fulfil, and the fits before and after them."""
         old, then = Errors.of(before.potential, new), Errors.of(after.potential, new)
-        largest = new.systems.segments.max(old.force.abs().amax(-1))
+        known = cores(wishes)[:, None]
+        largest = new.systems.segments.max(torch.where(known, old.force.abs(), 0.0).amax(-1))
         energy = new.energy / new.systems.segments.counts
+        whole = torch.tensor([one.core is None for one in wishes])
         for place, wish in enumerate(wishes):
             self.labels.append(
                 wish.told()
                 | {
                     "round": len(self.rounds),
+                    "atoms": len(wish.structure.pos),
                     "energy": float(energy[place]),
-                    "energy_error": float(old.energy[place]),
                     "force_error": float(largest[place]),
                 }
+                | ({"energy_error": float(old.energy[place])} if whole[place] else {})
             )
         errors = {}
         for name, one in (("before", old), ("after", then)):
-            errors[f"energy_{name}"] = float((one.energy**2).mean().sqrt())
-            errors[f"force_{name}"] = float((one.force**2).mean().sqrt())
+            if bool(whole.any()):
+                errors[f"energy_{name}"] = float((one.energy[whole] ** 2).mean().sqrt())
+            errors[f"force_{name}"] = float((one.force[known[:, 0]] ** 2).mean().sqrt())
         self._fitted(after, asked, errors)
 
     def polished(self, after: Learned, new: Dataset) -> None:
@@ -80,6 +86,13 @@ class Record:
         ]
         self._fitted(after, len(new), {})
 
+    def has_cut(self, wish: Wish, atom: int) -> bool:
+        """Return whether the surroundings of this atom were labelled at this point of the walker."""
+        return any(
+            (one.get("walker"), one.get("calls"), one.get("atom")) == (wish.walker, wish.calls, atom)
+            for one in self.labels
+        )
+
     def _fitted(self, learned: Learned, asked: int, errors: dict[str, float]) -> None:
         self.rounds.append(
             {
@@ -89,7 +102,7 @@ class Record:
                 "parameters": int(learned.solution.theta.shape[-1]),
                 "lambda": learned.solution.strength,
                 "rank": learned.grader.active_set.rank,
-                "lowest": float(torch.where(learned.data.with_energy, learned.data.energy, torch.inf).min()),
+                "lowest": learned.lowest,
             }
         )
 

@@ -6,17 +6,17 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.driver.stop import Reason
 from mlopt.core.errors import InputError
 from mlopt.core.files import atomic
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.reporting.summary import Card, Column, Figure, Gallery, Structure, Summary, Table, Value
-from mlopt.core.runs.experiment import Experiment
 from mlopt.core.structures.write import write_extxyz
 from mlopt.optimizers.experiments.active import pictures
 from mlopt.optimizers.experiments.active.hunt import Hunt
@@ -30,7 +30,7 @@ _SHOWN = 6
 #: and that are written
 _KEPT = 20
 _COLUMNS = (
-    "round", "trigger", "walker", "calls", "grade", "energy", "energy_error", "force_error",
+    "round", "trigger", "walker", "calls", "atom", "atoms", "grade", "energy", "energy_error", "force_error",
 )  # fmt: skip
 
 
@@ -38,11 +38,11 @@ _COLUMNS = (
 class ActiveResult:
     """Outcome of an active run.
 
-    learned: labels, the fit to them, and its active set. record: of all labels and fits. walk: the walkers.
-    unanswered: structures that walkers still ask for. counts: of the ledger, by labeller.
+    config: of the experiment. learned: labels, the fit to them, and its active set. record: of all labels and fits.
+    walk: the walkers. unanswered: structures that walkers still ask for. counts: of the ledger, by labeller.
     """
 
-    experiment: Experiment
+    config: dict[str, Any]
     learned: Learned
     record: Record
     walk: Walk
@@ -58,14 +58,12 @@ class ActiveResult:
     @property
     def reasons(self) -> list[Reason]:
         """Why each walker ended; a walker that still waits for labels is running."""
-        codes = self.walk.progress.snapshot().reason.tolist()
-        reasons = list(Reason)
-        return [reasons[code] for code in codes]
+        return self.walk.reasons
 
     @property
     def found(self) -> Systems:
-        """Where the walkers are now: the end of a trajectory, a relaxed structure, the lowest point of a search."""
-        return self.walk.systems.with_pos(self.walk.driver.result(self.walk.progress).x)
+        """Where the walkers are now, see `Walk.points`."""
+        return self.walk.systems.with_pos(self.walk.points)
 
     @property
     def minima(self) -> list[int]:
@@ -92,9 +90,9 @@ class ActiveResult:
 
     def summary(self) -> Summary:
         """The numbers that ``mlopt run --json`` prints, and what the report shows."""
-        rounds, data = self.record.rounds, self.learned.data
+        rounds = self.record.rounds
         reasons = Counter(one.name.lower().replace("_", "-") for one in self.reasons)
-        lowest = float(data.energy.min())
+        lowest = self.learned.lowest
         used = self.walk.used
         numbers: dict[str, Any] = {
             "labels": len(self.record.labels),
@@ -194,7 +192,7 @@ class ActiveResult:
 
     def training(self) -> dict[str, Any]:
         """What the card of the potential tells of its labels and its fit."""
-        config = self.experiment.config()
+        config = self.config
         return {
             "task_family": {name: config[name] for name in ("system", "optimizer", "labeller")},
             "horizon": len(self.learned.data),
@@ -205,9 +203,15 @@ class ActiveResult:
             "command": "mlopt run, with the `config.resolved.yaml` of this run",
         }
 
+    def _labels(self) -> Dataset:
+        """All labels, with cut-outs as a group of their own."""
+        data = self.learned.data
+        groups = zip(data.group, self.learned.whole.tolist(), strict=True)
+        return replace(data, group=tuple(group if whole else "cut-out" for group, whole in groups))
+
     def write(self, folder: Path) -> None:
         """Write labels, the potential, where walkers are, and the pictures."""
-        write_extxyz(folder / "labels.extxyz", self.learned.data.to_atoms())
+        write_extxyz(folder / "labels.extxyz", self._labels().to_atoms())
         write_extxyz(folder / "walkers.extxyz", self.found.to_atoms())
         minima = self.minima
         if minima:

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
 from mlopt.core.protocols.query import QueryStrategy
 from mlopt.core.structures.labels import LabelledFile
+from mlopt.optimizers.experiments.active.cut import CutOut
 from mlopt.optimizers.querying.grade import By
 
 
@@ -46,6 +47,19 @@ class Asking(Plugin):
     strategy: Annotated[QueryStrategy | None, FromRegistry("query_strategy")] = setting(
         None, "which of the structures put aside are labelled; none: those that enter the active set"
     )
+
+    cut: CutOut | None = setting(
+        None, "label the surroundings of the atom with the largest grade only; none: whole structures"
+    )
+
+    @model_validator(mode="after")
+    def _of_atoms(self) -> Self:
+        if self.cut is not None and self.by == "configurations":
+            raise ValueError(
+                "`cut` is around the atom with the largest grade; by configurations atoms have none: take "
+                "`by: neighbourhoods`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

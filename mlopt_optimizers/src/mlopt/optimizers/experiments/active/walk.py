@@ -80,6 +80,17 @@ class Walk(ABC):
         outcome = self.progress.snapshot()
         return self.calls + outcome.calls
 
+    @property
+    def points(self) -> torch.Tensor:
+        """(n_rows, 3) the end of a trajectory, a relaxed structure, the lowest point of a search."""
+        return self.driver.result(self.progress).x
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why each walker ended; one that still waits for labels is running."""
+        known = list(Reason)
+        return [known[code] for code in self.progress.snapshot().reason.tolist()]
+
     def begin(self, x: torch.Tensor, calls: int) -> None:
         """Begin a stretch of at most ``calls`` force calls at ``x (n_rows, 3)``, without walkers that were given up."""
         landscape = AtomsLandscape(self.systems, self.learned.potential)
@@ -157,13 +168,17 @@ class Journey(Walk):
     def advance(self, keep: Callable[[], None]) -> list[Wish]:
         """See `Walk.advance`."""
         before: Progress | None = None
-        every, seen = self.asking.every, self.progress.active
+        every, seen = self.asking.every, self._under_way()
         while True:
             if self._look(before, seen) or self.progress.done or len(self.wishes) >= self.asking.put_aside:
                 return self.wishes
             keep()
-            before, seen = self.progress.copy(), self.progress.active
+            before, seen = self.progress.copy(), self._under_way()
             self.driver.advance(self.progress, until=(self.progress.calls // every + 1) * every)
+
+    def _under_way(self) -> torch.Tensor:
+        """The walkers (k,) that have not ended."""
+        return self.progress.active
 
     def _look(self, before: Progress | None, seen: torch.Tensor) -> bool:
         """Put structures aside, and return whether a walker has to wait: the present point is then its first beyond.

@@ -10,7 +10,9 @@ from mlopt.core.atoms.systems import Systems
 from mlopt.core.lazy import torch
 
 #: what a label was computed for
-Trigger = Literal["beginning", "stopped", "put aside", "lowest", "polish"]
+Trigger = Literal["beginning", "stopped", "put aside", "lowest", "polish", "end", "saddle"]
+#: triggers of labels on which a walk depends: whole structures, labelled first
+DECIDING = ("lowest", "end", "saddle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +20,8 @@ class Wish:
     """A structure that a walker asks to have labelled.
 
     structure: a batch of one. calls: force calls of the walker so far. grade: of the structure, infinite if it has
-    none.
+    none. atom: where the structure is cut out of that of the walker, the atom of the walker in its middle.
+    core: (n_atoms,) bool, atoms that have all their neighbours; None for all.
     """
 
     structure: Systems
@@ -26,6 +29,8 @@ class Wish:
     calls: int
     grade: float
     trigger: Trigger
+    atom: int | None = None
+    core: torch.Tensor | None = None
 
     def told(self) -> dict[str, Any]:
         """Return all but the structure as plain data."""
@@ -34,12 +39,20 @@ class Wish:
             "calls": self.calls,
             "grade": self.grade if self.grade < float("inf") else None,
             "trigger": self.trigger,
+            "atom": self.atom,
         }
 
 
 def structures(wishes: Sequence[Wish]) -> Systems:
     """Return the structures of some wishes as one batch."""
     return Systems.concatenate([one.structure for one in wishes])
+
+
+def cores(wishes: Sequence[Wish]) -> torch.Tensor:
+    """Return (n_atoms,) bool of their structures as one batch: atoms that have all their neighbours."""
+    return torch.cat(
+        [torch.ones_like(one.structure.fixed) if one.core is None else one.core for one in wishes]
+    )
 
 
 def to_checkpoint(wishes: Sequence[Wish]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

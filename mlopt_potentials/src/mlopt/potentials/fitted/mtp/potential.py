@@ -170,6 +170,13 @@ class Mtp(StoredPotential):
             found = all_by_degree(degrees, self.angular_weight, known)
         return [*(None for _ in range(self.pair_functions * known)), *found]
 
+    @property
+    def reach(self) -> float:
+        """The largest cutoff; see `FittablePotential.reach`."""
+        if self.file is not None:
+            return self.basis.cutoff
+        return max(self.cutoff, self.pair_cutoff or 0.0)
+
     @functools.cached_property
     def basis(self) -> Basis:
         """Table and radial functions.

@@ -1,0 +1,244 @@
+"""One sitting of an active run: walk, ask, label and fit, from the start or from a checkpoint to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from mlopt.core.atoms.dataset import Dataset
+from mlopt.core.atoms.systems import Systems
+from mlopt.core.batch.random import Stream, derive, problem_keys
+from mlopt.core.driver.driver import Driver
+from mlopt.core.driver.stop import Stop
+from mlopt.core.errors import InputError
+from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.lazy import torch
+from mlopt.core.protocols.labeller import Labeller
+from mlopt.core.runs.session import Session
+from mlopt.optimizers.experiments.active.hunt import Hunt
+from mlopt.optimizers.experiments.active.learned import Learned, Learner
+from mlopt.optimizers.experiments.active.record import Record
+from mlopt.optimizers.experiments.active.result import ActiveResult
+from mlopt.optimizers.experiments.active.settings import Asking, Beginning
+from mlopt.optimizers.experiments.active.truth import Truth
+from mlopt.optimizers.experiments.active.walk import Walk
+from mlopt.optimizers.experiments.active.wishes import DECIDING, Wish, cores, structures
+from mlopt.optimizers.labelling.computing import labelled
+from mlopt.optimizers.labelling.ledger import Ledger
+from mlopt.optimizers.local.lbfgs import LBFGS
+
+
+class Plan(Protocol):
+    """What an active run is to do, see `Active`."""
+
+    @property
+    def labels(self) -> int:
+        """The largest number of labels."""
+
+    @property
+    def polish(self) -> int:
+        """How many structures of a search are relaxed by labels alone."""
+
+    @property
+    def polish_fmax(self) -> float:
+        """The largest force at which that ends."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of random numbers."""
+
+    @property
+    def begin(self) -> Beginning:
+        """The labels before the first walk."""
+
+    @property
+    def asking(self) -> Asking:
+        """When labels are asked for, and which."""
+
+    @property
+    def labeller(self) -> Labeller:
+        """What computes energies and forces."""
+
+    def config(self) -> dict[str, Any]:
+        """Return all settings as plain data."""
+
+    def learner(self) -> Learner:
+        """Return what makes knowledge of labels."""
+
+    def beginning(self, system: Systems) -> Systems:
+        """Return the structures that are labelled first."""
+
+    def walk(self, system: Systems, announce: Callable[[str], None]) -> Walk:
+        """Return the walkers before their first step."""
+
+
+class Sitting:
+    """One sitting of an active run."""
+
+    def __init__(self, about: Plan, system: Systems, session: Session, ledger: Ledger) -> None:
+        self.about, self.system, self.session, self.ledger = about, system, session, ledger
+        self.learner = about.learner()
+        self.record = Record()
+        self.walk = about.walk(system, session.context.log)
+        self.learned: Learned | None = None
+
+    def whole(self) -> ActiveResult:
+        """All from the first labels to the result."""
+        learned = self._begun() if self.session.restored is None else self._restored()
+        while True:
+            wishes = self.walk.advance(self._keep)
+            left = self.about.labels - len(self.record.labels)
+            if not wishes or left <= 0:
+                break
+            learned = self._round(learned, wishes, left)
+        if isinstance(self.walk, Hunt) and self.about.polish:
+            learned = self._polished(learned, self.walk)
+        return self._result(learned, wishes)
+
+    def _begun(self) -> Learned:
+        file = self.about.begin.file
+        if file is not None:
+            data = file.read()
+        else:
+            data = self._labelled(self.about.beginning(self.system))
+            data = data.select(torch.nonzero(data.with_energy).flatten())
+            if not len(data):
+                raise InputError("active: none of the first structures could be labelled; see the log")
+        learned = self.learner.begun(data)
+        self.record.begun(learned, paid=file is None)
+        self._go_on(learned)
+        return learned
+
+    def _restored(self) -> Learned:
+        restored = self.session.restored
+        assert restored is not None
+        learned = self.learner.restored(restored.tensors)
+        self.record = Record.of(restored.meta["record"])
+        self.walk.load_checkpoint(learned, restored.tensors, restored.meta["walk"])
+        self.learned = learned
+        return learned
+
+    def _round(self, learned: Learned, wishes: list[Wish], left: int) -> Learned:
+        """Label some of what was asked for, and fit anew."""
+        chosen = self._chosen(learned, self._cut(learned, wishes), min(left, self.about.asking.labels))
+        data = self._labelled(structures(chosen))
+        sound = data.with_energy.tolist()
+        self.walk.failed([one for one, good in zip(chosen, sound, strict=True) if not good])
+        kept = [place for place, good in enumerate(sound) if good]
+        self.record.failed += len(chosen) - len(kept)
+        if kept:
+            new, granted = data.select(kept), [chosen[place] for place in kept]
+            after = self.learner.extended(learned, new, cores(granted))
+            self.record.round(learned, after, new, granted, len(wishes))
+            learned = after
+        self._go_on(learned)
+        return learned
+
+    def _polished(self, learned: Learned, hunt: Hunt) -> Learned:
+        """Relax the lowest structures by labels alone, and fit to these as well."""
+        places = hunt.minima(learned.data)[: self.about.polish]
+        left = (self.about.labels - len(self.record.labels)) // max(1, len(places))
+        if left < 1:
+            return learned
+        truth = Truth(lambda systems: self._labelled(systems))
+        systems = learned.data.systems.select(places)
+        # the first evaluation of each is in the ledger already
+        driver = Driver(AtomsLandscape(systems, truth), LBFGS(), Stop(left + 1, self.about.polish_fmax))
+        driver.advance(driver.begin(systems.pos, problem_keys(0, torch.arange(len(places)))))
+        if not truth.seen:
+            return learned
+        new = Dataset.concatenate(truth.seen)
+        after = self.learner.extended(learned, new)
+        self.record.polished(after, new)
+        return after
+
+    def _cut(self, learned: Learned, wishes: Sequence[Wish]) -> list[Wish]:
+        """The wishes with the surroundings of the atom with the largest grade instead of the whole structure.
+
+        That atom interpolates after the label. Where it asks again at the same point all the same, the whole structure
+        is labelled, so that no walker waits for ever.
+        """
+        cut, reach = self.about.asking.cut, learned.potential.reach
+        if cut is None or reach is None:
+            return list(wishes)
+        found = []
+        for one in wishes:
+            if one.trigger in DECIDING:
+                found.append(one)
+                continue
+            atom = int(learned.grader.grade(one.structure).row.argmax())
+            piece = None if self.record.has_cut(one, atom) else cut.of(one.structure, atom, reach)
+            if piece is not None:
+                one = replace(one, structure=piece.structure, atom=atom, core=piece.core)
+            found.append(one)
+        return found
+
+    def _chosen(self, learned: Learned, wishes: list[Wish], count: int) -> list[Wish]:
+        """The wishes that are granted: those on which the walk depends, then what the strategy takes of the others."""
+        first = [one for one in wishes if one.trigger in DECIDING][:count]
+        rest = [one for one in wishes if one.trigger not in DECIDING]
+        if not rest or len(first) == count:
+            return first
+        taken = self._taken(learned, rest, count - len(first))
+        if not taken and not first:  # no strategy may leave a walker waiting for ever
+            taken = [max(range(len(rest)), key=lambda place: rest[place].grade)]
+        return [*first, *(rest[place] for place in taken)]
+
+    def _taken(self, learned: Learned, wishes: list[Wish], count: int) -> list[int]:
+        """The places of the wishes that are granted by the strategy, or by entering the active set."""
+        there, strategy = structures(wishes), self.about.asking.strategy
+        if strategy is None:
+            known = len(learned.data)
+            _, entered, _ = learned.grader.extended(there, first=known, among=cores(wishes))
+            places = [one - known for one in entered]
+            return sorted(places, key=lambda place: -wishes[place].grade)[:count]
+        key = derive(torch.tensor(self.about.seed), Stream.ROUND, len(self.record.rounds))
+        return strategy.select(there, learned.data, learned.potential, count, key).indices.tolist()
+
+    def _labelled(self, systems: Systems) -> Dataset:
+        return labelled(
+            self.ledger,
+            self.about.labeller,
+            systems,
+            pause=self.session.asked_to_leave,
+            context=self.session.context,
+        )
+
+    def _go_on(self, learned: Learned) -> None:
+        self.learned = learned
+        self.walk.learn(learned)
+        told = self.record.line()
+        self.session.context.metric(len(self.record.rounds), **self.record.numbers())
+        self.session.context.log(told)
+        self._save()
+
+    def _keep(self) -> None:
+        self.session.context.progress(min(1.0, self.walk.share), self.record.line())
+        if self.session.context.pause():
+            self._save()
+            self.session.leave_if_asked()
+
+    def _save(self) -> None:
+        assert self.learned is not None
+        tensors, meta = self.walk.to_checkpoint()
+        step = len(self.record.rounds)
+        self.session.save(
+            step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
+        )
+
+    def _result(self, learned: Learned, unanswered: list[Wish]) -> ActiveResult:
+        result = ActiveResult(
+            config=self.about.config(),
+            learned=learned,
+            record=self.record,
+            walk=self.walk,
+            unanswered=len(unanswered),
+            counts=self.ledger.counts(),
+            seconds=self.session.seconds,
+        )
+        self.session.context.warn(result.warnings)
+        folder = self.session.context.results()
+        if folder is not None:
+            result.write(folder)
+        return result
