@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from mlopt.core.lazy import names_of
 
 if TYPE_CHECKING:
+    from mlopt.optimizers.experiments.active.band_walk import BandBetween
     from mlopt.optimizers.experiments.active.cut import CutOut
     from mlopt.optimizers.experiments.active.experiment import Active
     from mlopt.optimizers.experiments.active.result import ActiveResult
     from mlopt.optimizers.experiments.active.settings import Asking, Beginning
 
-__all__ = ["Active", "ActiveResult", "Asking", "Beginning", "CutOut"]
+__all__ = ["Active", "ActiveResult", "Asking", "BandBetween", "Beginning", "CutOut"]
 
 __getattr__ = names_of(
     __name__,
     {
+        "band_walk": ("BandBetween",),
         "cut": ("CutOut",),
         "experiment": ("Active",),
         "result": ("ActiveResult",),

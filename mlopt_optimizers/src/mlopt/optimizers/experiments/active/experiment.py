@@ -18,16 +18,20 @@ from mlopt.core.driver.engine import EngineName
 from mlopt.core.driver.external import ExternalOptimizer
 from mlopt.core.driver.stop import Stop
 from mlopt.core.errors import InputError
+from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.input_file import AbsolutePath
 from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.protocols.labeller import Labeller
-from mlopt.core.protocols.optimizer import Optimizer
+from mlopt.core.protocols.optimizer import Optimizer, local_only
 from mlopt.core.protocols.start import StartSampler
 from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
+from mlopt.core.structures.checks import check_same_atoms
 from mlopt.core.structures.spec import SystemSpec
+from mlopt.optimizers.bands.checks import check_ends
+from mlopt.optimizers.experiments.active.band_walk import BandBetween, BandWalk
 from mlopt.optimizers.experiments.active.cut import CutOut
 from mlopt.optimizers.experiments.active.hunt import Hunt
 from mlopt.optimizers.experiments.active.learned import Learner
@@ -67,11 +71,21 @@ class Active(Experiment):
     start: Annotated[StartSampler | None, FromRegistry("start")] = setting(
         None, "initial positions of each walker; none: those of the file, or random ones for a formula"
     )
-    walkers: int = setting(8, "number of walkers; all share one potential", ge=1, le=100_000)
+    walkers: int = setting(
+        8,
+        "number of walkers; all share one potential; with `band` these are its ends and images",
+        ge=1,
+        le=100_000,
+    )
     force_calls: int = setting(
         5000, "of the fitted potential, for each walker; of a search, in each round", ge=1
     )
-    fmax: float | None = setting(None, "largest force at which a relaxation ends", unit="energy/length", gt=0)
+    fmax: float | None = setting(
+        None, "largest force at which a relaxation or a band ends", unit="energy/length", gt=0
+    )
+    band: BandBetween | None = setting(
+        None, "a nudged elastic band from the system to another minimum, instead of walkers"
+    )
     begin: Beginning = setting(Beginning(), "the labels before the first walk")
     asking: Asking = setting(Asking(), "when labels are asked for, and which")
     labels: int = setting(500, "largest number of labels of the run, those to begin with included", ge=1)
@@ -89,7 +103,12 @@ class Active(Experiment):
     polish: int = setting(
         3, "of a search: lowest structures that are relaxed at the end by labels alone, 0 for none", ge=0
     )
-    polish_fmax: float = setting(0.01, "largest force at which that ends", unit="energy/length", gt=0)
+    polish_fmax: float = setting(
+        0.01,
+        "largest force at which that ends; with `band`, of a label at an end or at the saddle",
+        unit="energy/length",
+        gt=0,
+    )
     minima: MinimaSettings = setting(MinimaSettings(), "of a search: which minima are different")
     memory: float = setting(1.0, "that a block of rows may take", unit="GB", gt=0)
     seed: int = setting(0, "seed of random numbers; the same seed gives the same result", ge=0, le=2**62)
@@ -129,6 +148,8 @@ class Active(Experiment):
             raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
         if self.asking.cut is not None:
             self._check_cut(self.asking.cut)
+        if self.band is not None:
+            self._check_band(self.band)
         if self.begin.file is not None:
             self.begin.file.read()
         elif self.begin.structures >= self.labels:
@@ -136,6 +157,27 @@ class Active(Experiment):
                 f"`labels` ({self.labels}) leaves none beyond the {self.begin.structures} structures of `begin`"
             )
         self.system.load()
+
+    def _check_band(self, band: BandBetween) -> None:
+        try:
+            local_only(self.optimizer)
+        except ValueError as error:
+            raise InputError(f"active: `optimizer` relaxes the band: {error}") from None
+        if self.fmax is None or self.fmax > self.polish_fmax:
+            raise InputError(
+                f"a band needs `fmax`, the largest force on it by the fitted potential, of at most `polish_fmax` "
+                f"({self.polish_fmax:g}), that of labels; give about half of it"
+            )
+        if not band.climbing or band.kind != "neb":
+            raise InputError(
+                "the saddle of a band is labelled where an image has climbed to it; leave out `band.climb` and "
+                "`band.kind`"
+            )
+        if not (self.system.placed and band.final.placed and self._start.given):
+            raise InputError("a band is between two structures; give files, and leave out `start`")
+        initial, final = self.system.load(), band.final.load()
+        check_same_atoms(final, initial, "`band.final`", "`system`")
+        check_ends(AtomsLandscape(initial, self.potential), initial.pos, final.pos)
 
     def _check_cut(self, cut: CutOut) -> None:
         if self.optimizer.searching:
@@ -160,7 +202,7 @@ class Active(Experiment):
             Preempted: ``context`` asked to stop, or labels have to come from elsewhere; a checkpoint has been saved.
         """
         system = self.system.load()
-        session = Session(context, structure_digest(system))
+        session = Session(context, " ".join(structure_digest(one) for one in self.states(system)))
         with self._ledger(session.context) as ledger:
             return Sitting(self, system, session, ledger).whole()
 
@@ -179,6 +221,10 @@ class Active(Experiment):
             with Ledger(own if self.ledger is None else self.ledger) as ledger:
                 yield ledger
 
+    def states(self, system: Systems) -> list[Systems]:
+        """Return the structures between which walkers are: the system, and the other end of a band."""
+        return [system] if self.band is None else [system, self.band.final.load()]
+
     def learner(self) -> Learner:
         """Return what makes knowledge of labels."""
         strength = self.prior.strength
@@ -193,8 +239,9 @@ class Active(Experiment):
         )
 
     def drawn(self, system: Systems, count: int, *streams: int) -> Systems:
-        """Return ``count`` copies of the system where a walker or a first structure is."""
-        many = system.repeat(count)
+        """Return ``count`` copies of the system, or by turns of both ends, where walkers or first structures are."""
+        states = self.states(system)
+        many = Systems.concatenate([states[index % len(states)] for index in range(count)])
         key = derive(problem_keys(self.seed, torch.arange(count)), *streams)
         diameter = self.potential.diameter(many.z)
         drawn = self._start.sample(many, diameter, key)
@@ -221,10 +268,15 @@ class Active(Experiment):
 
     def walk(self, system: Systems, announce: Any) -> Walk:
         """Return the walkers before their first step."""
-        systems = self.drawn(system, self.walkers, Stream.START)
-        key = problem_keys(self.seed, torch.arange(self.walkers))
+        band = self.band
+        number = self.walkers if band is None else band.images + 2
+        systems = self.drawn(system, number, Stream.START)
+        key = problem_keys(self.seed, torch.arange(number))
         stop = Stop(self.force_calls, self.fmax)
         about = (systems, self.optimizer, stop, self.asking, key)
+        if band is not None:
+            ends = systems.select([0] * (number - 1) + [1])
+            return BandWalk(ends, *about[1:], self.engine, announce, band=band, settled=self.polish_fmax)
         if self.optimizer.searching:
             window, tolerance = self.minima.energy_window, self.minima.distance_tolerance
             return Hunt(

@@ -19,6 +19,7 @@ from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.reporting.summary import Card, Column, Figure, Gallery, Structure, Summary, Table, Value
 from mlopt.core.structures.write import write_extxyz
 from mlopt.optimizers.experiments.active import pictures
+from mlopt.optimizers.experiments.active.band_walk import BandWalk
 from mlopt.optimizers.experiments.active.hunt import Hunt
 from mlopt.optimizers.experiments.active.learned import Learned
 from mlopt.optimizers.experiments.active.record import Record
@@ -66,6 +67,14 @@ class ActiveResult:
         return self.walk.systems.with_pos(self.walk.points)
 
     @property
+    def barrier(self) -> tuple[float, float] | None:
+        """The height of a band's saddle over the initial and the final state, by labels; None where one is missing."""
+        if not isinstance(self.walk, BandWalk) or self.walk.stationary is None:
+            return None
+        initial, saddle, final = (float(self.learned.data.energy[one]) for one in self.walk.stationary)
+        return saddle - initial, saddle - final
+
+    @property
     def minima(self) -> list[int]:
         """The distinct structures of a search with labels, the lowest first: their places in the labels."""
         if not isinstance(self.walk, Hunt):
@@ -83,6 +92,8 @@ class ActiveResult:
             )
         if self.record.failed:
             lines.append(f"{self.record.failed} labels failed; `mlopt export LEDGER --failed` writes them")
+        if isinstance(self.walk, BandWalk):
+            lines += self.walk.warnings
         lost = sum(one is Reason.NON_FINITE for one in self.reasons)
         if lost:
             lines.append(f"{lost} of {len(self.reasons)} walkers were given up")
@@ -110,14 +121,26 @@ class ActiveResult:
         }
         triggers = Counter(one["trigger"] for one in self.record.labels)
         told = ", ".join(f"{count} {name}" for name, count in triggers.items())
+        headline = f"{len(self.record.labels)} labels in {len(rounds) - 1} rounds; lowest energy {lowest:.6g}"
+        cards = list[Card]()
+        if self.barrier is not None and isinstance(self.walk, BandWalk):
+            forward, reverse = self.barrier
+            numbers |= {"barrier_forward": forward, "barrier_reverse": reverse}
+            numbers["largest_force_of_labels"] = self.walk.largest_force
+            headline = f"barrier {forward:.5g}, back {reverse:.5g}, from {len(self.record.labels)} labels"
+            cards = [
+                Card("barrier", forward, "eV", "saddle over the initial state, both labels"),
+                Card("barrier back", reverse, "eV", "saddle over the final state, both labels"),
+            ]
         lost = all(one is Reason.NON_FINITE for one in self.reasons)
         return Summary(
             numbers,
-            headline=f"{len(self.record.labels)} labels in {len(rounds) - 1} rounds; lowest energy {lowest:.6g}",
+            headline=headline,
             failure="every walker was given up" if lost else "",
-            reached=not self.unanswered,
-            missed="walkers still ask for labels",
+            reached=not self.unanswered and (not isinstance(self.walk, BandWalk) or self.barrier is not None),
+            missed="walkers still ask for labels" if self.unanswered else "the band has no labelled saddle",
             cards=[
+                *cards,
                 Card("labels", len(self.record.labels), "", told),
                 Card("lowest labelled energy", lowest, "eV"),
                 Card("force calls of the fitted potential", int(used.sum()), "", f"{len(used)} walkers"),
@@ -181,6 +204,14 @@ class ActiveResult:
         if any(one.get("grade") is not None for one in self.record.labels):
             text = "Error of forces before the label against the extrapolation grade, one point a label."
             found.append(Figure("Grade and error", "grades.svg", text))
+        if isinstance(self.walk, BandWalk) and self.walk.stationary is not None:
+            frames = [
+                Structure("saddle.extxyz", place, f"{name}: {float(self.learned.data.energy[index]):.5g} eV")
+                for place, (name, index) in enumerate(
+                    zip(("initial", "saddle", "final"), self.walk.stationary, strict=True)
+                )
+            ]
+            found.append(Gallery("Ends and saddle", frames, "With the energies of their labels."))
         shown = self.minima[:_SHOWN]
         if shown:
             frames = [
@@ -213,6 +244,9 @@ class ActiveResult:
         """Write labels, the potential, where walkers are, and the pictures."""
         write_extxyz(folder / "labels.extxyz", self._labels().to_atoms())
         write_extxyz(folder / "walkers.extxyz", self.found.to_atoms())
+        if isinstance(self.walk, BandWalk) and self.walk.stationary is not None:
+            chosen = self.learned.data.select(list(self.walk.stationary))
+            write_extxyz(folder / "saddle.extxyz", chosen.to_atoms())
         minima = self.minima
         if minima:
             write_extxyz(folder / "minima.extxyz", self.learned.data.select(minima).to_atoms())
