@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlopt.core import InputError
+from mlopt.optimizers.querying.active_set import ActiveSet
 from mlopt.optimizers.querying.maxvol import MaxVol, RankError, maxvol
 
 
@@ -93,3 +94,15 @@ def test_what_has_no_volume_is_refused() -> None:
         maxvol(matrix(9, 2), 0.0)
     with pytest.raises(InputError, match=r"must be a matrix \(k, m\), got the shape \(3,\)"):
         maxvol(np.ones(3))
+
+
+def test_rows_that_are_nearly_dependent() -> None:
+    """Exchanges settle where an inverse of the chosen rows has no correct digit, as for bases of several species."""
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        turn = np.linalg.qr(generator.normal(size=(60, 60)))[0]
+        rows = generator.normal(size=(150, 60)) * np.logspace(0.0, -15.0, 60) @ turn
+        found = ActiveSet.of(rows)
+        c, outside = found.coefficients(rows)
+        assert 30 < found.rank < 60
+        assert np.abs(c[~outside]).max() < 1.02

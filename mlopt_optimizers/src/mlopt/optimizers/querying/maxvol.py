@@ -276,13 +276,28 @@ def _apply(c: Matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> No
     c[rows] = unit
 
 
+def _coefficients(scaled: Matrix, chosen: NDArray[np.int64]) -> tuple[Matrix, float]:
+    """All rows as combinations of those chosen, and the log of the absolute determinant of these.
+
+    Triangles, because an inverse of rows that are nearly dependent loses all digits, and exchanges would not settle.
+    """
+    from scipy.linalg.blas import dtrsm
+
+    lu, order, log_det = triangles(scaled[chosen])
+    c = np.zeros(scaled.shape, order="F")
+    if c.size:
+        triangle = np.asfortranarray(lu)
+        c[:, order] = dtrsm(1.0, triangle, dtrsm(1.0, triangle, scaled, side=1), side=1, lower=1, diag=1)
+        c[chosen] = np.eye(len(chosen))
+    return c, log_det
+
+
 def _finished(
     scaled: Matrix, chosen: NDArray[np.int64], tolerance: float, scale: Matrix, swaps: int = 0
 ) -> MaxVol:
     """Compute all from scratch, and exchange until what is computed from scratch is below the limit."""
     for _ in range(_ROUNDS):
-        inverse, log_det = inverted(scaled[chosen])
-        c = scaled @ inverse
+        c, log_det = _coefficients(scaled, chosen)
         if not c.size or max(c.max(), -c.min()) <= 1.0 + tolerance:
             return MaxVol(chosen, c, log_det + float(np.log(scale).sum()), swaps)
         # a little below the limit, so that rounding does not undo it
