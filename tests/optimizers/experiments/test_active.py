@@ -8,16 +8,21 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from ase.io import read
+from ase import Atoms
+from ase.build import bulk
+from ase.constraints import FixAtoms
+from ase.io import read, write
 from pydantic import ValidationError
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.batch.random import problem_keys
+from mlopt.core.batch.random import Stream, problem_keys
 from mlopt.core.driver.driver import minimize
 from mlopt.core.driver.stop import Reason
 from mlopt.core.errors import InputError, MloptError
 from mlopt.core.landscapes.landscape import AtomsLandscape
+from mlopt.core.plugins import build
+from mlopt.core.structures.labels import LabelledFile
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.experiment import check_experiment
 from mlopt.core.testing.recorder import FolderRecorder
@@ -31,6 +36,8 @@ from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.searches.basin_hopping import BasinHopping
 from mlopt.optimizers.starts.starts import HarmonicStart
 from mlopt.potentials import BehlerParrinello, Gupta, Mtp, StillingerWeber
+
+LABELLER = {"name": "potential", "potential": "stillinger-weber"}
 
 
 class Counting(PotentialLabeller):
@@ -113,7 +120,7 @@ def test_a_label_is_computed_once(tmp_path: Path) -> None:
 def begun(experiment: Active) -> tuple[Journey, Learned]:
     """The walkers after the first fit."""
     system = experiment.system.load()
-    learned = experiment.learner().begun(experiment.labeller.label(experiment.beginning(system)))
+    learned = experiment.learner(system).begun(experiment.labeller.label(experiment.beginning(system)))
     walk = experiment.walk(system, print)
     walk.learn(learned)
     assert isinstance(walk, Journey)
@@ -141,7 +148,7 @@ def test_what_was_labelled_is_known() -> None:
     wishes = walk.advance(lambda: None)
     asked = Systems.concatenate([one.structure for one in wishes])
     before, state = walk.progress.calls, walk.progress.state
-    after = experiment.learner().extended(learned, experiment.labeller.label(asked))
+    after = experiment.learner(experiment.system.load()).extended(learned, experiment.labeller.label(asked))
     assert float(after.grader.grade(asked).system.max()) < 1.01
     walk.learn(after)
     assert walk.progress.calls == before and torch.equal(walk.progress.state.velocity, state.velocity)
@@ -150,7 +157,7 @@ def test_what_was_labelled_is_known() -> None:
 def test_knowledge_is_restored_bit_for_bit() -> None:
     experiment = dynamics()
     _, learned = begun(experiment)
-    again = experiment.learner().restored(learned.to_tensors())
+    again = experiment.learner(experiment.system.load()).restored(learned.to_tensors())
     assert torch.equal(again.solution.theta, learned.solution.theta)
     there = experiment.beginning(experiment.system.load())
     assert torch.equal(again.grader.grade(there).row, learned.grader.grade(there).row)
@@ -159,7 +166,7 @@ def test_knowledge_is_restored_bit_for_bit() -> None:
 def test_rows_are_added_as_if_all_were_there_at_once() -> None:
     experiment = dynamics(begin=Beginning(structures=12, displacement=0.05))
     data = experiment.labeller.label(experiment.beginning(experiment.system.load()))
-    learner = experiment.learner()
+    learner = experiment.learner(experiment.system.load())
     once = learner.begun(data)
     pieces = learner.extended(learner.begun(data.select(range(8))), data.select(range(8, 12)))
     there = data.systems
@@ -202,6 +209,16 @@ def test_a_walker_whose_label_fails_is_given_up() -> None:
     assert bool(torch.isfinite(found.learned.data.energy).all())
 
 
+def test_first_labels_that_fail_are_counted() -> None:
+    system = dynamics().beginning(dynamics().system.load())
+    forces = PotentialLabeller(potential=StillingerWeber()).label(system)
+    largest = system.segments.longest2(forces.force).sqrt().sort().values
+    most = float(largest[:2].mean())
+    found = dynamics(labeller=Counting(potential=StillingerWeber(), most=most), force_calls=1).run()
+    begun = sum(one["trigger"] == "beginning" for one in found.record.labels)
+    assert begun == 1 and found.record.failed >= 2
+
+
 def test_a_labeller_that_always_fails_ends_the_run() -> None:
     with pytest.raises(MloptError, match=r"3 labels in a row have failed.*Correct the labeller"):
         dynamics(labeller=Counting(potential=StillingerWeber(), most=0.0, patience=3)).run()
@@ -223,14 +240,83 @@ def test_labels_that_are_used_up() -> None:
         ({"labels": 3}, "leaves none beyond the 3 structures"),
         ({"system": SystemSpec(cluster="Si4"), "start": {"name": "given"}}, "needs positions"),
         ({"optimizer": BasinHopping(), "fmax": 0.1}, "`fmax` ends relaxations only"),
+        ({"fmax": 0.1}, "leave it out with a search, and with dynamics"),
+        ({"asking": {"strategy": "passiv"}}, "Did you mean 'passive'"),
     ],
 )
 def test_refusals(settings: dict[str, Any], message: str) -> None:
-    from mlopt.core.plugins import build
-
     config = {name: getattr(dynamics(), name) for name in ("system", "potential", "labeller", "optimizer")}
     with pytest.raises(InputError, match=message):
         build(Active, config | {"begin": Beginning(structures=3)} | settings).check()
+
+
+def labels_of(file: Path, images: list[Atoms]) -> Beginning:
+    """First labels of silicon in a file."""
+    data = PotentialLabeller(potential=StillingerWeber()).label(Systems.from_atoms(images))
+    write(file, data.to_atoms())
+    return Beginning(file=LabelledFile(file=str(file)))
+
+
+def shaken(count: int) -> list[Atoms]:
+    """Cells of silicon with tags, one isotope and an atom that is fixed."""
+    images = []
+    for seed in range(count):
+        atoms = bulk("Si", cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.set_tags(range(8))
+        atoms.set_masses([30.0, *atoms.get_masses()[1:]])
+        atoms.set_constraint(FixAtoms([3]))
+        images.append(atoms)
+    return images
+
+
+def test_columns_are_restored(tmp_path: Path) -> None:
+    """Tags, isotopes and fixed atoms of labelled structures, which a resumed run writes as one that was not stopped."""
+    begin = labels_of(tmp_path / "first.extxyz", shaken(3))
+    write(tmp_path / "system.extxyz", shaken(1))
+    experiment = dynamics(system=SystemSpec(file=str(tmp_path / "system.extxyz")), begin=begin)
+    assert begin.file is not None
+    system, first = experiment.system.load(), begin.file.read()
+    learner = experiment.learner(system)
+    more = experiment.labeller.label(experiment.drawn(system, 2, Stream.START))
+    learned = learner.extended(learner.begun(first), more)
+    again = learner.restored(learned.to_tensors())
+    for one, other in zip(learned.data.to_atoms(), again.data.to_atoms(), strict=True):
+        assert one == other and one.get_masses()[0] == other.get_masses()[0] == 30.0
+        assert other.get_tags().tolist() == list(range(8)) and len(other.constraints) == 1
+
+
+def test_first_labels_of_another_system(tmp_path: Path) -> None:
+    """They are fitted to, but their energies are no minima of this system."""
+    begin = labels_of(tmp_path / "first.extxyz", shaken(3))
+    system = SystemSpec(cluster="Si4")
+    found = search(
+        system=system, begin=begin, labeller=Counting(potential=StillingerWeber()), walkers=1, force_calls=60
+    ).run()
+    energy = found.learned.data.energy
+    assert float(energy.min()) < -20.0 < min(float(energy[index]) for index in found.minima)
+    assert found.summary()["lowest_energy"] == float(energy[found.minima[0]])
+    with pytest.raises(
+        InputError, match=r"structures of `begin\.file` have no Ge, which the system has; add some"
+    ):
+        search(system=SystemSpec(cluster="Si3Ge"), begin=begin).check()
+
+
+def test_a_relaxation_keeps_to_its_force_calls() -> None:
+    """Also where its last points are labelled."""
+    for budget in (4, 7):
+        found = relaxation(force_calls=budget, fmax=1e-9, asking=Asking(save=1.01, stop=1e9)).run()
+        assert found.walk.used.tolist() == [budget, budget]
+        assert any(one["trigger"] == "put aside" for one in found.record.labels)
+
+
+def test_a_strategy_by_name() -> None:
+    config = dynamics().config() | {
+        "asking": {"labels": 3, "strategy": "farthest-point"},
+        "labeller": LABELLER,
+    }
+    found = build(Active, config).run()
+    assert any(one["trigger"] == "stopped" for one in found.record.labels)
 
 
 def test_thresholds_in_order() -> None:

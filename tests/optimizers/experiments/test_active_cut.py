@@ -155,7 +155,8 @@ def test_contract(form: Form, tmp_path: Path) -> None:
 def test_the_grade_of_the_atom_falls() -> None:
     experiment = dynamics()
     system = experiment.system.load()
-    learned = experiment.learner().begun(experiment.labeller.label(experiment.beginning(system)))
+    learner = experiment.learner(system)
+    learned = learner.begun(experiment.labeller.label(experiment.beginning(system)))
     walk = experiment.walk(system, print)
     walk.learn(learned)
     wish = max(walk.advance(lambda: None), key=lambda one: one.grade)
@@ -166,7 +167,7 @@ def test_the_grade_of_the_atom_falls() -> None:
     assert piece is not None
     there = learned.grader.grade(piece.structure).row[piece.centre]
     torch.testing.assert_close(there, before[atom], rtol=1e-6, atol=0)
-    after = experiment.learner().extended(learned, experiment.labeller.label(piece.structure), piece.core)
+    after = learner.extended(learned, experiment.labeller.label(piece.structure), piece.core)
     assert before[atom] > 2.0 and float(after.grader.grade(wish.structure).row[atom]) < 1.01
     owners = torch.from_numpy(after.grader.active_set.owners)
     assert int((owners == len(learned.data)).sum()) <= int(piece.core.sum())
@@ -174,13 +175,13 @@ def test_the_grade_of_the_atom_falls() -> None:
 
 def test_the_fit_takes_the_forces_on_the_core_alone() -> None:
     experiment = dynamics()
-    learned = experiment.learner().begun(
-        experiment.labeller.label(experiment.beginning(experiment.system.load()))
-    )
+    system = experiment.system.load()
+    learner = experiment.learner(system)
+    learned = learner.begun(experiment.labeller.label(experiment.beginning(system)))
     piece = CutOut(radius=4.0).of(learned.data.systems[0], 7, 3.6)
     assert piece is not None
     label = experiment.labeller.label(piece.structure)
-    after = [experiment.learner().extended(learned, label, core) for core in (piece.core, None)]
+    after = [learner.extended(learned, label, core) for core in (piece.core, None)]
     more = [one.rows.rows - learned.rows.rows for one in after]
     assert more == [3 * int(piece.core.sum()), 1 + 3 * len(piece.rows)]
     assert after[0].whole.tolist() == [True, True, False]

@@ -23,12 +23,22 @@ def save(figure: Any, file: Path) -> None:
     pyplot().close(figure)
 
 
-def logarithmic(axis: Any) -> None:
-    """Make both scales of ``axis`` logarithmic, with numbers such as 0.05 on them instead of powers."""
+def logarithmic(axis: Any, x: bool = True) -> None:
+    """Make the scales of ``axis`` logarithmic, with numbers such as 0.05 on them instead of powers.
+
+    x: False to leave the horizontal one as it is.
+    """
     from matplotlib.ticker import LogFormatter
 
-    axis.set_xscale("log")
+    class Numbers(LogFormatter):
+        """As its base chooses ticks that get a number, which that rounds to one digit."""
+
+        def __call__(self, value: float, place: int | None = None) -> str:
+            return f"{value:g}" if super().__call__(value, place) else ""
+
     axis.set_yscale("log")
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_formatter(LogFormatter())
-        one.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))
+    if x:
+        axis.set_xscale("log")
+    for one in (axis.xaxis, axis.yaxis) if x else (axis.yaxis,):
+        one.set_major_formatter(Numbers())
+        one.set_minor_formatter(Numbers(minor_thresholds=(1.0, 0.4)))

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import field_validator
 
+from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.digest import structure_digest
+from mlopt.core.atoms.elements import SYMBOLS
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import Draws, Stream, derive, problem_keys
 from mlopt.core.driver.engine import EngineName
@@ -142,21 +144,33 @@ class Active(Experiment):
                 f"active: {type(self.potential).__name__} is not linear in its parameters, and would have to be "
                 f"trained anew after every label; take a linear potential such as mtp"
             )
-        if self.optimizer.searching and self.fmax is not None:
-            raise InputError("`fmax` ends relaxations only; leave it out with a search")
+        if (self.optimizer.searching or self.optimizer.seeks == "nothing") and self.fmax is not None:
+            raise InputError("`fmax` ends relaxations only; leave it out with a search, and with dynamics")
         if not self.system.placed and self._start.given:
             raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
         if self.asking.cut is not None:
             self._check_cut(self.asking.cut)
         if self.band is not None:
             self._check_band(self.band)
+        system = self.system.load()
+        self.potential.check(system)
         if self.begin.file is not None:
-            self.begin.file.read()
+            self._fitting(self.begin.file.read(), system)
         elif self.begin.structures >= self.labels:
             raise InputError(
                 f"`labels` ({self.labels}) leaves none beyond the {self.begin.structures} structures of `begin`"
             )
-        self.system.load()
+
+    def _fitting(self, data: Dataset, system: Systems) -> None:
+        """Refuse first labels that say nothing about a species of the system, or that the potential refuses."""
+        without = sorted(set(system.z.tolist()) - set(data.systems.z.tolist()))
+        if without:
+            names = ", ".join(SYMBOLS[number] for number in without)
+            raise InputError(
+                f"active: the structures of `begin.file` have no {names}, which the system has; add some that do, or "
+                f"leave the file out"
+            )
+        self.potential.prepared(data)
 
     def _check_band(self, band: BandBetween) -> None:
         try:
@@ -225,10 +239,11 @@ class Active(Experiment):
         """Return the structures between which walkers are: the system, and the other end of a band."""
         return [system] if self.band is None else [system, self.band.final.load()]
 
-    def learner(self) -> Learner:
-        """Return what makes knowledge of labels."""
+    def learner(self, system: Systems) -> Learner:
+        """Return what makes knowledge of labels; system: a batch of one, which walkers move."""
         strength = self.prior.strength
         return Learner(
+            system,
             self.potential,
             self.weights,
             strength if isinstance(strength, float) else None,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
 from mlopt.core.driver.driver import Driver
@@ -71,7 +70,7 @@ class Hunt(Walk):
     def learn(self, learned: Learned) -> None:
         """See `Walk.learn`."""
         self.learned = learned
-        best = float(learned.data.energy.min())
+        best = float("inf") if learned.lowest is None else learned.lowest
         self.quiet = self.quiet + 1 if best > self.lowest - self.window else 0
         self.lowest = min(self.lowest, best)
         if self.rounds == 0:
@@ -122,7 +121,7 @@ class Hunt(Walk):
     def _wishes(self) -> list[Wish]:
         """The minima to label: the lowest that are new, and those where the potential extrapolates."""
         found = self._relaxed()
-        labelled = _like(self.learned.data.systems, self.systems[0])
+        labelled = [self.learned.data.systems[index] for index in self.learned.ranked]
         known = [Place.of(one) for one in [*labelled, *(one.structure for one in self.refused)]]
         lowest: list[Wish] = []
         others: list[Wish] = []
@@ -170,17 +169,14 @@ class Hunt(Walk):
                 found.append(Wish(one, walker, int(self.used[walker]), grades[index], "put aside"))
         return found
 
-    def minima(self, data: Dataset) -> list[int]:
+    def minima(self, learned: Learned) -> list[int]:
         """Return the distinct structures of this system among the labels, the lowest first, by their places."""
         found, places = list[int](), list[Place]()
-        like = self.systems[0].z.sort().values
-        for index in torch.argsort(data.energy, stable=True).tolist():
-            one = data.systems[index]
-            if torch.equal(one.z.sort().values, like):
-                place = Place.of(one)
-                if not place.is_among(places, self.tolerance):
-                    places.append(place)
-                    found.append(index)
+        for index in learned.ranked:
+            place = Place.of(learned.data.systems[index])
+            if not place.is_among(places, self.tolerance):
+                places.append(place)
+                found.append(index)
         return found
 
     def failed(self, wishes: Sequence[Wish]) -> None:
@@ -202,11 +198,3 @@ class Hunt(Walk):
         self.refused = of_checkpoint(self.systems[0], tensors, meta["wishes"])
         self.quiet = int(meta["quiet"])
         self.lowest = float("inf") if meta["lowest"] is None else float(meta["lowest"])
-
-
-def _like(systems: Systems, one: Systems) -> list[Systems]:
-    """Those systems that have the atoms of another."""
-    z = one.z.sort().values
-    return [
-        part for part in (systems[i] for i in range(len(systems))) if torch.equal(part.z.sort().values, z)
-    ]

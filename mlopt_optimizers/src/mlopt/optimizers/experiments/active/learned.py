@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.template import Template
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.optimizers.fitting.least_squares import Solution, Triangle, Weights, solve, triangle
@@ -21,6 +23,7 @@ class Learned:
     core (n_atoms,) bool: atoms whose forces are in the fit, and whose rows may be in the active set. These are all but
         those at the faces of cut-outs, whose energies are not in the fit either.
     rows: of the fit to the labels. solution: of the fit. grader: with the potential that it solved for.
+    ranked: places of the labels whose structures have the atoms of the system, the lowest energy first.
     """
 
     data: Dataset
@@ -28,6 +31,7 @@ class Learned:
     rows: Triangle
     solution: Solution
     grader: Grader
+    ranked: list[int]
 
     @property
     def potential(self) -> FittablePotential:
@@ -40,10 +44,9 @@ class Learned:
         return _whole(self.data, self.core)
 
     @property
-    def lowest(self) -> float:
-        """The lowest energy of a structure that was not cut out of another."""
-        there = self.data.with_energy & self.whole
-        return float(torch.where(there, self.data.energy, torch.inf).min())
+    def lowest(self) -> float | None:
+        """The lowest energy among labelled structures of the system, None if there is none."""
+        return float(self.data.energy[self.ranked[0]]) if self.ranked else None
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Return all that labels cannot give back bit for bit."""
@@ -60,9 +63,11 @@ class Learned:
 class Learner:
     """How labels become knowledge.
 
-    base: the potential, not yet prepared for data. soften: force at which a structure counts half, None for never.
+    system: a batch of one, which walkers move. base: the potential, not yet prepared for data. soften: force at which
+    a structure counts half, None for never.
     """
 
+    system: Systems
     base: FittablePotential
     weights: Weights
     strength: float | None
@@ -118,9 +123,8 @@ class Learner:
     def _solved(self, data: Dataset, core: torch.Tensor, rows: Triangle, grader: Grader) -> Learned:
         degrees = grader.potential.roughness()
         found = solve(rows, degrees, strength=self.strength, smooth=self.smooth)
-        return Learned(
-            data, core, rows, found, replace(grader, potential=grader.potential.with_theta(found.theta))
-        )
+        grader = replace(grader, potential=grader.potential.with_theta(found.theta))
+        return Learned(data, core, rows, found, grader, _ranked(data, self.system))
 
     def _weighted(self, data: Dataset, core: torch.Tensor) -> Dataset:
         """With smaller weights for structures with large forces, which are far from what matters."""
@@ -145,27 +149,41 @@ def _whole(data: Dataset, core: torch.Tensor) -> torch.Tensor:
     return missing == 0
 
 
+def _ranked(data: Dataset, system: Systems) -> list[int]:
+    """The places of the labels whose structures have the atoms of a system, the lowest energy first."""
+    atoms = system.z.sort().values
+    order = torch.argsort(data.energy, stable=True)
+    return [
+        place
+        for place in order[data.with_energy[order]].tolist()
+        if torch.equal(data.systems[place].z.sort().values, atoms)
+    ]
+
+
+#: fields of labelled structures and of labels that are tensors; masses and templates may be missing
+_OF_SYSTEMS = ("pos", "z", "ptr", "cell", "pbc", "fixed", "given_masses", "template")
+_OF_LABELS = ("energy", "force", "stress", "weight")
+
+
 def _to_tensors(data: Dataset) -> dict[str, torch.Tensor]:
-    """The labels as tensors, without what no fit reads: masses, columns, info and sources."""
-    systems = data.systems
-    found = {
-        "pos": systems.pos,
-        "z": systems.z,
-        "ptr": systems.ptr,
-        "cell": systems.cell,
-        "pbc": systems.pbc,
-        "fixed": systems.fixed,
-        "energy": data.energy,
-        "force": data.force,
-        "stress": data.stress,
-        "weight": data.weight,
+    """All of the labels as tensors, also what no fit reads and files of results have."""
+    told = {
+        "templates": [one.to_json() for one in data.systems.templates],
+        "group": data.group,
+        "source": data.source,
     }
-    return {f"data.{name}": one for name, one in found.items()}
+    found = {name: getattr(data.systems, name) for name in _OF_SYSTEMS}
+    found |= {name: getattr(data, name) for name in _OF_LABELS}
+    found["told"] = torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)
+    return {f"data.{name}": one for name, one in found.items() if one is not None}
 
 
 def _of_tensors(tensors: dict[str, torch.Tensor]) -> Dataset:
     found = {name.removeprefix("data."): one for name, one in tensors.items() if name.startswith("data.")}
+    told = json.loads(bytes(found["told"].tolist()))
     systems = Systems(
-        found["pos"], found["z"], found["ptr"], found["cell"], found["pbc"], fixed=found["fixed"]
+        **{name: found[name] for name in _OF_SYSTEMS if name in found},
+        templates=tuple(Template.from_json(one) for one in told["templates"]),
     )
-    return Dataset(systems, found["energy"], found["force"], found["stress"], found["weight"])
+    labels = {name: found[name] for name in _OF_LABELS}
+    return Dataset(systems, **labels, group=tuple(told["group"]), source=tuple(told["source"]))

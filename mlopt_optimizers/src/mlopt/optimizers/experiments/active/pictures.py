@@ -20,18 +20,21 @@ _COLOURS = {
 
 
 def write(record: Record, folder: Path) -> None:
-    """Write ``labels.svg``, ``errors.svg`` and, where labels have grades, ``grades.svg``."""
-    save(_labels(record), folder / "labels.svg")
-    save(_errors(record), folder / "errors.svg")
-    if any(one.get("grade") is not None for one in record.labels):
+    """Write the pictures for which there is something to draw."""
+    if record.labels:
+        save(_labels(record), folder / "labels.svg")
+    if record.tested:
+        save(_errors(record), folder / "errors.svg")
+    if record.graded:
         save(_grades(record), folder / "grades.svg")
 
 
 def _labels(record: Record) -> Any:
     figure, axis = pyplot().subplots(figsize=(5.2, 3.4), layout="constrained")
+    end = max((one.get("calls", 0) for one in record.labels), default=0)
     for trigger, colour in _COLOURS.items():
         points = [
-            (one.get("calls", 0), number + 1)
+            (one.get("calls", end if trigger == "polish" else 0), number + 1)
             for number, one in enumerate(record.labels)
             if one["trigger"] == trigger
         ]
@@ -39,6 +42,7 @@ def _labels(record: Record) -> Any:
             axis.plot(*zip(*points, strict=True), ".", color=colour, markersize=5, label=trigger)
     axis.set_xlabel("force calls of the walker")
     axis.set_ylabel("labels")
+    axis.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.legend(frameon=False)
     return figure
 
@@ -57,8 +61,9 @@ def _errors(record: Record) -> Any:
             ]
             if rows:
                 axis.plot(*zip(*rows, strict=True), "o-", color=colour, markersize=3, label=f"{when} the fit")
-                axis.set_yscale("log")
+                logarithmic(axis, x=False)
                 axis.legend(frameon=False)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.set_xlabel("labels")
         axis.set_ylabel(f"error of {name} ({unit})")
     return figure

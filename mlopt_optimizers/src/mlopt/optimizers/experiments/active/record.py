@@ -41,6 +41,16 @@ class Record:
         """Return all as plain data."""
         return asdict(self)
 
+    @property
+    def tested(self) -> bool:
+        """Whether any fit was compared with labels that it did not know."""
+        return any("force_before" in one for one in self.rounds)
+
+    @property
+    def graded(self) -> bool:
+        """Whether any label has a finite grade."""
+        return any(one.get("grade") is not None for one in self.labels)
+
     def begun(self, learned: Learned, paid: bool) -> None:
         """Enter the first fit; paid: whether its labels were computed by this run."""
         if paid:
@@ -113,7 +123,9 @@ class Record:
     def line(self) -> str:
         """Return where the run stands, in one line."""
         last = self.rounds[-1]
-        told = f"{len(self.labels)} labels, {len(self.rounds) - 1} rounds, lowest energy {last['lowest']:.6g}"
+        told = f"{len(self.labels)} labels, {len(self.rounds) - 1} rounds"
+        if last["lowest"] is not None:
+            told += f", lowest energy {last['lowest']:.6g}"
         if "force_before" in last:
             told += f", error of the last forces {last['force_before']:.3g} before and {last['force_after']:.3g} after"
         return told

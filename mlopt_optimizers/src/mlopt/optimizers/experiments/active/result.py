@@ -79,7 +79,7 @@ class ActiveResult:
         """The distinct structures of a search with labels, the lowest first: their places in the labels."""
         if not isinstance(self.walk, Hunt):
             return []
-        return self.walk.minima(self.learned.data)[:_KEPT]
+        return self.walk.minima(self.learned)[:_KEPT]
 
     @property
     def warnings(self) -> list[str]:
@@ -104,6 +104,9 @@ class ActiveResult:
         rounds = self.record.rounds
         reasons = Counter(one.name.lower().replace("_", "-") for one in self.reasons)
         lowest = self.learned.lowest
+        headline = f"{len(self.record.labels)} labels in {len(rounds) - 1} rounds"
+        if lowest is not None:
+            headline += f"; lowest energy {lowest:.6g}"
         used = self.walk.used
         numbers: dict[str, Any] = {
             "labels": len(self.record.labels),
@@ -191,18 +194,18 @@ class ActiveResult:
         return Table("Walkers", heads, rows[:50], "Those that asked for the most labels first.")
 
     def _figures(self) -> list[Figure | Gallery]:
-        found: list[Figure | Gallery] = [
-            Figure(
-                "Labels",
-                "labels.svg",
-                "Labels against force calls of the walker that asked, by what triggered them.",
-            ),
-            Figure(
-                "Errors", "errors.svg", "Errors on new labels before and after the fit to them, by round."
-            ),
-        ]
-        if any(one.get("grade") is not None for one in self.record.labels):
-            text = "Error of forces before the label against the extrapolation grade, one point a label."
+        found: list[Figure | Gallery] = []
+        if self.record.labels:
+            text = "Labels against force calls of the walker that asked, by what triggered them."
+            found.append(Figure("Labels", "labels.svg", text))
+        if self.record.tested:
+            text = "Errors on new labels before and after the fit to them, by round."
+            found.append(Figure("Errors", "errors.svg", text))
+        if self.record.graded:
+            text = (
+                "Error of forces before the label against the extrapolation grade, one point a label; labels of "
+                "infinite grade are left out."
+            )
             found.append(Figure("Grade and error", "grades.svg", text))
         if isinstance(self.walk, BandWalk) and self.walk.stationary is not None:
             frames = [

@@ -63,7 +63,7 @@ class Plan(Protocol):
     def config(self) -> dict[str, Any]:
         """Return all settings as plain data."""
 
-    def learner(self) -> Learner:
+    def learner(self, system: Systems) -> Learner:
         """Return what makes knowledge of labels."""
 
     def beginning(self, system: Systems) -> Systems:
@@ -78,7 +78,7 @@ class Sitting:
 
     def __init__(self, about: Plan, system: Systems, session: Session, ledger: Ledger) -> None:
         self.about, self.system, self.session, self.ledger = about, system, session, ledger
-        self.learner = about.learner()
+        self.learner = about.learner(system)
         self.record = Record()
         self.walk = about.walk(system, session.context.log)
         self.learned: Learned | None = None
@@ -102,7 +102,9 @@ class Sitting:
             data = file.read()
         else:
             data = self._labelled(self.about.beginning(self.system))
-            data = data.select(torch.nonzero(data.with_energy).flatten())
+            sound = torch.nonzero(data.with_energy).flatten()
+            self.record.failed = len(data) - len(sound)
+            data = data.select(sound)
             if not len(data):
                 raise InputError("active: none of the first structures could be labelled; see the log")
         learned = self.learner.begun(data)
@@ -137,15 +139,16 @@ class Sitting:
 
     def _polished(self, learned: Learned, hunt: Hunt) -> Learned:
         """Relax the lowest structures by labels alone, and fit to these as well."""
-        places = hunt.minima(learned.data)[: self.about.polish]
+        places = hunt.minima(learned)[: self.about.polish]
         left = (self.about.labels - len(self.record.labels)) // max(1, len(places))
         if left < 1:
             return learned
-        truth = Truth(lambda systems: self._labelled(systems))
+        truth = Truth(self._labelled)
         systems = learned.data.systems.select(places)
         # the first evaluation of each is in the ledger already
         driver = Driver(AtomsLandscape(systems, truth), LBFGS(), Stop(left + 1, self.about.polish_fmax))
         driver.advance(driver.begin(systems.pos, problem_keys(0, torch.arange(len(places)))))
+        self.record.failed += truth.failed
         if not truth.seen:
             return learned
         new = Dataset.concatenate(truth.seen)

@@ -24,6 +24,7 @@ class Truth(Potential):
     _labelled: Callable[[Systems], Dataset] = PrivateAttr()
     _seen: list[Dataset] = PrivateAttr(default_factory=list)
     _calls: int = PrivateAttr(default=0)
+    _failed: int = PrivateAttr(default=0)
 
     def __init__(self, labelled: Callable[[Systems], Dataset], **settings: Any) -> None:
         super().__init__(**settings)
@@ -34,10 +35,16 @@ class Truth(Potential):
         """The labels so far; see the class."""
         return self._seen
 
+    @property
+    def failed(self) -> int:
+        """The number of labels that could not be computed."""
+        return self._failed
+
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """Return the labels of ``systems``, NaN where they failed."""
         found = self._labelled(systems)
         if self._calls:
             self._seen.append(found.select(torch.nonzero(found.with_energy).flatten()))
         self._calls += 1
+        self._failed += int((~found.with_energy).sum())
         return Evaluation(found.energy, found.force, stress=found.stress if stress else None)

@@ -156,11 +156,10 @@ class Journey(Walk):
             before = self.progress
             self.begin(self.x, self._allowed())
             self.progress = before
-        else:
+        elif int(self.used.max()) < self.stop.force_calls:
             self.x, self.calls = self._points(), self.used
             self.rounds += 1
-            if self._allowed() > 0:
-                self.begin(self.x, self._allowed())
+            self.begin(self.x, self._allowed())
 
     def _allowed(self) -> int:
         return self.stop.force_calls - int(self.calls.max())
