@@ -144,14 +144,14 @@ class Active(Experiment):
                 f"active: {type(self.potential).__name__} is not linear in its parameters, and would have to be "
                 f"trained anew after every label; take a linear potential such as mtp"
             )
+        if self.band is not None:
+            self._check_band(self.band)
         if (self.optimizer.searching or self.optimizer.seeks == "nothing") and self.fmax is not None:
             raise InputError("`fmax` ends relaxations only; leave it out with a search, and with dynamics")
         if not self.system.placed and self._start.given:
             raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
         if self.asking.cut is not None:
             self._check_cut(self.asking.cut)
-        if self.band is not None:
-            self._check_band(self.band)
         system = self.system.load()
         self.potential.check(system)
         if self.begin.file is not None:

@@ -124,7 +124,6 @@ class ActiveResult:
         }
         triggers = Counter(one["trigger"] for one in self.record.labels)
         told = ", ".join(f"{count} {name}" for name, count in triggers.items())
-        headline = f"{len(self.record.labels)} labels in {len(rounds) - 1} rounds; lowest energy {lowest:.6g}"
         cards = list[Card]()
         if self.barrier is not None and isinstance(self.walk, BandWalk):
             forward, reverse = self.barrier
