@@ -16,6 +16,7 @@ from ase.build import bulk
 from ase.io import read, write
 
 from mlopt.core.atoms.systems import Systems
+from mlopt.core.atoms.units import Units
 from mlopt.core.driver.stop import Reason
 from mlopt.core.errors import CheckpointError, ConfigError, InputError
 from mlopt.core.landscapes.potential import Potential
@@ -24,7 +25,7 @@ from mlopt.core.runs.experiment import Preempted
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.recorder import FolderRecorder
 from mlopt.optimizers.dynamics import Bussi, Langevin, VelocityVerlet
-from mlopt.optimizers.experiments.md import MdResult, MolecularDynamics
+from mlopt.optimizers.experiments.md import MdResult, MolecularDynamics, pictures
 from mlopt.optimizers.experiments.search.experiment import Search
 from mlopt.optimizers.experiments.search.polish import Polish
 from mlopt.potentials import LennardJones, StillingerWeber
@@ -252,3 +253,12 @@ def test_the_fused_engine_gives_the_frames_of_the_eager_one(silicon: SystemSpec,
     for name in ("walker-0001.extxyz", "observables.csv"):
         whole = (tmp_path / "fused" / "results" / name).read_bytes()
         assert (tmp_path / "pieces" / "results" / name).read_bytes() == whole
+
+
+def test_a_picture_names_temperatures(tmp_path: Path) -> None:
+    """Two walkers of one temperature share a colour and a name."""
+    series = torch.rand(5, 3, 4, dtype=torch.float64)
+    given = torch.tensor([0.25, 0.25, 0.375])
+    pictures.draw(torch.arange(5.0), series, given, Units.of("reduced"), tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert text.count("<!-- 0.25 -->") == text.count("<!-- 0.375 -->") == 1

@@ -95,7 +95,13 @@ class MdResult:
         """Write ``walkers.json``, ``observables.csv`` and ``observables.svg``; trajectories exist already."""
         atomic.write_json(folder / "walkers.json", self.table())
         atomic.write_text(folder / "observables.csv", self._csv())
-        pictures.draw(self.steps * self.time_step, self.series, self.units, folder / "observables.svg")
+        pictures.draw(
+            self.steps * self.time_step,
+            self.series,
+            self.temperature,
+            self.units,
+            folder / "observables.svg",
+        )
 
     def _csv(self) -> str:
         """Return a line for each frame of each walker."""
