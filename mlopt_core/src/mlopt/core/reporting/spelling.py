@@ -8,8 +8,8 @@ import math
 def rounded(value: float) -> str:
     """Format a number to three digits, with thousands separated.
 
-    >>> [rounded(one) for one in (391234.0, 1234.5, 12.345, 0.0, float("inf"))]
-    ['391,000', '1,230', '12.3', '0', '∞']
+    >>> "; ".join(rounded(one) for one in (391234.0, 1234.5, 12.345, 0.0, float("inf")))
+    '391,000; 1,230; 12.3; 0; ∞'
     """
     if not math.isfinite(value):
         return "∞"

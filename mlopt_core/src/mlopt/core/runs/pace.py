@@ -95,8 +95,8 @@ class Pace:
 def spelled(seconds: float) -> str:
     """Return a time for people, to two digits.
 
-    >>> [spelled(one) for one in (1.234e-5, 0.004, 0.84, 59.0, 700.0, 9_600.0, 1e6)]
-    ['12 µs', '4 ms', '0.84 s', '59 s', '12 min', '2 h 40 min', '12 days']
+    >>> ", ".join(spelled(one) for one in (1.234e-5, 0.004, 0.84, 59.0, 700.0, 9_600.0, 1e6))
+    '12 µs, 4 ms, 0.84 s, 59 s, 12 min, 2 h 40 min, 12 days'
     """
     for factor, unit in ((1e-6, "µs"), (1e-3, "ms")):
         if seconds < 99.5 * factor:

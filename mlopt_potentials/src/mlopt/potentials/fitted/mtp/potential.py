@@ -75,7 +75,7 @@ class Mtp(StoredPotential):
     )
     radial: Any = setting(
         None,
-        "shares of each degree in the radial functions, [centre][neighbour][mu][degree]; none: degree mu alone",
+        "shares of each degree in the radial functions, by centre, neighbour, mu and degree; none: degree mu alone",
     )
     shortest: float | None = setting(
         None, "where radial functions begin; none: a little below the shortest distance of the data", gt=0
