@@ -97,7 +97,7 @@ def search(**settings: Any) -> Active:
     return dynamics(**(given | settings))
 
 
-@pytest.mark.parametrize("make", [dynamics, relaxation, search])
+@pytest.mark.parametrize("make", [dynamics, relaxation, pytest.param(search, marks=pytest.mark.slow)])
 def test_contract(make: Any, tmp_path: Path) -> None:
     whole = check_experiment(make, tmp_path)
     with Ledger(whole / "results" / "ledger.db") as ledger:

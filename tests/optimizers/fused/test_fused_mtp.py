@@ -49,9 +49,8 @@ STEPS = GradientDescent(step_size=1e-3)
 SETTINGS: dict[str, Any] = {"elements": ["Si"], "degrees": [7, 6, 6], "pair_cutoff": 5.0, "pair_functions": 4}
 
 
-@pytest.mark.parametrize(
-    "own", [pytest.param(False, marks=pytest.mark.slow), True], ids=["one for all", "one each"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [False, True], ids=["one for all", "one each"])
 def test_fused_equals_eager(own: bool) -> None:
     systems = silicon()
     potential = fitted(len(systems) if own else 0, **SETTINGS)
