@@ -33,10 +33,10 @@ from ase.io import write
 from mlopt.core.reporting.drawing import pyplot, save
 from mlopt.core.structures import LabelledFile
 from mlopt.optimizers.experiments.fit import Fit
-from mlopt.optimizers.experiments.fit.experiment import Prior
 from mlopt.optimizers.experiments.fit.result import FitResult
 from mlopt.optimizers.fitting.data import FitData
 from mlopt.optimizers.fitting.least_squares import Weights
+from mlopt.optimizers.fitting.prior import Prior
 from mlopt.potentials import Mtp
 
 #: MTP and linear ACE: meV/atom, eV/angstrom

@@ -29,8 +29,8 @@ from mlopt.core.testing.recorder import FolderRecorder
 from mlopt.optimizers.dynamics import Langevin
 from mlopt.optimizers.experiments.active import Active, Asking, Beginning
 from mlopt.optimizers.experiments.active.hunt import Hunt
+from mlopt.optimizers.experiments.active.journey import Journey
 from mlopt.optimizers.experiments.active.learned import Learned
-from mlopt.optimizers.experiments.active.walk import Journey
 from mlopt.optimizers.labelling import Ledger, PotentialLabeller
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.searches.basin_hopping import BasinHopping

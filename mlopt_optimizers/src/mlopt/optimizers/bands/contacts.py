@@ -9,12 +9,16 @@ from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.structures.checks import coincident_pairs
 from mlopt.optimizers.bands.band import Band
+from mlopt.optimizers.bands.idpp import idpp
+from mlopt.optimizers.bands.initial import perturb
 
 #: nearer than this share of the distance at which two atoms touch is a contact: 55 times the depth of a bond of
 #: Lennard-Jones
 CONTACT = 0.7
 #: nearer than this share they have met: no direction leads them apart
 MET = 0.1
+#: these are taken apart by a random displacement of this share of the path
+_APART = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Contact:
             f"atoms {self.first} ({one}) and {self.second} ({other}) are {self.distance:.3g} apart in image "
             f"{self.image}, where {self.usual:.3g} are usual"
         )
+
+
+def around_contacts(band: Band, x: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, Contact | None]:
+    """Return images (n_rows, d) that IDPP has led around the contacts of ``x``, and the worst of these contacts.
+
+    Without a contact ``x`` is returned as it is. key: (n_problems,) int64 of the displacements that take atoms apart
+    which have met.
+    """
+    contact = worst_contact(band, x)
+    if contact is None:
+        return x, None
+    if contact.share < MET:  # coincident atoms have no direction in which to separate
+        x = perturb(band, x, key, _APART)
+    return idpp(band, x), contact
 
 
 def worst_contact(band: Band, x: torch.Tensor, problem: int = 0) -> Contact | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from mlopt.core.errors import InputError, MloptError
 from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
 from mlopt.core.minima.alignment import align
+from mlopt.core.minima.arrays import StructureArrays
 from mlopt.core.minima.matching import same_structure
 from mlopt.core.protocols.optimizer import Optimizer
 from mlopt.optimizers.local.lbfgs import LBFGS
@@ -48,7 +48,8 @@ class Same:
             return False
         if isinstance(landscape, AtomsLandscape):
             one, other = (
-                _Structure(energy, _numbers(x), landscape) for energy, x in ((energy_a, a), (energy_b, b))
+                StructureArrays.of(landscape.systems.with_pos(x), energy)
+                for energy, x in ((energy_a, a), (energy_b, b))
             )
             return same_structure(one, other, self.energy_window, self.distance)
         return bool((landscape.manifold.distance(a, b) <= self.distance).all())
@@ -68,17 +69,6 @@ class Same:
             )
             b = torch.from_numpy(kept.pos).to(a)
         return bool((landscape.manifold.distance(a, b) <= self.distance).all())
-
-
-class _Structure:
-    """The attributes of a system that `same_structure` reads."""
-
-    def __init__(self, energy: float, pos: NDArray[Any], landscape: AtomsLandscape) -> None:
-        systems = landscape.systems
-        self.energy, self.pos = energy, pos
-        self.z: NDArray[np.int64] = systems.z.cpu().numpy()
-        self.cell = _numbers(systems.cell[0])
-        self.pbc: NDArray[np.bool_] = systems.pbc[0].cpu().numpy()
 
 
 def _numbers(x: torch.Tensor) -> NDArray[np.float64]:

@@ -13,12 +13,11 @@ from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers.bands.band import Band
-from mlopt.optimizers.bands.contacts import MET, worst_contact
-from mlopt.optimizers.bands.idpp import idpp
-from mlopt.optimizers.bands.initial import geodesic, perturb
+from mlopt.optimizers.bands.contacts import around_contacts
+from mlopt.optimizers.bands.initial import geodesic
 from mlopt.optimizers.bands.settings import BandSettings
+from mlopt.optimizers.experiments.active.journey import Journey
 from mlopt.optimizers.experiments.active.learned import Learned
-from mlopt.optimizers.experiments.active.walk import Journey
 from mlopt.optimizers.experiments.active.wishes import Trigger, Wish
 
 Phase = Literal["ends", "band", "climbing", "over"]
@@ -26,8 +25,6 @@ Phase = Literal["ends", "band", "climbing", "over"]
 _NAMES = ("initial", "saddle", "final")
 #: images begin to climb at this many times the largest force of the relaxed band
 _CLIMB_BELOW = 10.0
-#: atoms that meet are taken apart by a random displacement of this share of the path
-_APART = 0.02
 
 
 class BandBetween(BandSettings):
@@ -125,12 +122,7 @@ class BandWalk(Journey):
         """The points of all walkers with the images on the shortest path between the ends, or around contacts on it."""
         size = len(self.systems[0].pos)
         band = self._made(self.x)
-        images = geodesic(band)
-        contact = worst_contact(band, images)
-        if contact is not None:
-            if contact.share < MET:  # coincident atoms have no direction in which to separate
-                images = perturb(band, images, self.key[:1], _APART)
-            images = idpp(band, images)
+        images, _ = around_contacts(band, geodesic(band), self.key[:1])
         return torch.cat([self.x[:size], images, self.x[-size:]])
 
     # -- walkers ---------------------------------------------------------------------------------------------------

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
@@ -14,6 +11,7 @@ from mlopt.core.driver.driver import Driver
 from mlopt.core.driver.stop import Reason, Stop
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
+from mlopt.core.minima.arrays import StructureArrays
 from mlopt.core.minima.matching import same_structure
 from mlopt.optimizers.experiments.active.learned import Learned
 from mlopt.optimizers.experiments.active.walk import Walk
@@ -24,24 +22,9 @@ from mlopt.optimizers.local.lbfgs import LBFGS
 _RELAXING = Stop(500, 1e-4)
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A structure for comparisons, in the arrays that `same_structure` reads."""
-
-    pos: np.ndarray[Any, np.dtype[np.float64]]
-    z: np.ndarray[Any, np.dtype[np.int64]]
-    cell: np.ndarray[Any, np.dtype[np.float64]]
-    pbc: np.ndarray[Any, np.dtype[np.bool_]]
-    energy: float = 0.0
-
-    @classmethod
-    def of(cls, one: Systems) -> Place:
-        """Return that of a batch of one."""
-        return cls(one.pos.numpy(), one.z.numpy(), one.cell[0].numpy(), one.pbc[0].numpy())
-
-    def is_among(self, others: Sequence[Place], tolerance: float) -> bool:
-        """Return whether one of the others is the same up to a motion and an exchange of like atoms."""
-        return any(same_structure(self, one, 0.0, tolerance) for one in others)
+def _is_among(one: StructureArrays, others: Sequence[StructureArrays], tolerance: float) -> bool:
+    """Whether one of the others is the same up to a motion and an exchange of like atoms."""
+    return any(same_structure(one, other, 0.0, tolerance) for other in others)
 
 
 class Hunt(Walk):
@@ -122,11 +105,11 @@ class Hunt(Walk):
         """The minima to label: the lowest that are new, and those where the potential extrapolates."""
         found = self._relaxed()
         labelled = [self.learned.data.systems[index] for index in self.learned.ranked]
-        known = [Place.of(one) for one in [*labelled, *(one.structure for one in self.refused)]]
+        known = [StructureArrays.of(one) for one in [*labelled, *(one.structure for one in self.refused)]]
         lowest: list[Wish] = []
         others: list[Wish] = []
         for one in found:
-            if not Place.of(one.structure).is_among(known, 0.2 * self.tolerance):
+            if not _is_among(StructureArrays.of(one.structure), known, 0.2 * self.tolerance):
                 (lowest if len(lowest) < self.asking.lowest else others).append(one)
         asked = [Wish(one.structure, one.walker, one.calls, one.grade, "lowest") for one in lowest]
         return asked + [one for one in others if one.grade > self.asking.save]
@@ -138,13 +121,13 @@ class Hunt(Walk):
         order = torch.argsort(result.pool_energy.flatten(), stable=True)
         order = order[torch.isfinite(result.pool_energy.flatten()[order])][: self.asking.put_aside]
         ptr = self.systems.ptr.tolist()
-        picked: list[tuple[int, Systems, Place]] = []
+        picked: list[tuple[int, Systems, StructureArrays]] = []
         for index in order.tolist():
             walker, slot = divmod(index, n_pool)
             pos = result.pool_x[ptr[walker] : ptr[walker + 1], slot]
             one = self.systems[walker].with_pos(pos)
-            place = Place.of(one)
-            if not place.is_among([known for _, _, known in picked], self.tolerance):
+            place = StructureArrays.of(one)
+            if not _is_among(place, [known for _, _, known in picked], self.tolerance):
                 picked.append((walker, one, place))
             if len(picked) == 4 * self.asking.labels:
                 break
@@ -157,13 +140,13 @@ class Hunt(Walk):
         )
         there = systems.with_pos(relaxed.x)
         grades = self.learned.grader.grade(there).system.tolist()
-        found, places = list[Wish](), list[Place]()
+        found, places = list[Wish](), list[StructureArrays]()
         for index in torch.argsort(relaxed.energy, stable=True).tolist():
             if relaxed.reason[index] is Reason.NON_FINITE:
                 continue
             one = there[index]
-            place = Place.of(one)
-            if not place.is_among(places, self.tolerance):
+            place = StructureArrays.of(one)
+            if not _is_among(place, places, self.tolerance):
                 places.append(place)
                 walker = picked[index][0]
                 found.append(Wish(one, walker, int(self.used[walker]), grades[index], "put aside"))
@@ -171,10 +154,10 @@ class Hunt(Walk):
 
     def minima(self, learned: Learned) -> list[int]:
         """Return the distinct structures of this system among the labels, the lowest first, by their places."""
-        found, places = list[int](), list[Place]()
+        found, places = list[int](), list[StructureArrays]()
         for index in learned.ranked:
-            place = Place.of(learned.data.systems[index])
-            if not place.is_among(places, self.tolerance):
+            place = StructureArrays.of(learned.data.systems[index])
+            if not _is_among(place, places, self.tolerance):
                 places.append(place)
                 found.append(index)
         return found

@@ -98,7 +98,7 @@ class Learner:
         new = self._weighted(new, own)
         data, core = Dataset.concatenate([known.data, new]), torch.cat([known.core, own])
         prepared = self.base.prepared(data)
-        if prepared.config() != self.base.prepared(known.data).config():
+        if prepared.with_theta(known.solution.theta).config() != known.potential.config():
             return self._anew(prepared, data, core)
         more = triangle(prepared, _counted(new, own), self.weights, self.memory)
         grader, _, _ = known.grader.extended(new.systems, first=len(known.data), among=own)

@@ -25,7 +25,7 @@ class Record:
     rounds: one mapping for each fit: ``labels`` so far, structures ``asked`` for, the errors on the new labels
         ``before`` and ``after`` the fit (root mean squares of energies per atom and of components of forces), and the
         fit's ``parameters``, ``lambda`` and ``rank`` of the active set.
-    failed: labels that could not be computed. paid: labels that the run has asked for.
+    failed: labels that could not be computed.
     """
 
     labels: list[dict[str, Any]] = field(default_factory=list)

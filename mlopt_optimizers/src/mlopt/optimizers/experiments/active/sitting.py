@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
@@ -14,69 +13,23 @@ from mlopt.core.driver.stop import Stop
 from mlopt.core.errors import InputError
 from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
-from mlopt.core.protocols.labeller import Labeller
 from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.active.hunt import Hunt
-from mlopt.optimizers.experiments.active.learned import Learned, Learner
+from mlopt.optimizers.experiments.active.learned import Learned
+from mlopt.optimizers.experiments.active.plan import ActivePlan
 from mlopt.optimizers.experiments.active.record import Record
 from mlopt.optimizers.experiments.active.result import ActiveResult
-from mlopt.optimizers.experiments.active.settings import Asking, Beginning
 from mlopt.optimizers.experiments.active.truth import Truth
-from mlopt.optimizers.experiments.active.walk import Walk
 from mlopt.optimizers.experiments.active.wishes import DECIDING, Wish, cores, structures
 from mlopt.optimizers.labelling.computing import labelled
 from mlopt.optimizers.labelling.ledger import Ledger
 from mlopt.optimizers.local.lbfgs import LBFGS
 
 
-class Plan(Protocol):
-    """What an active run is to do, see `Active`."""
-
-    @property
-    def labels(self) -> int:
-        """The largest number of labels."""
-
-    @property
-    def polish(self) -> int:
-        """How many structures of a search are relaxed by labels alone."""
-
-    @property
-    def polish_fmax(self) -> float:
-        """The largest force at which that ends."""
-
-    @property
-    def seed(self) -> int:
-        """The seed of random numbers."""
-
-    @property
-    def begin(self) -> Beginning:
-        """The labels before the first walk."""
-
-    @property
-    def asking(self) -> Asking:
-        """When labels are asked for, and which."""
-
-    @property
-    def labeller(self) -> Labeller:
-        """What computes energies and forces."""
-
-    def config(self) -> dict[str, Any]:
-        """Return all settings as plain data."""
-
-    def learner(self, system: Systems) -> Learner:
-        """Return what makes knowledge of labels."""
-
-    def beginning(self, system: Systems) -> Systems:
-        """Return the structures that are labelled first."""
-
-    def walk(self, system: Systems, announce: Callable[[str], None]) -> Walk:
-        """Return the walkers before their first step."""
-
-
 class Sitting:
     """One sitting of an active run."""
 
-    def __init__(self, about: Plan, system: Systems, session: Session, ledger: Ledger) -> None:
+    def __init__(self, about: ActivePlan, system: Systems, session: Session, ledger: Ledger) -> None:
         self.about, self.system, self.session, self.ledger = about, system, session, ledger
         self.learner = about.learner(system)
         self.record = Record()
@@ -211,10 +164,14 @@ class Sitting:
     def _go_on(self, learned: Learned) -> None:
         self.learned = learned
         self.walk.learn(learned)
-        told = self.record.line()
-        self.session.context.metric(len(self.record.rounds), **self.record.numbers())
-        self.session.context.log(told)
+        self.session.context.metric(self._step, **self.record.numbers())
+        self.session.context.log(self.record.line())
         self._save()
+
+    @property
+    def _step(self) -> int:
+        """The number of a checkpoint now: it grows with every force call of a walker, and with every fit."""
+        return int(self.walk.used.sum()) + len(self.record.rounds)
 
     def _keep(self) -> None:
         self.session.context.progress(min(1.0, self.walk.share), self.record.line())
@@ -225,9 +182,8 @@ class Sitting:
     def _save(self) -> None:
         assert self.learned is not None
         tensors, meta = self.walk.to_checkpoint()
-        step = len(self.record.rounds)
         self.session.save(
-            step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
+            self._step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
         )
 
     def _result(self, learned: Learned, unanswered: list[Wish]) -> ActiveResult:

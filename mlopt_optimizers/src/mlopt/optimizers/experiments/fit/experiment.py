@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationError, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from mlopt.core.batch.random import Stream, problem_keys, uniform
 from mlopt.core.errors import InputError
 from mlopt.core.files.atomic import JSON
 from mlopt.core.lazy import torch
-from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
+from mlopt.core.plugins.plugin import FromRegistry, setting
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.runs import processes
 from mlopt.core.runs.experiment import Context, Experiment
@@ -38,7 +38,8 @@ from mlopt.optimizers.fitting.least_squares import (
     solve,
     triangle,
 )
-from mlopt.optimizers.fitting.projected import SPREAD, RadialFit, check_radial
+from mlopt.optimizers.fitting.prior import Prior
+from mlopt.optimizers.fitting.projected import RadialFit, check_radial
 from mlopt.optimizers.fitting.training import Stage, Trainer, Training
 
 #: settings that are for linear potentials alone, and for trained ones alone; and what to do
@@ -51,20 +52,6 @@ _LINEAR = {
 _TRAINED = {"training": "leave it out; `weights` say what residuals count"}
 #: numbers of checkpoints that each candidate of a scan has to itself
 _STEPS = 1000
-
-
-class Prior(Plugin):
-    """What keeps coefficients small: each deviates from zero by about one over its degree to a power."""
-
-    strength: Literal["evidence", "cross-validation"] | float = setting(
-        "evidence", "how it is chosen, or a number relative to the square of the largest singular value"
-    )
-    smooth: float = setting(1.0, "the power of the degree: the larger, the smoother", ge=0, le=10)
-    radial: float = setting(
-        SPREAD,
-        "deviation of fitted shares of radial functions from zero; the degree of a function itself has 1",
-        gt=0,
-    )
 
 
 class Fit(Experiment):

@@ -25,7 +25,7 @@ from mlopt.core.runs.experiment import Context, Experiment
 from mlopt.core.runs.session import Session
 from mlopt.core.structures.checks import COINCIDENT
 from mlopt.optimizers.bands.band import Band
-from mlopt.optimizers.bands.contacts import MET, worst_contact
+from mlopt.optimizers.bands.contacts import around_contacts, worst_contact
 from mlopt.optimizers.bands.idpp import idpp
 from mlopt.optimizers.bands.initial import perturb, through
 from mlopt.optimizers.bands.settings import BandSettings, Ends, PathStart, Saddle
@@ -36,9 +36,6 @@ from mlopt.optimizers.experiments.path.relaxed import RelaxedPath
 from mlopt.optimizers.experiments.path.result import PathResult
 from mlopt.optimizers.experiments.path.watch import PathWatch
 from mlopt.optimizers.local.lbfgs import LBFGS
-
-#: atoms that meet are taken apart by a random displacement of this share of the path
-_APART = 0.02
 
 
 class Path(Experiment):
@@ -239,13 +236,13 @@ class Path(Experiment):
             if self.start.way == "idpp":
                 x = idpp(band, x)
         said: tuple[str, ...] = ()
-        contact = worst_contact(band, x)
-        if contact is not None and self.start.way == "auto" and self.start.file is None:
-            said = (f"the path begins by IDPP, for on the straight way {contact}",)
-            if contact.share < MET:  # coincident atoms have no direction in which to separate
-                ids = torch.arange(len(band.layout.images), device=band.start.device)
-                x = perturb(band, x, problem_keys(self.seed, ids), _APART)
-            x = idpp(band, x)
+        if self.start.way == "auto" and self.start.file is None:
+            ids = torch.arange(len(band.layout.images), device=band.start.device)
+            x, contact = around_contacts(band, x, problem_keys(self.seed, ids))
+            if contact is not None:
+                said = (f"the path begins by IDPP, for on the straight way {contact}",)
+                contact = worst_contact(band, x)
+        else:
             contact = worst_contact(band, x)
         if contact is not None:
             met = contact.share < COINCIDENT
