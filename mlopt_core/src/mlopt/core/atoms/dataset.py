@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: tensors of a dataset besides the systems, each with one entry a structure or an atom
 _LABELS = ("energy", "force", "stress")
 #: rows and columns of Voigt's six numbers
-_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ class Dataset:
             if known["force"][index]:
                 results["forces"] = force[start:stop]
             if known["stress"][index]:
-                results["stress"] = [stress[index][a, b] for a, b in _VOIGT]
+                results["stress"] = [stress[index][a, b] for a, b in VOIGT]
             one = images[index]
             if self.group[index]:
                 one.info["config_type"] = self.group[index]

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mlopt.core.atoms.dataset import VOIGT
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
@@ -13,8 +14,8 @@ from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.optimizers.fitting.least_squares import Weights
 from mlopt.optimizers.querying.maxvol import Matrix
 
-#: a stress has six components, of which those off the diagonal stand for two rows of a fit each
-_SIX = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+#: the six components of a stress, of which those off the diagonal stand for two rows of a fit each
+_ROOT_OF_ROWS = (1.0, 1.0, 1.0, 2.0**0.5, 2.0**0.5, 2.0**0.5)
 
 
 def label_rows(potential: FittablePotential, systems: Systems, weights: Weights) -> list[Matrix]:
@@ -44,10 +45,9 @@ def label_rows(potential: FittablePotential, systems: Systems, weights: Weights)
             )
         if design.stress is not None and float(volume[index]) > 0:
             factor = float(weights.stress * volume[index] / root[index])
-            shear = [1.0, 1.0, 1.0, 2.0**0.5, 2.0**0.5, 2.0**0.5]
             both = [
                 factor * times * design.stress[index, a, b].detach().cpu().numpy()
-                for times, (a, b) in zip(shear, _SIX, strict=True)
+                for times, (a, b) in zip(_ROOT_OF_ROWS, VOIGT, strict=True)
             ]
             parts.append(np.stack(both))
         found.append(np.concatenate(parts) if parts else np.zeros((0, energy.shape[1])))
