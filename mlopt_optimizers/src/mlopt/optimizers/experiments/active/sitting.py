@@ -7,23 +7,19 @@ from dataclasses import replace
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
-from mlopt.core.batch.random import Stream, derive, problem_keys
-from mlopt.core.driver.driver import Driver
-from mlopt.core.driver.stop import Stop
+from mlopt.core.batch.random import Stream, derive
 from mlopt.core.errors import InputError
-from mlopt.core.landscapes.landscape import AtomsLandscape
 from mlopt.core.lazy import torch
 from mlopt.core.runs.session import Session
 from mlopt.optimizers.experiments.active.hunt import Hunt
 from mlopt.optimizers.experiments.active.learned import Learned
 from mlopt.optimizers.experiments.active.plan import ActivePlan
+from mlopt.optimizers.experiments.active.polish import polished
 from mlopt.optimizers.experiments.active.record import Record
 from mlopt.optimizers.experiments.active.result import ActiveResult
-from mlopt.optimizers.experiments.active.truth import Truth
 from mlopt.optimizers.experiments.active.wishes import DECIDING, Wish, cores, structures
 from mlopt.optimizers.labelling.computing import labelled
 from mlopt.optimizers.labelling.ledger import Ledger
-from mlopt.optimizers.local.lbfgs import LBFGS
 
 
 class Sitting:
@@ -91,22 +87,15 @@ class Sitting:
         return learned
 
     def _polished(self, learned: Learned, hunt: Hunt) -> Learned:
-        """Relax the lowest structures by labels alone, and fit to these as well."""
+        """Relax the lowest structures until forces of labels are small."""
         places = hunt.minima(learned)[: self.about.polish]
-        left = (self.about.labels - len(self.record.labels)) // max(1, len(places))
-        if left < 1:
-            return learned
-        truth = Truth(self._labelled)
-        systems = learned.data.systems.select(places)
-        # the first evaluation of each is in the ledger already
-        driver = Driver(AtomsLandscape(systems, truth), LBFGS(), Stop(left + 1, self.about.polish_fmax))
-        driver.advance(driver.begin(systems.pos, problem_keys(0, torch.arange(len(places)))))
-        self.record.failed += truth.failed
-        if not truth.seen:
-            return learned
-        new = Dataset.concatenate(truth.seen)
-        after = self.learner.extended(learned, new)
-        self.record.polished(after, new)
+        left = self.about.labels - len(self.record.labels)
+        after, new, failed = polished(
+            self.learner, learned, places, self._labelled, left, self.about.polish_fmax
+        )
+        self.record.failed += failed
+        if new:
+            self.record.polished(after, Dataset.concatenate(new))
         return after
 
     def _cut(self, learned: Learned, wishes: Sequence[Wish]) -> list[Wish]:
