@@ -4,8 +4,9 @@
 
 Both search from random starts of one kind for the lowest energy that the learned search has found in this run. The
 plain search is basin hopping on the true potential, at the best of three temperatures. Its calls to a hit count those
-of starts that failed. Of the learned search every label counts: those to begin with, those
-of the rounds after the hit, and those of the polish. Prints medians, and the ratio with a bootstrap interval of 95%.
+of starts that failed, and none after the hit. Labels of the learned search are counted in two ways: those until the
+hit, likewise, and those of whole runs, which end by themselves. Both count the labels to begin with, and all of runs
+that failed. Prints the ratios with bootstrap intervals of 95%.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ def learned(case: str, seed: int) -> tuple[np.ndarray, int]:
         optimizer=BasinHopping(temperature=0.4),
         walkers=8,
         force_calls=calls,
-        begin=Beginning(structures=8),
-        asking=Asking(labels=4, lowest=2),
+        begin=Beginning(structures=4),
+        asking=Asking(labels=2, lowest=1),
         soften=3.0,
         labels=most,
+        polish=1,
         seed=seed,
     ).run()
     n_atoms = len(parse_formula(formula))
@@ -117,9 +119,8 @@ def main() -> None:
         ours = np.array([len(energies) for energies, _ in runs])
         good = np.array([energies.min() <= lowest + WITHIN for energies, _ in runs])
         first = [
-            int(np.argmax(energies <= lowest + 0.02)) + 1
-            for energies, _ in runs
-            if energies.min() <= lowest + 0.02
+            int(np.argmax(energies <= lowest + WITHIN)) + 1 if hit else len(energies)
+            for (energies, _), hit in zip(runs, good, strict=True)
         ]
         print(f"{case}: lowest {lowest:.6f} eV")
         print(
@@ -127,20 +128,30 @@ def main() -> None:
             f"{used.sum() / max(hit.sum(), 1):,.0f} calls a hit"
         )
         print(
-            f"  learned: {good.sum()} of {len(ours)} runs, {ours.sum() / max(good.sum(), 1):,.0f} labels a hit; "
-            f"medians: {np.median(ours):.0f} labels a run, {np.median(first) if first else np.nan:.0f} until within 20 "
-            f"meV, {np.median([calls for _, calls in runs]):,.0f} calls of the fitted potential"
+            f"  learned: {good.sum()} of {len(ours)} runs, {np.sum(first) / max(good.sum(), 1):.1f} labels a hit, "
+            f"whole runs {ours.sum() / max(good.sum(), 1):.1f}; medians: {np.median(first):.0f} and "
+            f"{np.median(ours):.0f}, {np.median([calls for _, calls in runs]):,.0f} calls of the fitted potential"
         )
-        generator = np.random.default_rng(0)
-        ratios = []
-        for _ in range(2000):
-            a = generator.integers(len(hit), size=len(hit))
-            b = generator.integers(len(ours), size=len(ours))
-            if hit[a].any() and good[b].any():
-                ratios.append((used[a].sum() / hit[a].sum()) / (ours[b].sum() / good[b].sum()))
-        if ratios:
-            low, middle, high = np.percentile(ratios, [2.5, 50, 97.5])
-            print(f"  ratio {middle:.0f} [{low:.0f}, {high:.0f}]", flush=True)
+        for title, labels in (("until the hit", np.array(first)), ("whole runs", ours)):
+            told = interval(used, hit, labels, good)
+            if told is not None:
+                print(f"  ratio, {title}: {told[1]:.0f} [{told[0]:.0f}, {told[2]:.0f}]", flush=True)
+
+
+def interval(
+    used: np.ndarray, hit: np.ndarray, labels: np.ndarray, good: np.ndarray
+) -> tuple[float, float, float] | None:
+    """Return 2.5%, 50% and 97.5% of calls a hit over labels a hit, None where no resampling has hits of both."""
+    generator = np.random.default_rng(0)
+    ratios = []
+    for _ in range(2000):
+        a, b = generator.integers(len(hit), size=len(hit)), generator.integers(len(good), size=len(good))
+        if hit[a].any() and good[b].any():
+            ratios.append((used[a].sum() / hit[a].sum()) / (labels[b].sum() / good[b].sum()))
+    if not ratios:
+        return None
+    low, middle, high = np.percentile(ratios, [2.5, 50, 97.5])
+    return float(low), float(middle), float(high)
 
 
 if __name__ == "__main__":
