@@ -26,6 +26,7 @@ from mlopt.optimizers.searches.minima_hopping import MinimaHopping
 from mlopt.optimizers.searches.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
 
 FLAT = ("quadratic", "lennard-jones")
+#: what is called by a name, a comma and a setting, is a variant: slow
 ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     "gradient-descent": (GradientDescent(step_size=0.05), {"surfaces": ("quadratic", "spins")}),
     "gradient-descent, short steps": (
@@ -80,7 +81,9 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "," in name else name for name in ROWS]
+)
 def test_contract(name: str) -> None:
     optimizer, arguments = ROWS[name]
     check_optimizer(optimizer, **arguments)

@@ -229,7 +229,15 @@ def settle(progress: Progress) -> None:
     progress.x = 1.05 * grid + 0.1 * noise
 
 
-@pytest.mark.parametrize("memory,dtype", [(1, BOTH[0]), (8, BOTH[0]), (20, BOTH[0]), (8, BOTH[1])])
+@pytest.mark.parametrize(
+    "memory,dtype",
+    [
+        (1, BOTH[0]),
+        (8, BOTH[0]),
+        pytest.param(20, BOTH[0], marks=pytest.mark.slow),
+        pytest.param(8, BOTH[1], marks=pytest.mark.slow),
+    ],
+)
 def test_lbfgs(memory: int, dtype: torch.dtype) -> None:
     """Longer than the memory; uphill until all is forgotten, for one system at a time."""
 

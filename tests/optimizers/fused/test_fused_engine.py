@@ -138,7 +138,7 @@ def test_the_stops_that_are_compared_do_happen() -> None:
 
 
 def test_nothing_is_remembered_where_nothing_is_asked_for() -> None:
-    case = Case(BasinHopping(quench=GradientDescent(max_step=0.1), quench_calls=5), keep=0)
+    case = Case(HOPS, keep=0)
     eager, fused = case.run(Stop(40), "eager").outcome.tally, case.run(Stop(40)).outcome.tally
     assert fused.pool_energy.shape == (4, 0)
     assert torch.equal(eager.quenches, fused.quenches)

@@ -88,7 +88,10 @@ def atoms(sizes: list[int]) -> tuple[AtomsLandscape, torch.Tensor]:
     return landscape, begin(landscape)[0]
 
 
-@pytest.mark.parametrize("theta", [None, networks(1)[0]], ids=["start", "random"])
+@pytest.mark.parametrize(
+    "theta",
+    [pytest.param(None, id="start", marks=pytest.mark.slow), pytest.param(networks(1)[0], id="random")],
+)
 def test_contract(theta: torch.Tensor | None) -> None:
     listed = None if theta is None else theta.tolist()
     check_optimizer(LearnedHopping(theta=listed, **POOR), surfaces={"atoms": atoms})
