@@ -213,6 +213,37 @@ def test_patience_ends_a_stage() -> None:
     assert min(last[:-3]) <= min(last[-3:])
 
 
+def test_a_training_goes_on_from_given_parameters() -> None:
+    data = silicon(8)
+    potential, training = network(data), Training(seeds=2, validation=0.0, stages=[Stage(evaluations=30)])
+    first = trained(training, data)
+    trainer = Trainer(training, potential, data, 0, first.theta)
+    while not trainer.done:
+        trainer.advance()
+    more = trainer.result()
+    assert bool((more.loss < first.loss).all()) and more.evaluations == 30
+    still = Trainer(training.replace(stages=[Stage(evaluations=1)]), potential, data, 0, first.theta)
+    still.advance()
+    assert torch.equal(still.result().theta, first.theta) and torch.equal(still.result().loss, first.loss)
+
+
+def test_each_atom_counts_whose_force_is_known() -> None:
+    data = silicon(4)
+    potential = network(data)
+    theta = potential.start(0)[:, None]
+    some = data.force.clone()
+    some[[1, 4]] = torch.nan
+    part = Dataset(data.systems, data.energy, some, weight=data.weight)
+    loss = Loss(weights=Weights(energy=0.0))
+    whole, less = (
+        LossLandscape(potential, [one], loss, 1).evaluate(theta).energy * loss.size(one)
+        for one in (data, part)
+    )
+    force = potential.evaluate(data.systems).force[[1, 4]] - data.force[[1, 4]]
+    assert loss.size(data) - loss.size(part) == 6.0
+    torch.testing.assert_close(whole - less, 0.5 * force.square().sum()[None], rtol=1e-6, atol=0)
+
+
 def test_what_cannot_be_trained_is_refused() -> None:
     data = silicon(3)
     with pytest.raises(

@@ -39,7 +39,8 @@ class Loss(Plugin):
     def factors(self, data: Dataset) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what squared residuals of ``data`` count: energies (n,), forces (n_atoms,), stresses (n,).
 
-        Zero where there is no label. Their sum over a whole set is divided by `size` of that set.
+        Zero where there is no label; each atom counts whose force is known. Their sum over a whole set is divided by
+        `size` of that set.
         """
         segments, systems = data.systems.segments, data.systems
         atoms = segments.counts.to(torch.float64)
@@ -50,7 +51,7 @@ class Loss(Plugin):
         else:
             energy, force = self.weights.energy**2 * share / atoms, self.weights.force**2 * share
             stress = (self.weights.stress * systems.volume) ** 2 * share / atoms
-        with_force = segments.rows_of(data.with_force) & ~systems.fixed
+        with_force = torch.isfinite(data.force).all(-1) & ~systems.fixed
         return (
             torch.where(data.with_energy, energy, 0.0),
             torch.where(with_force, segments.rows_of(force), 0.0),

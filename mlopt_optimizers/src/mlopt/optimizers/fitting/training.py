@@ -77,6 +77,20 @@ class Training(Plugin):
     )
     block: int = setting(2000, "atoms that are evaluated at a time; more take more memory", ge=1)
 
+    def held_back(self, structures: int) -> int:
+        """Return how many of so many structures are held back.
+
+        Raises:
+            InputError: none or all of them, where some should be.
+        """
+        held = round(self.validation * structures)
+        if held == structures or (self.validation > 0 and held == 0):
+            raise InputError(
+                f"`training.validation`: a share of {self.validation:g} of {structures} structures is {held} of them; "
+                f"give more structures, or set it to 0"
+            )
+        return held
+
 
 @dataclass(frozen=True)
 class Look:
@@ -116,21 +130,24 @@ class Trainer:
     """A training in flight, which can be saved between two steps and goes on bit for bit.
 
     potential: prepared for the data. data: what it is fitted to, of which a share is held back.
+    starts (k, p): parameters to go on from, one row for each seed; None for those that the potential draws.
 
     Raises:
         InputError: too few structures to hold any back.
     """
 
-    def __init__(self, training: Training, potential: FittablePotential, data: Dataset, seed: int) -> None:
+    def __init__(
+        self,
+        training: Training,
+        potential: FittablePotential,
+        data: Dataset,
+        seed: int,
+        starts: torch.Tensor | None = None,
+    ) -> None:
         self.training, self.potential, self.seed = training, potential, seed
         key = problem_keys(seed, torch.arange(len(data)))
         order = uniform(key, torch.full_like(key, Stream.HELD_BACK), 1)[:, 0].argsort()
-        held = round(training.validation * len(data))
-        if held == len(data) or (training.validation > 0 and held == 0):
-            raise InputError(
-                f"`training.validation`: a share of {training.validation:g} of {len(data)} structures is {held} of "
-                f"them; give more structures, or set it to 0"
-            )
+        held = training.held_back(len(data))
         self.order, self.data = order[held:], data
         self.fitted = data.select(self.order.sort().values)
         self.landscape = self._landscape(self.fitted, _blocks(self.fitted, training.block))
@@ -139,7 +156,8 @@ class Trainer:
             apart = data.select(order[:held].sort().values)
             self.held = self._landscape(apart, _blocks(apart, training.block))
         k = training.seeds
-        starts = torch.stack([potential.start(seed + one) for one in range(k)])
+        if starts is None:
+            starts = torch.stack([potential.start(seed + one) for one in range(k)])
         self.stage, self.spent, self.waited = 0, 0, 0
         self.best, self.best_loss = starts, torch.full((k,), torch.inf, dtype=torch.float64)
         self.best_held = self.best_loss

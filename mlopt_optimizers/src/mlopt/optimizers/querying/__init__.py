@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mlopt.optimizers.querying.active_set import ActiveSet
     from mlopt.optimizers.querying.committee import CommitteeDisagreement
     from mlopt.optimizers.querying.d_optimal import DOptimal
+    from mlopt.optimizers.querying.disagreement import Disagreement
     from mlopt.optimizers.querying.error_reduction import ErrorReduction
     from mlopt.optimizers.querying.farthest_point import FarthestPoint
     from mlopt.optimizers.querying.grade import Grader, Grades
@@ -25,6 +26,7 @@ __all__ = [
     "ActiveSet",
     "CommitteeDisagreement",
     "DOptimal",
+    "Disagreement",
     "ErrorReduction",
     "FarthestPoint",
     "Grader",
@@ -47,6 +49,7 @@ __getattr__ = names_of(
         "active_set": ("ActiveSet",),
         "committee": ("CommitteeDisagreement",),
         "d_optimal": ("DOptimal",),
+        "disagreement": ("Disagreement",),
         "error_reduction": ("ErrorReduction",),
         "farthest_point": ("FarthestPoint",),
         "grade": (

@@ -18,8 +18,8 @@ from mlopt.optimizers.querying.compiled import compiled
 
 By: TypeAlias = Literal["neighbourhoods", "configurations"]
 
-#: atoms whose rows are computed at a time
-_ATOMS = 8192
+#: atoms whose rows are computed at a time, and the bytes that these may take
+_ATOMS, _BYTES = 8192, 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class Grader:
 
         among: (n_atoms,) bool, atoms whose rows are taken, by neighbourhoods; None for all.
         """
-        for first, stop in systems.segments.blocks(_ATOMS):
+        for first, stop in self._blocks(systems):
             part = systems.select(torch.arange(first, stop))
             owners = part.batch if self.by == "neighbourhoods" else torch.arange(len(part))
             rows = self.rows(part)
@@ -107,6 +107,11 @@ class Grader:
                 taken = among[systems.ptr[first] : systems.ptr[stop]]
                 rows, owners = rows[taken], owners[taken]
             yield rows.detach().cpu().numpy(), owners.cpu().numpy() + first
+
+    def _blocks(self, systems: Systems) -> list[tuple[int, int]]:
+        """Structures whose rows are computed together; networks have many parameters."""
+        of_row = 8 * max(1, self.potential.parameters.shape[-1])
+        return systems.segments.blocks(max(1, min(_ATOMS, int(_BYTES / of_row))))
 
     def extended(
         self, systems: Systems, first: int, tolerance: float = 1e-3, among: torch.Tensor | None = None
@@ -126,7 +131,9 @@ class Grader:
         """Return the grades of ``systems``. Those of a system do not depend on the others of its batch."""
         if not len(systems):
             return Grades(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        return self._graded(self.rows(systems), systems)
+        parts = [systems.select(torch.arange(first, stop)) for first, stop in self._blocks(systems)]
+        found = [self._graded(self.rows(part), part) for part in parts]
+        return Grades(torch.cat([one.row for one in found]), torch.cat([one.system for one in found]))
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> tuple[Evaluation, Grades]:
         """Return energies and forces with the grades, which then cost little more than the forces."""

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from mlopt.optimizers.experiments.active.band_walk import BandBetween
     from mlopt.optimizers.experiments.active.cut import CutOut
     from mlopt.optimizers.experiments.active.experiment import Active
+    from mlopt.optimizers.experiments.active.further import Further
     from mlopt.optimizers.experiments.active.result import ActiveResult
     from mlopt.optimizers.experiments.active.settings import Asking, Beginning
 
-__all__ = ["Active", "ActiveResult", "Asking", "BandBetween", "Beginning", "CutOut"]
+__all__ = ["Active", "ActiveResult", "Asking", "BandBetween", "Beginning", "CutOut", "Further"]
 
 __getattr__ = names_of(
     __name__,
@@ -21,6 +22,7 @@ __getattr__ = names_of(
         "band_walk": ("BandBetween",),
         "cut": ("CutOut",),
         "experiment": ("Active",),
+        "further": ("Further",),
         "result": ("ActiveResult",),
         "settings": ("Asking", "Beginning"),
     },

@@ -23,6 +23,7 @@ from mlopt.optimizers.experiments.active.cut import CutOut
 from mlopt.optimizers.experiments.active.plan import ActivePlan
 from mlopt.optimizers.experiments.active.result import ActiveResult
 from mlopt.optimizers.experiments.active.sitting import Sitting
+from mlopt.optimizers.experiments.active.trained import TrainedLearner
 from mlopt.optimizers.labelling.ledger import Ledger
 
 
@@ -44,11 +45,6 @@ class Active(ActivePlan):
         Raises:
             InputError: they do not; names what to change.
         """
-        if not self.potential.linear:
-            raise InputError(
-                f"active: {type(self.potential).__name__} is not linear in its parameters, and would have to be "
-                f"trained anew after every label; take a linear potential such as mtp"
-            )
         if self.band is not None:
             self._check_band(self.band)
         if (self.optimizer.searching or self.optimizer.seeks == "nothing") and self.fmax is not None:
@@ -60,11 +56,15 @@ class Active(ActivePlan):
         system = self.system.load()
         self.potential.check(system)
         if self.begin.file is not None:
-            self._fitting(self.begin.file.read(), system)
+            data = self.begin.file.read()
+            self._fitting(data, system)
+            self.training.held_back(len(data))
         elif self.begin.structures >= self.labels:
             raise InputError(
                 f"`labels` ({self.labels}) leaves none beyond the {self.begin.structures} structures of `begin`"
             )
+        else:
+            self.training.held_back(self.begin.structures)
 
     def _fitting(self, data: Dataset, system: Systems) -> None:
         """Refuse first labels that say nothing about a species of the system, or that the potential refuses."""
@@ -75,7 +75,10 @@ class Active(ActivePlan):
                 f"active: the structures of `begin.file` have no {names}, which the system has; add some that do, or "
                 f"leave the file out"
             )
-        self.potential.prepared(data)
+        prepared = self.potential.prepared(data)
+        learner = self.learner(system)
+        if isinstance(learner, TrainedLearner):
+            learner.check(prepared)
 
     def _check_band(self, band: BandBetween) -> None:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import Draws, Stream, derive, problem_keys
@@ -22,15 +23,31 @@ from mlopt.core.protocols.start import StartSampler
 from mlopt.core.runs.experiment import Experiment
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.optimizers.experiments.active.band_walk import BandBetween, BandWalk
+from mlopt.optimizers.experiments.active.further import Further
 from mlopt.optimizers.experiments.active.hunt import Hunt
 from mlopt.optimizers.experiments.active.journey import Journey
 from mlopt.optimizers.experiments.active.learned import Learner
+from mlopt.optimizers.experiments.active.linear import LinearLearner
 from mlopt.optimizers.experiments.active.settings import Asking, Beginning
+from mlopt.optimizers.experiments.active.trained import TrainedLearner
 from mlopt.optimizers.experiments.active.walk import Walk
 from mlopt.optimizers.fitting.least_squares import Weights
 from mlopt.optimizers.fitting.prior import Prior
+from mlopt.optimizers.fitting.training import Look, Stage, Training
+from mlopt.optimizers.querying.grade import By
 from mlopt.optimizers.searches.settings import MinimaSettings
 from mlopt.optimizers.starts.starts import GivenStart, HarmonicStart
+
+#: settings that are for potentials that are linear in their parameters, and for trained ones, and what to do
+_LINEAR = {
+    "weights": "say what residuals count by `training.loss.weights`",
+    "prior": "`training.loss.decay` keeps parameters small",
+    "memory": "`training.block` says how many atoms are evaluated at a time",
+}
+_TRAINED = {
+    "training": "leave it out; `weights` say what residuals count",
+    "further": "leave it out; every fit is to all labels",
+}
 
 
 class ActivePlan(Experiment):
@@ -38,7 +55,7 @@ class ActivePlan(Experiment):
 
     system: SystemSpec = setting(..., "the system: a formula, a crystal or a structure file")
     potential: Annotated[FittablePotential, FromRegistry("potential")] = setting(
-        ..., "what is fitted; linear in its parameters"
+        ..., "what is fitted, by least squares where it is linear in its parameters, else by training"
     )
     labeller: Annotated[Labeller, FromRegistry("labeller")] = setting(
         ..., "what computes energies and forces"
@@ -72,6 +89,11 @@ class ActivePlan(Experiment):
     )
     weights: Weights = setting(Weights(), "what residuals count")
     prior: Prior = setting(Prior(), "what keeps coefficients small")
+    training: Training = setting(
+        Training(stages=[Stage(evaluations=500)], seeds=4, validation=0.0),
+        "how a potential that is not linear in its parameters is fitted from scratch; its seeds are a committee",
+    )
+    further: Further = setting(Further(), "how it learns the labels of each round")
     soften: float | None = setting(
         None,
         "force at which a structure counts half in the fit; none: all count alike",
@@ -109,6 +131,34 @@ class ActivePlan(Experiment):
             raise ValueError("labels come one by one, and are not in folds; take `strength: evidence`")
         return prior
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Refuse settings that would be passed over."""
+        linear, name = self.potential.linear, type(self.potential).__name__
+        kind = "linear in its parameters" if linear else "trained"
+        for one, instead in (_TRAINED if linear else _LINEAR).items():
+            if getattr(self, one) != type(self).model_fields[one].default:
+                raise ValueError(f"`{one}` plays no part, for {name} is {kind}: {instead}")
+        if self.asking.by == "committee" and linear:
+            raise ValueError(
+                f"`asking.by: committee` is for potentials that are trained, and {name} is {kind}"
+            )
+        if self.by == "committee" and self.training.seeds < 2:
+            raise ValueError(
+                "a committee has two members or more: give `training.seeds: 4`, or grades by an active set, "
+                "`asking.by: neighbourhoods`"
+            )
+        if self.by != "committee" and self.asking.agreement != Asking().agreement:
+            raise ValueError(
+                "`asking.agreement` is of a committee, and grades are by an active set; leave it out"
+            )
+        return self
+
+    @property
+    def by(self) -> Literal["neighbourhoods", "configurations", "committee"]:
+        """What grades are by: that of the settings, or what suits the potential."""
+        return self.asking.by or ("neighbourhoods" if self.potential.linear else "committee")
+
     @property
     def starter(self) -> StartSampler:
         """The start of walkers: that of the settings, or what suits the system."""
@@ -120,19 +170,18 @@ class ActivePlan(Experiment):
         """Return the structures between which walkers are: the system, and the other end of a band."""
         return [system] if self.band is None else [system, self.band.final.load()]
 
-    def learner(self, system: Systems) -> Learner:
-        """Return what makes knowledge of labels; system: a batch of one, which walkers move."""
-        strength = self.prior.strength
-        return Learner(
-            system,
-            self.potential,
-            self.weights,
-            strength if isinstance(strength, float) else None,
-            self.prior.smooth,
-            self.memory,
-            self.soften,
-            self.asking.by,
-        )
+    def learner(self, system: Systems, looked: Callable[[Look], None] = lambda look: None) -> Learner:
+        """Return what makes knowledge of labels.
+
+        system: a batch of one, which walkers move. looked: see `TrainedLearner`.
+        """
+        about = (system, self.potential, self.soften)
+        by: By | None = None if self.by == "committee" else self.by
+        if by is None or not self.potential.linear:
+            agreement = self.asking.agreement if by is None else None
+            return TrainedLearner(*about, self.training, self.further, by, agreement, self.seed, looked)
+        strength = self.prior.strength if isinstance(self.prior.strength, float) else None
+        return LinearLearner(*about, self.weights, strength, self.prior.smooth, self.memory, by)
 
     def drawn(self, system: Systems, count: int, *streams: int) -> Systems:
         """Return ``count`` copies of the system, or by turns of both ends, where walkers or first structures are."""

@@ -24,7 +24,7 @@ class Record:
         labelled.
     rounds: one mapping for each fit: ``labels`` so far, structures ``asked`` for, the errors on the new labels
         ``before`` and ``after`` the fit (root mean squares of energies per atom and of components of forces), and the
-        fit's ``parameters``, ``lambda`` and ``rank`` of the active set.
+        numbers of the fit, see `Learned.told`.
     failed: labels that could not be computed.
     """
 
@@ -109,9 +109,7 @@ class Record:
                 "labels": len(self.labels),
                 "asked": asked,
                 **errors,
-                "parameters": int(learned.solution.theta.shape[-1]),
-                "lambda": learned.solution.strength,
-                "rank": learned.grader.active_set.rank,
+                **learned.told(),
                 "lowest": learned.lowest,
             }
         )

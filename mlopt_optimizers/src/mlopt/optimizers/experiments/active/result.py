@@ -112,8 +112,7 @@ class ActiveResult:
             "labels": len(self.record.labels),
             "failed_labels": self.record.failed,
             "rounds": len(rounds) - 1,
-            "parameters": rounds[-1]["parameters"],
-            "lambda": rounds[-1]["lambda"],
+            **self.learned.told(),
             "force_calls": int(used.sum()),
             "lowest_energy": lowest,
             "unanswered": self.unanswered,
@@ -146,9 +145,7 @@ class ActiveResult:
                 Card("labels", len(self.record.labels), "", told),
                 Card("lowest labelled energy", lowest, "eV"),
                 Card("force calls of the fitted potential", int(used.sum()), "", f"{len(used)} walkers"),
-                Card(
-                    "parameters", rounds[-1]["parameters"], "", f"rank {rounds[-1]['rank']} of the active set"
-                ),
+                Card("parameters", rounds[-1]["parameters"], "", self.learned.grounds()),
             ],
             tables=self._tables(),
             figures=self._figures(),
@@ -229,7 +226,7 @@ class ActiveResult:
         return {
             "task_family": {name: config[name] for name in ("system", "optimizer", "labeller")},
             "horizon": len(self.learned.data),
-            "estimator": {name: config[name] for name in ("prior", "weights", "soften", "asking")},
+            "estimator": {name: config[name] for name in (*self.learned.of_fit, "soften", "asking")},
             "seeds": [config["seed"]],
             "cost": {"labels": len(self.record.labels)},
             "results": self.record.rounds[-1],
@@ -255,6 +252,10 @@ class ActiveResult:
         atomic.write_text(folder / "labels.csv", _csv(self.record.labels))
         try:
             self.potential.save(str(folder / "potential.safetensors"), self.training())
+            members = self.learned.members if len(self.learned.members) > 1 else ()
+            for number, theta in enumerate(members, 1):
+                own = self.potential.with_theta(theta)
+                own.save(str(folder / f"member-{number}.safetensors"), self.training())
         except InputError as error:  # it has no file format
             atomic.write_text(folder / "no-potential.txt", f"{error}\n")
         pictures.write(self.record, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
@@ -10,7 +10,6 @@ from mlopt.core.plugins.plugin import FromRegistry, Plugin, setting
 from mlopt.core.protocols.query import QueryStrategy
 from mlopt.core.structures.labels import LabelledFile
 from mlopt.optimizers.experiments.active.cut import CutOut
-from mlopt.optimizers.querying.grade import By
 
 
 class Beginning(Plugin):
@@ -34,7 +33,16 @@ class Asking(Plugin):
 
     save: float = setting(2.0, "grade above which a structure is put aside", gt=1)
     stop: float = setting(10.0, "grade above which a walker waits until labels have been computed", gt=1)
-    by: By = setting("neighbourhoods", "grades by the surroundings of each atom, or by whole structures")
+    by: Literal["neighbourhoods", "configurations", "committee"] | None = setting(
+        None,
+        "grades by the surroundings of each atom, by whole structures, or by how far a committee of trained "
+        "potentials disagrees; none: the committee where the potential is trained, else neighbourhoods",
+    )
+    agreement: float = setting(
+        0.02,
+        "disagreement about a force, relative to it plus 1 eV/angstrom, that has at least the grade 1; of a committee",
+        gt=0,
+    )
     every: int = setting(
         5, "force calls between two looks at the grades; steps before a stop are looked at one by one", ge=1
     )

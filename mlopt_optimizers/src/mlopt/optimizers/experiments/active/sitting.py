@@ -18,6 +18,7 @@ from mlopt.optimizers.experiments.active.polish import polished
 from mlopt.optimizers.experiments.active.record import Record
 from mlopt.optimizers.experiments.active.result import ActiveResult
 from mlopt.optimizers.experiments.active.wishes import DECIDING, Wish, cores, structures
+from mlopt.optimizers.fitting.training import Look
 from mlopt.optimizers.labelling.computing import labelled
 from mlopt.optimizers.labelling.ledger import Ledger
 
@@ -27,7 +28,7 @@ class Sitting:
 
     def __init__(self, about: ActivePlan, system: Systems, session: Session, ledger: Ledger) -> None:
         self.about, self.system, self.session, self.ledger = about, system, session, ledger
-        self.learner = about.learner(system)
+        self.learner = about.learner(system, self._looked)
         self.record = Record()
         self.walk = about.walk(system, session.context.log)
         self.learned: Learned | None = None
@@ -131,13 +132,11 @@ class Sitting:
         return [*first, *(rest[place] for place in taken)]
 
     def _taken(self, learned: Learned, wishes: list[Wish], count: int) -> list[int]:
-        """The places of the wishes that are granted by the strategy, or by entering the active set."""
-        there, strategy = structures(wishes), self.about.asking.strategy
+        """The places of the wishes that are granted by the strategy, or because they teach something."""
+        strategy = self.about.asking.strategy
         if strategy is None:
-            known = len(learned.data)
-            _, entered, _ = learned.grader.extended(there, first=known, among=cores(wishes))
-            places = [one - known for one in entered]
-            return sorted(places, key=lambda place: -wishes[place].grade)[:count]
+            return learned.teaching(wishes)[:count]
+        there = structures(wishes)
         key = derive(torch.tensor(self.about.seed), Stream.ROUND, len(self.record.rounds))
         return strategy.select(there, learned.data, learned.potential, count, key).indices.tolist()
 
@@ -149,6 +148,13 @@ class Sitting:
             pause=self.session.asked_to_leave,
             context=self.session.context,
         )
+
+    def _looked(self, look: Look) -> None:
+        """Tell how a training goes, and leave it if asked to: a resume repeats it from the last checkpoint."""
+        share = 0.0 if self.learned is None else min(1.0, self.walk.share)
+        told = f"training, {look.evaluations} evaluations, loss {min(look.loss):.4g}"
+        self.session.context.progress(share, told)
+        self.session.leave_if_asked()
 
     def _go_on(self, learned: Learned) -> None:
         self.learned = learned

@@ -155,6 +155,11 @@ class BehlerParrinello(StoredPotential):
         return torch.tensor(self.references or [0.0] * len(self.elements or []), dtype=torch.float64)
 
     @property
+    def reach(self) -> float:
+        """The cutoff; see `FittablePotential.reach`."""
+        return self.cutoff
+
+    @property
     def n_parameters(self) -> int:
         """See `StoredPotential.n_parameters`: the networks of the elements, each layer's weights before its biases."""
         return len(self.numbers) * network.n_parameters(self.layers)

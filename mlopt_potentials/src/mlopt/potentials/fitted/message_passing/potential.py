@@ -61,6 +61,11 @@ class SchNet(StoredPotential):
         return SchNetLayers(sizes, self.cutoff, self.numbers)
 
     @property
+    def reach(self) -> float:
+        """The cutoff times the number of rounds; see `FittablePotential.reach`."""
+        return self.rounds * self.cutoff
+
+    @property
     def n_parameters(self) -> int:
         """See `StoredPotential.n_parameters`: embedding, the layers of each round, and those to the energy."""
         return self.layers.sizes.n_parameters
