@@ -297,7 +297,7 @@ def test_a_search_with_a_network(tmp_path: Path) -> None:
         asking=Asking(labels=3, patience=2),
         soften=3.0,
         polish=1,
-        labels=60,
+        labels=30,
     ).run(FolderRecorder(tmp_path))
     assert found.minima and bool(torch.isfinite(found.walk.points).all())
     assert found.summary()["lowest_energy"] == float(found.learned.data.energy[found.minima[0]])
