@@ -233,7 +233,7 @@ class BandWalk(Journey):
     def _compare(self, walker: int) -> None:
         """Take the label of an end or of the saddle for the best where it is, and for the last where it is good."""
         _, rows = self.systems.segments.select(torch.tensor([walker]))
-        place = self._label(self.x[rows])
+        place = self.learned.place_of(self.x[rows])
         if place is None:
             return
         label = self.learned.data.select([place])
@@ -245,16 +245,6 @@ class BandWalk(Journey):
             self.accepted.append(name)
             self.x = self.x.index_copy(0, rows, self.learned.data.systems[found[1]].pos)
         self.best[name] = found
-
-    def _label(self, pos: torch.Tensor) -> int | None:
-        """The place of the last label of a structure in these very positions."""
-        systems = self.learned.data.systems
-        ptr = systems.ptr.tolist()
-        for place in reversed(range(len(systems))):
-            own = systems.pos[ptr[place] : ptr[place + 1]]
-            if own.shape == pos.shape and torch.equal(own, pos):
-                return place
-        return None
 
     def failed(self, wishes: Sequence[Wish]) -> None:
         """See `Walk.failed`: without a label there, the band is given up."""

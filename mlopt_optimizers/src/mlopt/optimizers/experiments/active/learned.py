@@ -67,6 +67,16 @@ class Learned(ABC):
         """The lowest energy among labelled structures of the system, None if there is none."""
         return float(self.data.energy[self.ranked[0]]) if self.ranked else None
 
+    def place_of(self, pos: torch.Tensor) -> int | None:
+        """Return the place of the last label of a structure in these very positions (n, 3), or None."""
+        systems = self.data.systems
+        ptr = systems.ptr.tolist()
+        for place in reversed(range(len(systems))):
+            own = systems.pos[ptr[place] : ptr[place + 1]]
+            if own.shape == pos.shape and torch.equal(own, pos):
+                return place
+        return None
+
     @abstractmethod
     def teaching(self, wishes: Sequence[Wish]) -> list[int]:
         """Return the places of those wishes whose labels would teach something, the most valuable first."""

@@ -105,7 +105,7 @@ class ActivePlan(Experiment):
     )
     polish_fmax: float = setting(
         0.01,
-        "largest force at which that ends; with `band`, of a label at an end or at the saddle",
+        "largest force of a label there, at the ends of relaxations, and at the ends and the saddle of `band`",
         unit="energy/length",
         gt=0,
     )
@@ -165,6 +165,12 @@ class ActivePlan(Experiment):
         if self.start is not None:
             return self.start
         return HarmonicStart() if not self.system.placed else GivenStart()
+
+    @property
+    def ends_labelled(self) -> bool:
+        """Whether walkers are relaxations whose ends are labelled."""
+        relaxing = self.fmax is not None and self.band is None
+        return relaxing and self.asking.ends and self.asking.cut is None
 
     def states(self, system: Systems) -> list[Systems]:
         """Return the structures between which walkers are: the system, and the other end of a band."""

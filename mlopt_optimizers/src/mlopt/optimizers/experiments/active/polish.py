@@ -9,7 +9,7 @@ from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import problem_keys
 from mlopt.core.driver.driver import Driver
-from mlopt.core.driver.stop import Stop
+from mlopt.core.driver.stop import Reason, Stop
 from mlopt.core.landscapes.evaluation import Evaluation
 from mlopt.core.landscapes.landscape import AtomsLandscape, Landscape
 from mlopt.core.lazy import torch
@@ -21,6 +21,8 @@ from mlopt.optimizers.local.lbfgs import LBFGS
 _CALLS = 300
 #: a step may move an atom by this many distances between neighbours, less after steps that made forces larger
 _REACH = 0.1
+#: energies of one structure that differ by less do not tell which is lower, eV
+_SAME = 1e-4
 #: steps in a row that may fail before a structure is left as it is
 _PATIENCE = 4
 
@@ -65,24 +67,25 @@ def polished(
     label: Callable[[Systems], Dataset],
     budget: int,
     fmax: float,
-) -> tuple[Learned, list[Dataset], int]:
+) -> tuple[Learned, Dataset, list[Dataset], int]:
     """Relax labelled structures until no force of a label exceeds ``fmax``, or ``budget`` labels are spent.
 
     Each structure moves to the minimum of the `Tilted` potential and is labelled there, and the potential is fitted
-    anew. A step after which forces are no smaller is taken back, and the next one is half as long.
+    anew. A step after which neither the energy is lower nor the forces are smaller is taken back, and the next one is
+    half as long.
 
-    places: of the structures among the labels. Returns the knowledge afterwards, the new labels, and the number of
-    labels that failed.
+    places: of the structures among the labels. Returns the knowledge afterwards, the best label of each structure, all
+    new labels, and the number of labels that failed.
     """
     best = learned.data.select(places)
     reach = torch.full((len(places),), _REACH, dtype=torch.float64)
     misses = torch.zeros(len(places), dtype=torch.int64)
     seen, failed, spent = list[Dataset](), 0, 0
     while True:
-        left = torch.nonzero((_largest(best) > fmax) & (misses < _PATIENCE)).flatten()[: budget - spent]
+        left = torch.nonzero((largest_force(best) > fmax) & (misses < _PATIENCE)).flatten()[: budget - spent]
         if not left.numel():
-            return learned, seen, failed
-        trial = _moved(learned.potential, best.select(left), reach[left], 0.3 * fmax)
+            return learned, best, seen, failed
+        trial, taken = _moved(learned.potential, best.select(left), reach[left], 0.3 * fmax)
         found = label(trial)
         spent += len(left)
         sound = torch.nonzero(found.with_energy).flatten()
@@ -90,31 +93,51 @@ def polished(
         if len(sound):
             seen.append(found.select(sound))
             learned = learner.extended(learned, seen[-1])
-        better = found.with_energy & (_largest(found) < _largest(best)[left])
+        rise = found.energy - best.energy[left]
+        smaller = (rise < _SAME) & (largest_force(found) < largest_force(best)[left])
+        better = found.with_energy & ((rise < -_SAME) | smaller)
         misses[left] = torch.where(better, 0, misses[left] + 1)
-        reach[left] = torch.where(better, reach[left], 0.5 * reach[left])
+        reach[left] = torch.where(better, (2.0 * reach[left]).clamp(max=_REACH), 0.5 * taken)
         order = torch.arange(len(best)).index_copy(
             0, left, torch.where(better, len(best) + torch.arange(len(left)), left)
         )
         best = Dataset.concatenate([best, found]).select(order)
 
 
-def _largest(data: Dataset) -> torch.Tensor:
+def largest_force(data: Dataset) -> torch.Tensor:
     """(n,) the largest force on a free atom of each structure."""
     force = data.force.masked_fill(data.systems.fixed[:, None], 0.0)
     largest: torch.Tensor = data.systems.segments.longest2(force).sqrt()
     return largest
 
 
-def _moved(potential: FittablePotential, there: Dataset, reach: torch.Tensor, fmax: float) -> Systems:
-    """The structures at the minima of their tilted potentials, or on the way there as far as they may go."""
+def _moved(
+    potential: FittablePotential, there: Dataset, reach: torch.Tensor, fmax: float
+) -> tuple[Systems, torch.Tensor]:
+    """The structures at the minima of their tilted potentials, or where the way there leads too far.
+
+    Only the beginning of that way is downhill for the label as well, so a shorter step does not have its direction.
+    Returns how far they went as well, (n,), as ``reach``.
+    """
     systems = there.systems
     landscape = Tilted(potential, systems, there.force)
     driver = Driver(landscape, LBFGS(), Stop(_CALLS, fmax))
-    keys = problem_keys(0, torch.arange(len(systems)))
-    found = driver.result(driver.advance(driver.begin(systems.pos, keys)))
-    move = torch.where(torch.isfinite(found.x), found.x - systems.pos, 0.0)
-    assert landscape.diameter is not None
-    longest = systems.segments.longest2(move / landscape.diameter[:, None]).sqrt()
+    progress = driver.begin(systems.pos, problem_keys(0, torch.arange(len(systems))))
+    while not progress.done:
+        driver.advance(progress, until=progress.calls + 1)
+        now = driver.result(progress).x
+        far = _lengths(landscape, now)[progress.active] >= reach[progress.active]
+        progress.end(far.long() * Reason.BUDGET.code, progress.calls)
+    found = driver.result(progress).x
+    move = torch.where(torch.isfinite(found), found - systems.pos, 0.0)
+    longest = _lengths(landscape, systems.pos + move)
     share = (reach / longest.clamp_min(1e-300)).clamp(max=1.0)
-    return systems.with_pos(systems.pos + systems.segments.scale(share, move))
+    return systems.with_pos(systems.pos + systems.segments.scale(share, move)), share * longest
+
+
+def _lengths(landscape: Tilted, x: torch.Tensor) -> torch.Tensor:
+    """(n,) the largest displacements of an atom from the origin, in diameters."""
+    assert landscape.diameter is not None
+    away = (x - landscape.origin) / landscape.diameter[:, None]
+    longest: torch.Tensor = landscape.segments.longest2(away).sqrt()
+    return longest

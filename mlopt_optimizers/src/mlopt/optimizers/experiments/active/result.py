@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.driver.stop import Reason
 from mlopt.core.errors import InputError
 from mlopt.core.files import atomic
+from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.reporting.summary import Card, Column, Figure, Gallery, Structure, Summary, Table, Value
 from mlopt.core.structures.write import write_extxyz
@@ -22,9 +23,13 @@ from mlopt.optimizers.experiments.active import pictures
 from mlopt.optimizers.experiments.active.band_walk import BandWalk
 from mlopt.optimizers.experiments.active.hunt import Hunt
 from mlopt.optimizers.experiments.active.learned import Learned
+from mlopt.optimizers.experiments.active.polish import largest_force
 from mlopt.optimizers.experiments.active.record import Record
 from mlopt.optimizers.experiments.active.walk import Walk
 from mlopt.optimizers.labelling.ledger import Counts
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 #: minima that a report draws
 _SHOWN = 6
@@ -40,7 +45,8 @@ class ActiveResult:
     """Outcome of an active run.
 
     config: of the experiment. learned: labels, the fit to them, and its active set. record: of all labels and fits.
-    walk: the walkers. unanswered: structures that walkers still ask for. counts: of the ledger, by labeller.
+    walk: the walkers. unanswered: structures that walkers still ask for. ends: of relaxations, places of the labels at
+    their ends, by walker; None where these are not labelled. counts: of the ledger, by labeller.
     """
 
     config: dict[str, Any]
@@ -48,6 +54,7 @@ class ActiveResult:
     record: Record
     walk: Walk
     unanswered: int
+    ends: dict[int, int] | None
     counts: list[Counts]
     seconds: float
 
@@ -63,8 +70,13 @@ class ActiveResult:
 
     @property
     def found(self) -> Systems:
-        """Where the walkers are now, see `Walk.points`."""
-        return self.walk.systems.with_pos(self.walk.points)
+        """Where the walkers are now, see `Walk.points`; relaxations at the labels of their ends."""
+        there = self.walk.systems.with_pos(self.walk.points)
+        if not self.ends:
+            return there
+        _, rows = there.segments.select(torch.tensor(list(self.ends)))
+        labels = self.learned.data.systems.select(list(self.ends.values()))
+        return there.with_pos(there.pos.index_copy(0, rows, labels.pos))
 
     @property
     def barrier(self) -> tuple[float, float] | None:
@@ -94,9 +106,34 @@ class ActiveResult:
             lines.append(f"{self.record.failed} labels failed; `mlopt export LEDGER --failed` writes them")
         if isinstance(self.walk, BandWalk):
             lines += self.walk.warnings
+        if self.ends is not None:
+            lines += self._poor_ends()
         lost = sum(one is Reason.NON_FINITE for one in self.reasons)
         if lost:
             lines.append(f"{lost} of {len(self.reasons)} walkers were given up")
+        return lines
+
+    @property
+    def _forces(self) -> list[float]:
+        """The largest forces of the labels at the ends of relaxations."""
+        places = list((self.ends or {}).values())
+        found: list[float] = largest_force(self.learned.data.select(places)).tolist()
+        return found
+
+    def _poor_ends(self) -> list[str]:
+        """What a user should know about the ends of relaxations."""
+        lines, settled = list[str](), max(self.config["polish_fmax"], self.config["fmax"])
+        poor = [force for force in self._forces if force > settled]
+        if poor:
+            lines.append(
+                f"forces of labels are above {settled:g} at the ends of {len(poor)} of {len(self.reasons)} "
+                f"relaxations, up to {max(poor):.3g}; raise `labels`, the `level` of the potential, or `polish_fmax`"
+            )
+        missing = len(self.reasons) - len(self.ends or {})
+        if missing:
+            lines.append(
+                f"{missing} of {len(self.reasons)} relaxations have no labelled end; raise `labels` or `force_calls`"
+            )
         return lines
 
     def summary(self) -> Summary:
@@ -132,6 +169,13 @@ class ActiveResult:
             cards = [
                 Card("barrier", forward, "eV", "saddle over the initial state, both labels"),
                 Card("barrier back", reverse, "eV", "saddle over the final state, both labels"),
+            ]
+        if self.ends is not None:
+            force = max(self._forces, default=None)
+            numbers |= {"ends": len(self.ends), "largest_force_of_labels": force}
+            cards = [
+                Card("labelled ends", len(self.ends), "", f"of {len(used)} relaxations"),
+                Card("largest force of a label there", force, "eV/angstrom"),
             ]
         lost = all(one is Reason.NON_FINITE for one in self.reasons)
         return Summary(
@@ -239,10 +283,17 @@ class ActiveResult:
         groups = zip(data.group, self.learned.whole.tolist(), strict=True)
         return replace(data, group=tuple(group if whole else "cut-out" for group, whole in groups))
 
+    def _ends(self) -> list[Atoms]:
+        """The structures of walkers, with the energy and the forces of the label where a relaxation has ended."""
+        found = self.walk.systems.with_pos(self.walk.points).to_atoms()
+        for walker, place in (self.ends or {}).items():
+            (found[walker],) = self.learned.data.select([place]).to_atoms()
+        return found
+
     def write(self, folder: Path) -> None:
         """Write labels, the potential, where walkers are, and the pictures."""
         write_extxyz(folder / "labels.extxyz", self._labels().to_atoms())
-        write_extxyz(folder / "walkers.extxyz", self.found.to_atoms())
+        write_extxyz(folder / "walkers.extxyz", self._ends())
         if isinstance(self.walk, BandWalk) and self.walk.stationary is not None:
             chosen = self.learned.data.select(list(self.walk.stationary))
             write_extxyz(folder / "saddle.extxyz", chosen.to_atoms())

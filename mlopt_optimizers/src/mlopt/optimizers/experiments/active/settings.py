@@ -52,6 +52,7 @@ class Asking(Plugin):
         2, "of a search: lowest minima that are labelled in each round, if they are new", ge=1
     )
     patience: int = setting(3, "of a search: rounds without a new lowest minimum after which it ends", ge=1)
+    ends: bool = setting(True, "of relaxations: label their ends, and go on until these have no force")
     strategy: Annotated[QueryStrategy | None, FromRegistry("query-strategy")] = setting(
         None, "which of the structures put aside are labelled; none: those that enter the active set"
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import Stream, derive
+from mlopt.core.driver.stop import Reason
 from mlopt.core.errors import InputError
 from mlopt.core.lazy import torch
 from mlopt.core.runs.session import Session
@@ -42,9 +43,13 @@ class Sitting:
             if not wishes or left <= 0:
                 break
             learned = self._round(learned, wishes, left)
+        ends: dict[int, int] | None = None
         if isinstance(self.walk, Hunt) and self.about.polish:
-            learned = self._polished(learned, self.walk)
-        return self._result(learned, wishes)
+            places = self.walk.minima(learned)[: self.about.polish]
+            learned, _ = self._polished(learned, places, self.about.polish_fmax)
+        elif self.about.ends_labelled:
+            learned, ends = self._ended(learned)
+        return self._result(learned, wishes, ends)
 
     def _begun(self) -> Learned:
         file = self.about.begin.file
@@ -74,30 +79,54 @@ class Sitting:
     def _round(self, learned: Learned, wishes: list[Wish], left: int) -> Learned:
         """Label some of what was asked for, and fit anew."""
         chosen = self._chosen(learned, self._cut(learned, wishes), min(left, self.about.asking.labels))
-        data = self._labelled(structures(chosen))
-        sound = data.with_energy.tolist()
-        self.walk.failed([one for one, good in zip(chosen, sound, strict=True) if not good])
-        kept = [place for place, good in enumerate(sound) if good]
-        self.record.failed += len(chosen) - len(kept)
-        if kept:
-            new, granted = data.select(kept), [chosen[place] for place in kept]
-            after = self.learner.extended(learned, new, cores(granted))
-            self.record.round(learned, after, new, granted, len(wishes))
-            learned = after
+        learned, failed = self._granted(learned, chosen, len(wishes))
+        self.walk.failed(failed)
         self._go_on(learned)
         return learned
 
-    def _polished(self, learned: Learned, hunt: Hunt) -> Learned:
-        """Relax the lowest structures until forces of labels are small."""
-        places = hunt.minima(learned)[: self.about.polish]
+    def _granted(self, learned: Learned, wishes: Sequence[Wish], asked: int) -> tuple[Learned, list[Wish]]:
+        """Label what some wishes ask for and fit anew; return the wishes whose labels failed as well."""
+        data = self._labelled(structures(wishes))
+        sound = data.with_energy.tolist()
+        kept = [place for place, good in enumerate(sound) if good]
+        self.record.failed += len(wishes) - len(kept)
+        if kept:
+            new, granted = data.select(kept), [wishes[place] for place in kept]
+            after = self.learner.extended(learned, new, cores(granted))
+            self.record.round(learned, after, new, granted, asked)
+            learned = after
+        return learned, [one for one, good in zip(wishes, sound, strict=True) if not good]
+
+    def _polished(self, learned: Learned, places: list[int], fmax: float) -> tuple[Learned, list[int]]:
+        """Relax labelled structures until forces of labels are small; return the places of their last labels too."""
         left = self.about.labels - len(self.record.labels)
-        after, new, failed = polished(
-            self.learner, learned, places, self._labelled, left, self.about.polish_fmax
-        )
+        after, best, new, failed = polished(self.learner, learned, places, self._labelled, left, fmax)
         self.record.failed += failed
         if new:
             self.record.polished(after, Dataset.concatenate(new))
-        return after
+        found = (after.place_of(best.systems[index].pos) for index in range(len(places)))
+        return after, [one for one in found if one is not None]
+
+    def _ended(self, learned: Learned) -> tuple[Learned, dict[int, int]]:
+        """Label the ends of relaxations, and relax them until forces of labels are small.
+
+        Returns the places of the last labels as well, by walker.
+        """
+        there, used = self.walk.systems.with_pos(self.walk.points), self.walk.used.tolist()
+        ended = [walker for walker, why in enumerate(self.walk.reasons) if why is Reason.CONVERGED]
+        left = self.about.labels - len(self.record.labels)
+        new = [one for one in ended if learned.place_of(there[one].pos) is None][:left]
+        if new:
+            grades = learned.grader.grade(there.select(new)).system.tolist()
+            wishes = [
+                Wish(there[one], one, used[one], grade, "end") for one, grade in zip(new, grades, strict=True)
+            ]
+            learned, _ = self._granted(learned, wishes, len(wishes))
+        known = {one: learned.place_of(there[one].pos) for one in ended}
+        places = {one: place for one, place in known.items() if place is not None}
+        fmax = max(self.about.polish_fmax, self.about.fmax or 0.0)
+        learned, found = self._polished(learned, list(places.values()), fmax)
+        return learned, dict(zip(places, found, strict=True))
 
     def _cut(self, learned: Learned, wishes: Sequence[Wish]) -> list[Wish]:
         """The wishes with the surroundings of the atom with the largest grade instead of the whole structure.
@@ -181,13 +210,14 @@ class Sitting:
             self._step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
         )
 
-    def _result(self, learned: Learned, unanswered: list[Wish]) -> ActiveResult:
+    def _result(self, learned: Learned, unanswered: list[Wish], ends: dict[int, int] | None) -> ActiveResult:
         result = ActiveResult(
             config=self.about.config(),
             learned=learned,
             record=self.record,
             walk=self.walk,
             unanswered=len(unanswered),
+            ends=ends,
             counts=self.ledger.counts(),
             seconds=self.session.seconds,
         )
