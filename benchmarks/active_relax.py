@@ -1,9 +1,9 @@
 """Count the minima that relaxations on a potential learned on the way find again.
 
-    python benchmarks/active_relax.py [--of au13 cu13 si65] [--starts 60] [--seeds 5] [--optimizer lbfgs]
+    python benchmarks/active_relax.py [--of au13 cu13 si66] [--starts 60] [--seeds 5] [--optimizer lbfgs]
 
 The test of Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017). Minima are those that a search on the true
-potential finds, the lowest first: of a cluster, and of silicon with one atom too many. Each is shaken, by a normal
+potential finds, the lowest first: of a cluster, and of silicon with two atoms too many. Each is shaken, by a normal
 displacement of so many angstrom. The references are the ends of relaxations with the true potential, one start for
 each distinct end. `active` relaxes the same starts on one potential, begun from labels of a few of them.
 
@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from ase import Atoms
 from pydantic import PrivateAttr
 
 from mlopt.core import AtomsLandscape, Systems, minimize, problem_keys
@@ -105,8 +106,8 @@ class Case:
         found = []
         for _ in range(count):
             more = crystal.copy()
-            more.append("Si")
-            more.positions[-1] = generator.uniform(size=3) @ crystal.cell.array
+            more.extend(Atoms("Si2"))
+            more.positions[-2:] = generator.uniform(size=(2, 3)) @ crystal.cell.array
             found.append(Systems.from_atoms(more))
         return Systems.concatenate(found)
 
@@ -126,7 +127,7 @@ class Case:
             pos = pos[torch.isfinite(result.pool_energy.flatten())]
             found = self.empty(len(pos)).with_pos(pos.reshape(-1, 3))
         else:
-            found = self.empty(20 * most)
+            found = self.empty(4 * most)
         ends = relaxed(self.true, found)
         return ends.systems.select(ends.distinct()[:most])
 
@@ -134,7 +135,7 @@ class Case:
 CASES = {
     "au13": Case(Gupta(), Mtp(level=16, cutoff=6.0), "Au13"),
     "cu13": Case(AsePotential(calculator="emt"), Mtp(level=16, cutoff=6.0), "Cu13"),
-    "si65": Case(StillingerWeber(), Mtp(level=16, cutoff=4.5)),
+    "si66": Case(StillingerWeber(), Mtp(level=16, cutoff=4.5)),
 }
 
 
@@ -177,7 +178,7 @@ def learned(case: Case, there: Systems, settings: argparse.Namespace, seed: int)
             walkers=len(there),
             force_calls=CALLS,
             fmax=settings.fmax,
-            begin=Beginning(structures=settings.begin),
+            begin=Beginning(structures=min(settings.begin, len(there))),
             asking=Asking(save=settings.save, stop=settings.stop, ends=settings.ends),
             labels=settings.labels,
             seed=seed,
