@@ -11,7 +11,8 @@ structures that have a twin in the training set.
 
 FOLDER of ``--data`` holds ``Li_train.xyz``, ``Li_test.xyz`` and so on. small: up to 300 functions; large: about 1,000.
 FOLDER of ``--stresses`` holds ``Li/training.json`` and so on, of mlearn: stresses are fitted to with the weight 1.
-``--cutoffs`` replaces the cutoffs of the candidates, and ``--smooth`` the power of the prior. ``--curve`` fits
+``--cutoffs`` replaces the cutoffs of the candidates, and ``--smooth`` the power of the prior. With ``--folds`` the
+error on ten left-out parts of those structures decides in place of the evidence. ``--curve`` fits
 10 to 1,000 functions to lithium and draws their errors.
 """
 
@@ -97,7 +98,11 @@ _KBAR, _VOIGT = 1602.1766208, [0, 1, 2, 4, 5, 3]
 
 
 def fitted(
-    files: dict[str, LabelledFile], choice: Choice, title: str, stress: float = 0.0, smooth: float = 1.0
+    files: dict[str, LabelledFile],
+    choice: Choice,
+    title: str,
+    stress: float = 0.0,
+    prior: Prior | None = None,
 ) -> FitResult:
     """Fit, and print what came out."""
     settings, scan = choice
@@ -107,14 +112,17 @@ def fitted(
         potential=Mtp(**settings),
         scan=scan,
         weights=Weights(energy=30.0, stress=stress),
-        prior=Prior(smooth=smooth),
+        prior=prior or Prior(),
     ).run()
     seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    chosen = max(found.candidates, key=lambda one: one.evidence).settings
     print(
-        f"  {title}: {settings} with {scan}: evidence takes {chosen}; {len(found.how.theta)} parameters, "
+        f"  {title}: {settings} with {scan}: {found.chosen.decides} takes "
+        f"{found.chosen.settings}; {len(found.how.theta)} parameters, "
         f"lambda {found.how.strength:.1e}, {seconds:.0f} s for {len(found.candidates)} fits, {peak:.1f} GB"
     )
+    if len(found.candidates) > 1:
+        told = (f"{one.settings}: {one.evidence:.0f}, {one.left_out:.4g}" for one in found.candidates)
+        print(f"    evidence and error on left-out folds, {'; '.join(told)}", flush=True)
     for row in found.rows:
         told = f"energy {1e3 * row['energy_mae']:.3f} +- {1e3 * row['energy_error']:.3f}, "
         told += f"force {row['force_mae']:.4f} +- {row['force_error']:.4f}, "
@@ -180,6 +188,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", default=["small", "large"], choices=["small", "large"])
     parser.add_argument("--cutoffs", type=float, nargs="+")
     parser.add_argument("--smooth", type=float, default=1.0)
+    parser.add_argument("--folds", action="store_true")
     parser.add_argument("--stresses", type=Path)
     parser.add_argument("--curve", type=Path)
     arguments = parser.parse_args()
@@ -207,7 +216,9 @@ def main() -> None:
             for size in arguments.size:
                 settings, scan = CANDIDATES[element][size]
                 chosen = scan | ({"cutoff": arguments.cutoffs} if arguments.cutoffs else {})
-                fitted(files, (settings, chosen), size, smooth=arguments.smooth)
+                strength = "cross-validation" if arguments.folds else "evidence"
+                prior = Prior(smooth=arguments.smooth, strength=strength)
+                fitted(files, (settings, chosen), size, prior=prior)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,20 @@ def test_a_scan_takes_what_the_evidence_says(tmp_path: Path) -> None:
     assert torch.equal(alone.how.theta, found.how.theta)
 
 
+def test_a_scan_takes_what_folds_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the errors given by hand, for the evidence would take the other candidate."""
+    errors = iter([0.1, 0.2])
+    monkeypatch.setattr(experiment, "left_out", lambda *_, **__: next(errors))
+    found = fit(scan={"degrees": [[5, 4], [8, 7]]}, prior={"strength": "cross-validation"}).run(
+        Recorder(tmp_path)
+    )
+    low, high = found.candidates
+    assert high.evidence > low.evidence and found.chosen is low
+    assert isinstance(found.potential, Mtp) and found.potential.degrees == [5, 4]
+    told = str(found.summary().page()["tables"])
+    assert "The error on left-out folds decides." in told
+
+
 def outcome(found: FitResult) -> tuple[list[float], list[dict[str, Any]]]:
     return found.how.theta.tolist(), found.rows
 

@@ -24,6 +24,7 @@ class Candidate:
     held_back: the loss on structures that training did not learn from; None where it is linear.
     left_out: the root mean square of weighted residuals of each fold under a fit to the others; None where it is not
     linear, or alone.
+    by_folds: whether ``left_out`` decides in place of the evidence.
     seconds: what the energy and forces of an atom cost, see `with_costs`; None where it was not measured.
     """
 
@@ -33,12 +34,22 @@ class Candidate:
     strength: float | None = None
     held_back: float | None = None
     left_out: float | None = None
+    by_folds: bool = False
     seconds: float | None = None
 
     @property
     def merit(self) -> float:
         """What decides between candidates: the larger, the better."""
+        if self.by_folds:
+            return -float(self.left_out or 0.0)
         return self.evidence if self.evidence is not None else -float(self.held_back or 0.0)
+
+    @property
+    def decides(self) -> str:
+        """The name of what decides."""
+        if self.by_folds:
+            return "error on left-out folds"
+        return "evidence" if self.evidence is not None else "loss"
 
     @property
     def error(self) -> float | None:

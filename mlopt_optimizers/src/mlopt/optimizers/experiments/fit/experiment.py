@@ -221,7 +221,7 @@ class Fit(Experiment):
     def _solved(
         self, session: Session, train: Dataset, candidates: list[tuple[dict[str, Any], FittablePotential]]
     ) -> tuple[FittablePotential, Solution, list[Triangle], list[Candidate]]:
-        """The linear candidate of the largest evidence, its coefficients, its rows, and what decided."""
+        """The linear candidate that is best, its coefficients, its rows, and what decided."""
         fold_of = self._folds(train)
         done: list[Candidate] = []
         parts: list[Triangle] = []
@@ -230,6 +230,7 @@ class Fit(Experiment):
             done = [Candidate(**one) for one in meta["candidates"]]
             parts = [_from_tensors(session.restored.tensors, k) for k in range(int(meta["parts"]))]
         best: tuple[FittablePotential, Solution, list[Triangle]] | None = None
+        taken = -1
         whole = len(candidates) + (self.radial is not None)
         for number in range(len(done), len(candidates)):
             choice, potential = candidates[number]
@@ -244,18 +245,18 @@ class Fit(Experiment):
             one = Candidate(choice, len(potential.parameters), solution.evidence, solution.strength)
             if len(candidates) > 1:
                 folds = {"strength": solution.strength, "smooth": self.prior.smooth}
-                one = replace(one, left_out=left_out(parts, potential.roughness(), **folds))
+                error = left_out(parts, potential.roughness(), **folds)
+                one = replace(one, left_out=error, by_folds=self.prior.strength == "cross-validation")
             done.append(one)
             step = _STEPS * (number + 1)
             session.context.metric(step, evidence=solution.evidence, parameters=len(potential.parameters))
-            if best is None or solution.evidence > max(one.merit for one in done[:-1]):
-                best = potential, solution, parts
+            if best is None or one.merit > max(other.merit for other in done[:-1]):
+                best, taken = (potential, solution, parts), number
             parts = []
             _save(session, step, done, parts)
             session.leave_if_asked()
-        if best is None or best[1].evidence < max(one.merit for one in done):
-            # a resumed run that has forgotten the rows of the best
-            number = max(range(len(done)), key=lambda k: done[k].merit)
+        number = max(range(len(done)), key=lambda k: done[k].merit)
+        if best is None or taken != number:  # a resumed run has forgotten the rows of the best
             potential = candidates[number][1]
             parts = [self._part(potential, train, fold_of == fold) for fold in range(self.folds)]
             best = potential, self._solve(potential, parts), parts

@@ -85,7 +85,7 @@ def scan_table(candidates: Sequence[Candidate], linear: bool) -> Table:
             ]
             for one in candidates
         ],
-        f"No structure to test on was looked at. The {'evidence' if linear else 'loss'} decides. The error is the root "
+        f"No structure to test on was looked at. The {candidates[0].decides} decides. The error is the root "
         f"mean square of weighted residuals on {_LINEAR if linear else _TRAINED}.",
     )
 

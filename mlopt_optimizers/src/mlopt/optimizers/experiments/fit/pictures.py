@@ -181,7 +181,9 @@ def _scan(found: FitResult) -> Any:
     for one in found.candidates:
         _candidate(axis, found, one, one.parameters, one.merit)
     axis.set_xlabel("parameters")
-    axis.set_ylabel("minus the loss, held back" if isinstance(found.how, Trained) else "log evidence")
+    decides = found.chosen.decides
+    labels = {"evidence": "log evidence", "loss": "minus the loss, held back"}
+    axis.set_ylabel(labels.get(decides, f"minus the {decides}"))
     axis.margins(x=0.2, y=0.1)
     return figure
 
