@@ -335,7 +335,11 @@ def test_message_passing() -> None:
         ),
         (
             {"potential": Mtp(level=6), "training": None},
-            "`further` plays no part, for Mtp is linear in its parameters: leave it out; every fit is to all labels",
+            "`further` plays no part, for Mtp is linear in its parameters: leave it out; only with `radial`",
+        ),
+        (
+            {"radial": Stage()},
+            "`radial` plays no part, for BehlerParrinello is trained: `training` is of all",
         ),
     ],
 )

@@ -24,6 +24,7 @@ from mlopt.optimizers.experiments.active.plan import ActivePlan
 from mlopt.optimizers.experiments.active.result import ActiveResult
 from mlopt.optimizers.experiments.active.sitting import Sitting
 from mlopt.optimizers.experiments.active.trained import TrainedLearner
+from mlopt.optimizers.fitting.projected import check_radial
 from mlopt.optimizers.labelling.ledger import Ledger
 
 
@@ -65,6 +66,8 @@ class Active(ActivePlan):
             )
         else:
             self.training.held_back(self.begin.structures)
+            if self.radial is not None:
+                check_radial(self.potential.prepared(Dataset(self.beginning(system))), self.radial)
 
     def _fitting(self, data: Dataset, system: Systems) -> None:
         """Refuse first labels that say nothing about a species of the system, or that the potential refuses."""
@@ -79,6 +82,8 @@ class Active(ActivePlan):
         learner = self.learner(system)
         if isinstance(learner, TrainedLearner):
             learner.check(prepared)
+        if self.radial is not None:
+            check_radial(prepared, self.radial)
 
     def _check_band(self, band: BandBetween) -> None:
         try:

@@ -12,7 +12,9 @@ class Further(Plugin):
         100, "of the loss after each round, for each seed, by the optimizer of the last stage", ge=1
     )
     growth: float = setting(
-        1.5, "times the labels of the last training from scratch, at which there is another", gt=1
+        1.5,
+        "times the labels of the last training from scratch, at which there is another; of `radial` likewise",
+        gt=1,
     )
     loss: float = setting(
         10.0, "times the loss of the last training from scratch, above which there is another", gt=1

@@ -25,7 +25,7 @@ class Grading(Protocol):
         """The potential that is graded."""
 
     def grade(self, systems: Systems) -> Grades:
-        """Return the grades of ``systems``; those of labelled structures are about 1 at most."""
+        """Return the grades of ``systems``; that of what has just been labelled is about 1 at most."""
 
 
 @dataclass(frozen=True, eq=False)

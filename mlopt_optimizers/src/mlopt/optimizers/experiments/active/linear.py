@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,8 +12,13 @@ from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.optimizers.experiments.active.learned import Learned, Learner, counted, entering
 from mlopt.optimizers.experiments.active.wishes import Wish
 from mlopt.optimizers.fitting.least_squares import Solution, Triangle, Weights, solve, triangle
+from mlopt.optimizers.fitting.projected import RadialFit
+from mlopt.optimizers.fitting.training import Look, Stage
 from mlopt.optimizers.querying.active_set import ActiveSet
 from mlopt.optimizers.querying.grade import By, Grader
+
+#: evaluations of radial functions between two looks
+_EVERY = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +26,16 @@ class LinearLearned(Learned):
     """What is known of a potential that is solved for.
 
     rows: of the fit to the labels. solution: of the fit.
+    shaped: number of labels that the `nonlinear` parameters of the potential, its radial functions, were last fitted
+    to; 0 where they are not.
     """
 
-    of_fit: ClassVar[tuple[str, ...]] = ("prior", "weights")
+    of_fit: ClassVar[tuple[str, ...]] = ("prior", "weights", "radial")
 
     grader: Grader
     rows: Triangle
     solution: Solution
+    shaped: int = 0
 
     def teaching(self, wishes: Sequence[Wish]) -> list[int]:
         """See `Learned.teaching`: those with rows that enter the active set."""
@@ -39,6 +47,7 @@ class LinearLearned(Learned):
             "parameters": int(self.solution.theta.shape[-1]),
             "lambda": self.solution.strength,
             "rank": self.grader.active_set.rank,
+            **({"radial_labels": self.shaped} if self.shaped else {}),
         }
 
     def grounds(self) -> str:
@@ -48,6 +57,8 @@ class LinearLearned(Learned):
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """See `Learned.to_tensors`."""
         rows, found = self.rows, {f"active.{k}": v for k, v in self.grader.active_set.to_tensors().items()}
+        if self.shaped and self.potential.nonlinear is not None:
+            found |= {"radial.values": self.potential.nonlinear, "radial.labels": torch.tensor(self.shaped)}
         return (
             found
             | super().to_tensors()
@@ -64,6 +75,9 @@ class LinearLearner(Learner):
     """How labels become knowledge by least squares: the rows of new ones are added to those of the fit.
 
     weights, strength, smooth, memory: see `triangle` and `solve`. by: see `Grader`.
+    radial: how the `nonlinear` parameters of the potential are fitted, see `RadialFit`; None where they stay as they
+    are. They are fitted to the first labels, and on from there when labels are ``growth`` times as many as they were.
+    spread, seed: as in `RadialFit`. looked: called at every few evaluations; what it raises ends the fit.
     """
 
     weights: Weights
@@ -71,9 +85,14 @@ class LinearLearner(Learner):
     smooth: float
     memory: float
     by: By
+    radial: Stage | None
+    growth: float
+    spread: float
+    seed: int
+    looked: Callable[[Look], None]
 
     def _first(self, data: Dataset, core: torch.Tensor) -> Learned:
-        return self._anew(self.base.prepared(data), data, core)
+        return self._shaped(self.base.prepared(data), data, core)
 
     def _with(self, known: Learned, new: Dataset, core: torch.Tensor) -> Learned:
         """Add the new rows to those of the fit, and to the active set.
@@ -83,29 +102,66 @@ class LinearLearner(Learner):
         """
         assert isinstance(known, LinearLearned)
         data, together = Dataset.concatenate([known.data, new]), torch.cat([known.core, core])
-        prepared = self.base.prepared(data)
+        prepared, shaped = self.base.prepared(data), known.shaped
+        if shaped and known.potential.nonlinear is not None:
+            prepared = prepared.with_nonlinear(known.potential.nonlinear)
+        if shaped and len(data) >= self.growth * shaped:
+            return self._shaped(prepared, data, together)
         if prepared.with_theta(known.solution.theta).config() != known.potential.config():
-            return self._anew(prepared, data, together)
+            return self._anew(prepared, data, together, shaped)
         more = triangle(prepared, counted(new, core), self.weights, self.memory)
         grader, _, _ = known.grader.extended(new.systems, first=len(known.data), among=core)
         grader = replace(grader, potential=prepared)
-        return self._solved(data, together, Triangle.merged([known.rows, more]), grader)
+        return self._solved(data, together, Triangle.merged([known.rows, more]), grader, shaped)
 
     def _again(self, data: Dataset, core: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Learned:
         n_forces, count = tensors["rows.counts"].tolist()
         rows = Triangle(tensors["rows.upper"].numpy(), tensors["rows.squares"].numpy(), n_forces, count)
-        grader = Grader(self.base.prepared(data), ActiveSet.of_tensors(of_active_set(tensors)), self.by)
-        return self._solved(data, core, rows, grader)
+        prepared, shaped = self.base.prepared(data), 0
+        if "radial.values" in tensors:
+            prepared, shaped = (
+                prepared.with_nonlinear(tensors["radial.values"]),
+                int(tensors["radial.labels"]),
+            )
+        grader = Grader(prepared, ActiveSet.of_tensors(of_active_set(tensors)), self.by)
+        return self._solved(data, core, rows, grader, shaped)
 
-    def _anew(self, prepared: FittablePotential, data: Dataset, core: torch.Tensor) -> Learned:
+    def _shaped(self, prepared: FittablePotential, data: Dataset, core: torch.Tensor) -> LinearLearned:
+        """Fit radial functions as well, from those that the potential has, where that is asked for."""
+        if self.radial is None:
+            return self._anew(prepared, data, core)
+        labels = counted(data, core)
+        rows = triangle(prepared, labels, self.weights, self.memory)
+        found = solve(rows, prepared.roughness(), strength=self.strength, smooth=self.smooth)
+        search = RadialFit(
+            prepared,
+            labels,
+            self.radial,
+            solution=found,
+            weights=self.weights,
+            smooth=self.smooth,
+            spread=self.spread,
+            memory=self.memory,
+            seed=self.seed,
+        )
+        while not search.done:
+            search.advance(until=search.evaluations + _EVERY)
+            self.looked(Look(0, search.evaluations, [search.loss], [search.loss]))
+        return self._anew(search.result(), data, core, len(data))
+
+    def _anew(
+        self, prepared: FittablePotential, data: Dataset, core: torch.Tensor, shaped: int = 0
+    ) -> LinearLearned:
         rows = triangle(prepared, counted(data, core), self.weights, self.memory)
-        return self._solved(data, core, rows, Grader.of(prepared, data.systems, self.by, among=core))
+        return self._solved(data, core, rows, Grader.of(prepared, data.systems, self.by, among=core), shaped)
 
-    def _solved(self, data: Dataset, core: torch.Tensor, rows: Triangle, grader: Grader) -> Learned:
+    def _solved(
+        self, data: Dataset, core: torch.Tensor, rows: Triangle, grader: Grader, shaped: int
+    ) -> LinearLearned:
         degrees = grader.potential.roughness()
         found = solve(rows, degrees, strength=self.strength, smooth=self.smooth)
         grader = replace(grader, potential=grader.potential.with_theta(found.theta))
-        return LinearLearned(data, core, grader, self._ranked(data), rows, found)
+        return LinearLearned(data, core, grader, self._ranked(data), rows, found, shaped)
 
 
 def of_active_set(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -43,10 +43,11 @@ _LINEAR = {
     "weights": "say what residuals count by `training.loss.weights`",
     "prior": "`training.loss.decay` keeps parameters small",
     "memory": "`training.block` says how many atoms are evaluated at a time",
+    "radial": "`training` is of all parameters",
 }
 _TRAINED = {
     "training": "leave it out; `weights` say what residuals count",
-    "further": "leave it out; every fit is to all labels",
+    "further": "leave it out; only with `radial` its `growth` counts",
 }
 
 
@@ -89,6 +90,9 @@ class ActivePlan(Experiment):
     )
     weights: Weights = setting(Weights(), "what residuals count")
     prior: Prior = setting(Prior(), "what keeps coefficients small")
+    radial: Stage | None = setting(
+        None, "how radial functions of a linear potential are fitted, from those that it has; none: they stay"
+    )
     training: Training = setting(
         Training(stages=[Stage(evaluations=500)], seeds=4, validation=0.0),
         "how a potential that is not linear in its parameters is fitted from scratch; its seeds are a committee",
@@ -137,7 +141,10 @@ class ActivePlan(Experiment):
         linear, name = self.potential.linear, type(self.potential).__name__
         kind = "linear in its parameters" if linear else "trained"
         for one, instead in (_TRAINED if linear else _LINEAR).items():
-            if getattr(self, one) != type(self).model_fields[one].default:
+            given, plain = getattr(self, one), type(self).model_fields[one].default
+            if one == "further" and self.radial is not None:
+                given = given.replace(growth=plain.growth)
+            if given != plain:
                 raise ValueError(f"`{one}` plays no part, for {name} is {kind}: {instead}")
         if self.asking.by == "committee" and linear:
             raise ValueError(
@@ -179,7 +186,7 @@ class ActivePlan(Experiment):
     def learner(self, system: Systems, looked: Callable[[Look], None] = lambda look: None) -> Learner:
         """Return what makes knowledge of labels.
 
-        system: a batch of one, which walkers move. looked: see `TrainedLearner`.
+        system: a batch of one, which walkers move. looked: called at every look of a training, or at radial functions.
         """
         about = (system, self.potential, self.soften)
         by: By | None = None if self.by == "committee" else self.by
@@ -187,7 +194,19 @@ class ActivePlan(Experiment):
             agreement = self.asking.agreement if by is None else None
             return TrainedLearner(*about, self.training, self.further, by, agreement, self.seed, looked)
         strength = self.prior.strength if isinstance(self.prior.strength, float) else None
-        return LinearLearner(*about, self.weights, strength, self.prior.smooth, self.memory, by)
+        return LinearLearner(
+            *about,
+            weights=self.weights,
+            strength=strength,
+            smooth=self.prior.smooth,
+            memory=self.memory,
+            by=by,
+            radial=self.radial,
+            growth=self.further.growth,
+            spread=self.prior.radial,
+            seed=self.seed,
+            looked=looked,
+        )
 
     def drawn(self, system: Systems, count: int, *streams: int) -> Systems:
         """Return ``count`` copies of the system, or by turns of both ends, where walkers or first structures are."""
