@@ -25,12 +25,13 @@ from mlopt.core.testing.recorder import FolderRecorder
 from mlopt.optimizers.bands.initial import geodesic
 from mlopt.optimizers.bands.settings import BandSettings
 from mlopt.optimizers.dynamics import Langevin
-from mlopt.optimizers.experiments.active import Active, Asking, BandBetween, Beginning
+from mlopt.optimizers.experiments.active import Active, Asking, BandBetween, Beginning, Further
 from mlopt.optimizers.experiments.active.band_walk import BandWalk
+from mlopt.optimizers.fitting.training import Stage, Training
 from mlopt.optimizers.labelling import PotentialLabeller
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.starts.starts import HarmonicStart
-from mlopt.potentials import Gupta, Mtp
+from mlopt.potentials import BehlerParrinello, Gupta, Mtp
 
 TRUTH = Gupta(cutoff=5.0, taper=1.0)
 
@@ -98,6 +99,21 @@ def reference(kind: str, images: int) -> tuple[float, float, int]:
     calls = int(relaxed.calls.sum()) + images * int(found.calls.sum() + last.calls.sum())
     forward, reverse = (last.energy[0] - relaxed.energy).tolist()
     return forward, reverse, calls
+
+
+@pytest.mark.slow
+def test_a_band_with_a_network(files: tuple[str, str]) -> None:
+    found = band(
+        files,
+        potential=BehlerParrinello(cutoff=4.5, functions="amp", hidden=[6]),
+        training=Training(seeds=3, validation=0.0, stages=[Stage(evaluations=150)]),
+        further=Further(evaluations=50),
+        fmax=0.05,
+        polish_fmax=0.1,
+        labels=40,
+    ).run()
+    forward, reverse, _ = reference("vacancy", 3)
+    assert found.barrier == pytest.approx((forward, reverse), abs=0.01) and not found.warnings
 
 
 @pytest.mark.parametrize("kind", ["vacancy", pytest.param("surface", marks=pytest.mark.slow)])
