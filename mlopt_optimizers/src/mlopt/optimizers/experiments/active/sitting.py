@@ -33,6 +33,7 @@ class Sitting:
         self.record = Record()
         self.walk = about.walk(system, session.context.log)
         self.learned: Learned | None = None
+        self.share = 0.0
 
     def whole(self) -> ActiveResult:
         """All from the first labels to the result."""
@@ -198,7 +199,10 @@ class Sitting:
         return int(self.walk.used.sum()) + len(self.record.rounds)
 
     def _keep(self) -> None:
-        self.session.context.progress(min(1.0, self.walk.share), self.record.line())
+        self.share = max(
+            self.share, min(1.0, self.walk.share)
+        )  # a search that finds something lower begins to wait anew
+        self.session.context.progress(self.share, self.record.line())
         if self.session.context.pause():
             self._save()
             self.session.leave_if_asked()
