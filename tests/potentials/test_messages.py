@@ -179,12 +179,19 @@ def test_a_sum_adds_up() -> None:
     assert with_emt.evaluate(systems.with_pos(systems.pos)).row_energy is None
 
 
-@pytest.mark.parametrize("name", ["espresso", "mace_mp", "os.system", "EMT"])
+@pytest.mark.parametrize("name", ["lammpsrun", "mace_mp", "os.system", "EMT"])
 def test_calculators_that_a_configuration_may_not_name(name: str) -> None:
     with pytest.raises(
         ConfigError, match=rf"no calculator '{name}' for use in a configuration\..* There are eam, emt, lj"
     ):
         plugin.build(AsePotential, {"calculator": name})
+
+
+@pytest.mark.parametrize("name", ["command", "profile", "directory"])
+def test_a_configuration_chooses_no_program(name: str) -> None:
+    settings = {"calculator": "espresso", "parameters": {name: "rm"}}
+    with pytest.raises(ConfigError, match=rf"`{name}` of the calculator 'espresso' .*config\.ini"):
+        plugin.build(AsePotential, settings)
 
 
 def test_calculator_and_elements() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -209,3 +210,32 @@ def test_xtb(tmp_path: Path) -> None:
         found = labelled(ledger, labeller, Systems.from_atoms([water, broken]))
     assert found.energy[0].item() == pytest.approx(-5.070322 * 27.211386, abs=0.01)
     assert found.with_energy.tolist() == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs Quantum ESPRESSO")
+def test_espresso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forces, and the slope of the energy along one displacement."""
+    if not (pseudo := Path("/usr/share/espresso/pseudo")).exists():
+        pytest.skip("needs the pseudopotentials of Debian's quantum-espresso-data")
+    (tmp_path / "ase.ini").write_text(f"[espresso]\ncommand = pw.x\npseudo_dir = {pseudo}\n")
+    monkeypatch.setenv("ASE_CONFIG_PATH", str(tmp_path / "ase.ini"))
+    control = {"tprnfor": True, "tstress": True}
+    settings = {"system": {"ecutwfc": 12}, "electrons": {"conv_thr": 1e-10}, "control": control}
+    parameters = {
+        "pseudopotentials": {"Si": "Si.pz-vbc.UPF"},
+        "input_data": settings,
+        "kpts": [2, 2, 2],
+    }
+    labeller = CalculatorLabeller(potential=AsePotential(calculator="espresso", parameters=parameters))
+    images = []
+    for shift in (0.1, 0.11, 0.09):
+        atoms = bulk("Si")
+        atoms.positions[0, 0] += shift
+        images.append(atoms)
+    with Ledger(tmp_path / "labels.db") as ledger:
+        found = labelled(ledger, labeller, Systems.from_atoms(images))
+    assert found.with_energy.all() and found.with_stress.all()
+    slope = float(found.energy[1] - found.energy[2]) / 0.02
+    assert float(found.force[0, 0]) == pytest.approx(-slope, rel=0.01)
+    assert float(found.force[0, 0]) < -0.5

@@ -85,19 +85,20 @@ _ADVICE = {
     "potential": {
         **{
             name: f"It is a calculator of ASE: write `potential: {{name: ase, calculator: {name}}}`."
-            for name in ("emt", "tip3p", "tip4p")
+            for name in ("abinit", "aims", "emt", "espresso", "tblite", "tip3p", "tip4p", "vasp")
         },
         "eam": "It is a calculator of ASE: write "
         "`potential: {name: ase, calculator: eam, parameters: {potential: FILE}}`.",
         **dict.fromkeys(
-            ("mace", "chgnet", "m3gnet", "nequip", "sevennet", "vasp", "gpaw", "xtb", "tblite"), _IN_PYTHON
+            ("mace", "chgnet", "m3gnet", "nequip", "sevennet", "gpaw", "lammps", "orca", "cp2k", "dftb"),
+            _IN_PYTHON,
         ),
-        **dict.fromkeys(("espresso", "lammps", "orca", "cp2k", "dftb"), _IN_PYTHON),
         "heisenberg": "Spins are a model of paths: `mlopt info model:heisenberg`.",
     },
     "optimizer": {
         "neb": "A band is an experiment: `experiment: path`, see `mlopt info path`.",
-        "md": "There is no molecular dynamics here; what comes nearest is the optimizer `annealing`.",
+        "md": "Molecular dynamics is an experiment: `experiment: md` with `optimizer: {name: langevin}`, see "
+        "`mlopt info md`.",
     },
     "experiment": {
         **dict.fromkeys(("bh", "basinhopping", "gmin"), _HOPPING),

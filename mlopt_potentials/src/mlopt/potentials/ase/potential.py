@@ -32,7 +32,11 @@ log = logging.getLogger(__name__)
 CALCULATORS = ("eam", "emt", "lj", "morse", "tip3p", "tip4p")
 #: calculators of the same kind that packages of their own bring: module, class, and settings that are not its defaults
 PACKAGED: dict[str, tuple[str, str, dict[str, Any]]] = {"tblite": ("tblite.ase", "TBLite", {"verbosity": 0})}
-_KNOWN = (*CALCULATORS, *PACKAGED)
+#: calculators of ASE that start a program, which a configuration cannot choose: ASE's own configuration names it
+PROGRAMS = ("abinit", "aims", "espresso", "vasp")
+#: arguments of these that would choose a program or where it runs
+_CHOOSING = ("command", "profile", "directory")
+_KNOWN = (*CALCULATORS, *PACKAGED, *PROGRAMS)
 
 
 #: of the calculators above only `eam` reads a file
@@ -77,7 +81,7 @@ class AsePotential(Potential):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in _KNOWN:
-            # others start programs with a command line of the configuration's choice, or unpickle what they download
+            # others take the command line of a program from the configuration, or unpickle what they download
             raise ValueError(
                 f"no calculator {quoted(name)} for use in a configuration.{hint(name, _KNOWN)} There are "
                 f"{', '.join(_KNOWN)}. Any other can be given in Python: AsePotential.wrap(calculator)"
@@ -91,6 +95,13 @@ class AsePotential(Potential):
                 "parameters",
                 "the calculator 'eam' reads its functions from a file: give `parameters: {potential: FILE}`, such as "
                 "a file of LAMMPS or NIST named *.eam.alloy",
+            )
+        chosen = [name for name in _CHOOSING if name in self.parameters]
+        if self.calculator in PROGRAMS and chosen:
+            raise PydanticCustomError(
+                "parameters",
+                f"`{chosen[0]}` of the calculator {self.calculator!r} is not for a configuration: name the program in "
+                f"ASE's own, `~/.config/ase/config.ini`; labels run in folders of their own",
             )
         return self
 
