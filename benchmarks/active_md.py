@@ -326,7 +326,7 @@ def on_the_fly(pools: Pools, levels: Sequence[int], steps: int, every: int) -> N
                 continue
             spent = {"walk": 0.0, "grade": 0.0, "fit": 0.0, "label": 0.0}
             parts = {
-                ("walk.py", "_grades"): "grade",
+                ("journey.py", "_grades"): "grade",
                 ("learned.py", "extended"): "fit",
                 ("learned.py", "begun"): "fit",
                 ("sitting.py", "_taken"): "fit",
@@ -373,9 +373,7 @@ def main() -> None:
     )
     parser.add_argument("--levels", type=int, nargs="+", default=[8, 12, 16], help="of on-the-fly")
     parser.add_argument("--long", type=int, default=2000, help="steps of on-the-fly")
-    parser.add_argument(
-        "--every", type=int, default=10, help="of on-the-fly: steps between two looks at grades"
-    )
+    parser.add_argument("--every", type=int, default=10, help="of on-the-fly: steps between looks")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
