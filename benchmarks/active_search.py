@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import dataclass
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -36,43 +37,55 @@ from mlopt.potentials import AsePotential, Gupta, Mtp
 #: energies within this of the lowest are hits, eV
 WITHIN = 2e-3
 TEMPERATURES = (0.1, 0.4, 0.8)
-#: formula, true potential, level of the moment tensors, force calls of a walker in a round, labels at most
-CASES: dict[str, tuple[str, Potential, int, int, int]] = {
-    "cu13": ("Cu13", AsePotential(calculator="emt"), 8, 5_000, 200),
-    "cu38": ("Cu38", AsePotential(calculator="emt"), 10, 20_000, 400),
-    "au13": ("Au13", Gupta(), 8, 5_000, 200),
-    # at 300 K many random starts do not converge; a label that fails counts like others
-    "si10": (
-        "Si10",
-        AsePotential(
-            calculator="tblite", parameters={"method": "GFN2-xTB", "electronic_temperature": 3000.0}
-        ),
-        10,
-        1_000,
-        150,
-    ),
-    "au38": ("Au38", Gupta(), 10, 20_000, 400),
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cluster and its true potential, and the settings of the learned search.
+
+    level: of the moment tensors. calls: force calls of a walker in a round. begin: first structures. labels: of a
+    round. lowest: minima among these. most: labels of a run.
+    """
+
+    formula: str
+    true: Potential
+    level: int = 8
+    calls: int = 5_000
+    begin: int = 4
+    labels: int = 2
+    lowest: int = 1
+    most: int = 200
+
+
+#: at 300 K many random starts of silicon do not converge; a label that fails counts like others
+XTB = AsePotential(calculator="tblite", parameters={"method": "GFN2-xTB", "electronic_temperature": 3000.0})
+CASES = {
+    "cu13": Case("Cu13", AsePotential(calculator="emt")),
+    "cu38": Case("Cu38", AsePotential(calculator="emt"), 10, 20_000, most=400),
+    "au13": Case("Au13", Gupta()),
+    "au38": Case("Au38", Gupta(), 10, 20_000, most=400),
+    "si10": Case("Si10", XTB, 10, 1_000, begin=8, labels=4, lowest=2, most=150),
 }
 
 
 def learned(case: str, seed: int) -> tuple[np.ndarray, int]:
     """Return the energies of all labels of one run in their order, and the calls of the fitted potential."""
-    formula, true, level, calls, most = CASES[case]
+    about = CASES[case]
     found = Active(
-        system=SystemSpec(cluster=formula),
-        potential=Mtp(level=level, cutoff=5.0),
-        labeller=PotentialLabeller(potential=true),
+        system=SystemSpec(cluster=about.formula),
+        potential=Mtp(level=about.level, cutoff=5.0),
+        labeller=PotentialLabeller(potential=about.true),
         optimizer=BasinHopping(temperature=0.4),
         walkers=8,
-        force_calls=calls,
-        begin=Beginning(structures=4),
-        asking=Asking(labels=2, lowest=1),
+        force_calls=about.calls,
+        begin=Beginning(structures=about.begin),
+        asking=Asking(labels=about.labels, lowest=about.lowest),
         soften=3.0,
-        labels=most,
+        labels=about.most,
         polish=1,
         seed=seed,
     ).run()
-    n_atoms = len(parse_formula(formula))
+    n_atoms = len(parse_formula(about.formula))
     energies = [n_atoms * one["energy"] for one in found.record.labels]
     # failures have no place among the labels: they count as if they had come before all others
     return np.array([np.inf] * found.record.failed + energies), int(found.walk.used.sum())
@@ -82,13 +95,13 @@ def plain(
     case: str, temperature: float, starts: int, calls: int, target: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the lowest energy of each start, and its calls to the target, -1 without a hit."""
-    formula, true, *_ = CASES[case]
-    systems = Systems.cluster(parse_formula(formula)).repeat(starts)
+    about = CASES[case]
+    systems = Systems.cluster(parse_formula(about.formula)).repeat(starts)
     keys = problem_keys(0, torch.arange(starts))
     diameter = Mtp(level=2).diameter(systems.z)  # as the learned search has it
     x = HarmonicStart().sample(systems, diameter, keys)
     found = minimize(
-        AtomsLandscape(systems, true),
+        AtomsLandscape(systems, about.true),
         BasinHopping(temperature=temperature),
         x,
         force_calls=calls,
