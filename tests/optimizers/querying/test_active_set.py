@@ -107,6 +107,19 @@ def test_a_column_that_was_zero_has_no_size_before_it_is_met() -> None:
     settled(found, rows)
 
 
+def test_a_column_that_was_next_to_zero_takes_its_size_from_later_rows() -> None:
+    """As where the first structures have atoms at the very end of the reach: ranks are judged by the largest column."""
+    rows = rows_of(40, 8)
+    rows[:3, 7] *= 1e-9
+    rows[3:, 2:7] *= 1e-4
+    found = ActiveSet.of(rows[:3])
+    for one in range(3, 40):
+        found, _, _ = found.extended(rows[one : one + 1])
+        settled(found, rows[one : one + 1])
+        assert not found.coefficients(rows[: one + 1])[1].any()
+    assert found.initialised
+
+
 def test_saved_and_restored_bit_for_bit() -> None:
     for rows in (rows_of(100, 12), rows_of(100, 12, rank=7), rows_of(3, 12), np.zeros((0, 12))):
         found = ActiveSet.of(rows)

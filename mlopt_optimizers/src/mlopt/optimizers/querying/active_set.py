@@ -36,6 +36,8 @@ Block: TypeAlias = tuple[Matrix, Owners]
 BLOCK = 16384
 #: a row is outside of the span where this share of it, in columns of equal size, is not made of active rows
 OUTSIDE = 1e-8
+#: a column has the size of later rows where these are so many times larger: ranks are judged by the largest column
+GROWN = 1e3
 #: passes over all rows, after which they are given up
 _PASSES = 100
 
@@ -198,8 +200,10 @@ class ActiveSet:
         """One block more; whether anything has changed."""
         c, outside = self.coefficients(rows)
         if outside.any():
-            # a column that was zero so far had no size
-            scale = np.where(self.rows.any(0), self.scale, column_scale(rows))
+            # a column that was zero so far, or next to it, had no size
+            size = column_scale(rows)
+            grown = self.rows.any(0) & (size > GROWN * self.scale)
+            scale = np.where(self.rows.any(0) & ~grown, self.scale, size)
             found = self._chosen(
                 np.concatenate([self.rows, rows]),
                 np.concatenate([self.owners, owners]),
@@ -207,7 +211,7 @@ class ActiveSet:
                 tolerance,
                 start,
             )
-            if found.rank > self.rank:
+            if found.rank > self.rank or grown.any():
                 return found, True
             c[outside] = 0.0
         better = np.flatnonzero((np.abs(c) > 1.0 + tolerance).any(1))

@@ -60,9 +60,11 @@ class Sitting:
             data = self._labelled(self.about.beginning(self.system))
             sound = torch.nonzero(data.with_energy).flatten()
             self.record.failed = len(data) - len(sound)
+            if not len(sound):
+                raise InputError(
+                    f"active: none of the first structures could be labelled; the first one: {data.source[0]}"
+                )
             data = data.select(sound)
-            if not len(data):
-                raise InputError("active: none of the first structures could be labelled; see the log")
         learned = self.learner.begun(data)
         self.record.begun(learned, paid=file is None)
         self._go_on(learned)
