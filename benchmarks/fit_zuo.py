@@ -192,6 +192,8 @@ def main() -> None:
     parser.add_argument("--stresses", type=Path)
     parser.add_argument("--curve", type=Path)
     arguments = parser.parse_args()
+    strength = "cross-validation" if arguments.folds else "evidence"
+    prior = Prior(smooth=arguments.smooth, strength=strength)
     with tempfile.TemporaryDirectory() as made:
         if arguments.curve is not None:
             files = of_mlearn("Li", arguments.stresses, Path(made))
@@ -205,7 +207,7 @@ def main() -> None:
             if arguments.stresses is not None:
                 if element in WITH_STRESSES:
                     files = of_mlearn(element, arguments.stresses, Path(made))
-                    fitted(files, WITH_STRESSES[element], f"{element} with stresses", 1.0)
+                    fitted(files, WITH_STRESSES[element], f"{element} with stresses", 1.0, prior)
                 continue
             mtp, ace = PUBLISHED[element]
             print(f"{element}: published MTP {mtp[0]} {mtp[1]}, linear ACE {ace[0]} {ace[1]}")
@@ -216,8 +218,6 @@ def main() -> None:
             for size in arguments.size:
                 settings, scan = CANDIDATES[element][size]
                 chosen = scan | ({"cutoff": arguments.cutoffs} if arguments.cutoffs else {})
-                strength = "cross-validation" if arguments.folds else "evidence"
-                prior = Prior(smooth=arguments.smooth, strength=strength)
                 fitted(files, (settings, chosen), size, prior=prior)
 
 

@@ -236,7 +236,9 @@ def test_first_labels_that_fail_are_counted() -> None:
 def test_a_labeller_that_always_fails_ends_the_run() -> None:
     with pytest.raises(MloptError, match=r"3 labels in a row have failed.*Correct the labeller"):
         dynamics(labeller=Counting(potential=StillingerWeber(), most=0.0, patience=3)).run()
-    with pytest.raises(InputError, match="none of the first structures could be labelled; the first one: the pot"):
+    with pytest.raises(
+        InputError, match="none of the first structures could be labelled; the first one: the pot"
+    ):
         dynamics(labeller=Counting(potential=StillingerWeber(), most=0.0)).run()
 
 
