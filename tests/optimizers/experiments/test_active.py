@@ -325,6 +325,13 @@ def test_a_relaxation_keeps_to_its_force_calls() -> None:
         assert any(one["trigger"] == "put aside" for one in found.record.labels)
 
 
+def test_walkers_at_one_place_share_a_label() -> None:
+    """Those that begin alike, by default at the structure itself, ask for the same labels and have the same ends."""
+    found = relaxation(start=None, fmax=0.05, asking=Asking(labels=4, stop=1e3)).run()
+    assert sum(Counting.counted) == len(found.record.labels) == len(found.learned.data)
+    assert sorted(found.ends or {}) == [0, 1] and len(set((found.ends or {}).values())) == 1
+
+
 def gold(**settings: Any) -> Active:
     """Relaxations of a cluster from random starts, on a basis that is too small for all of them."""
     return dynamics(

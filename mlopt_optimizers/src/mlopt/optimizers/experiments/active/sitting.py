@@ -18,7 +18,7 @@ from mlopt.optimizers.experiments.active.plan import ActivePlan
 from mlopt.optimizers.experiments.active.polish import polished
 from mlopt.optimizers.experiments.active.record import Record
 from mlopt.optimizers.experiments.active.result import ActiveResult
-from mlopt.optimizers.experiments.active.wishes import DECIDING, Wish, cores, structures
+from mlopt.optimizers.experiments.active.wishes import DECIDING, Wish, cores, distinct, structures
 from mlopt.optimizers.fitting.training import Look
 from mlopt.optimizers.labelling.computing import labelled
 from mlopt.optimizers.labelling.ledger import Ledger
@@ -81,7 +81,8 @@ class Sitting:
 
     def _round(self, learned: Learned, wishes: list[Wish], left: int) -> Learned:
         """Label some of what was asked for, and fit anew."""
-        chosen = self._chosen(learned, self._cut(learned, wishes), min(left, self.about.asking.labels))
+        asked = distinct(self._cut(learned, wishes))
+        chosen = self._chosen(learned, asked, min(left, self.about.asking.labels))
         learned, failed = self._granted(learned, chosen, len(wishes))
         self.walk.failed(failed)
         self._go_on(learned)
@@ -118,18 +119,20 @@ class Sitting:
         there, used = self.walk.systems.with_pos(self.walk.points), self.walk.used.tolist()
         ended = [walker for walker, why in enumerate(self.walk.reasons) if why is Reason.CONVERGED]
         left = self.about.labels - len(self.record.labels)
-        new = [one for one in ended if learned.place_of(there[one].pos) is None][:left]
+        new = [one for one in ended if learned.place_of(there[one].pos) is None]
         if new:
             grades = learned.grader.grade(there.select(new)).system.tolist()
-            wishes = [
+            wishes = distinct(
                 Wish(there[one], one, used[one], grade, "end") for one, grade in zip(new, grades, strict=True)
-            ]
+            )[:left]
             learned, _ = self._granted(learned, wishes, len(wishes))
         known = {one: learned.place_of(there[one].pos) for one in ended}
         places = {one: place for one, place in known.items() if place is not None}
         fmax = max(self.about.polish_fmax, self.about.fmax or 0.0)
-        learned, found = self._polished(learned, list(places.values()), fmax)
-        return learned, dict(zip(places, found, strict=True))
+        begun = list(dict.fromkeys(places.values()))
+        learned, found = self._polished(learned, begun, fmax)
+        last = dict(zip(begun, found, strict=True))
+        return learned, {one: last[place] for one, place in places.items()}
 
     def _cut(self, learned: Learned, wishes: Sequence[Wish]) -> list[Wish]:
         """The wishes with the surroundings of the atom with the largest grade instead of the whole structure.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlopt.core.atoms.digest import structure_digest
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.lazy import torch
 
@@ -46,6 +47,14 @@ class Wish:
 def structures(wishes: Sequence[Wish]) -> Systems:
     """Return the structures of some wishes as one batch."""
     return Systems.concatenate([one.structure for one in wishes])
+
+
+def distinct(wishes: Iterable[Wish]) -> list[Wish]:
+    """Return the wishes without those whose structure an earlier one has, as of walkers that begin at one place."""
+    found: dict[str, Wish] = {}
+    for one in wishes:
+        found.setdefault(structure_digest(one.structure), one)
+    return list(found.values())
 
 
 def cores(wishes: Sequence[Wish]) -> torch.Tensor:
