@@ -60,9 +60,9 @@ class Case:
 #: at 300 K many random starts of silicon do not converge; a label that fails counts like others
 XTB = AsePotential(calculator="tblite", parameters={"method": "GFN2-xTB", "electronic_temperature": 3000.0})
 CASES = {
-    "cu13": Case("Cu13", AsePotential(calculator="emt"), 12),
+    "cu13": Case("Cu13", AsePotential(calculator="emt")),
     "cu38": Case("Cu38", AsePotential(calculator="emt"), 10, 20_000, most=400),
-    "au13": Case("Au13", Gupta(), 12),
+    "au13": Case("Au13", Gupta()),
     "au38": Case("Au38", Gupta(), 10, 20_000, most=400),
     "si10": Case("Si10", XTB, 10, 1_000, begin=8, labels=4, lowest=2, most=150),
 }

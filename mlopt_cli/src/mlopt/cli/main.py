@@ -122,10 +122,10 @@ class LazyGroup(click.Group):
 
 
 def _is_configuration(name: str) -> bool:
-    from mlopt.cli.configs.sources import recipe_paths
+    from mlopt.cli.configs.sources import is_recipe
     from mlopt.core.files.reading import is_there
 
-    return name in recipe_paths() or is_there(name)
+    return is_recipe(name) or is_there(name)
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:

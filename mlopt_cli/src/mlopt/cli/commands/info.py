@@ -30,8 +30,7 @@ def command(name: str, kind: str | None, as_json: bool) -> None:
 
     if kind is None and ":" in name:
         kind, _, name = name.partition(":")
-    recipes = sources.recipe_paths()
-    if kind == "recipe" or (kind is None and name in recipes and not _owners(name)):
+    if kind == "recipe" or (kind is None and sources.is_recipe(name) and not _owners(name)):
         text = sources.recipe(name)
         if as_json:
             emit_json({"kind": "recipe", "name": name, "text": text})

@@ -15,7 +15,7 @@ def command(kind: str | None, as_json: bool) -> None:
 
     `mlopt info NAME` describes one.
     """
-    from mlopt.cli.configs import sources
+    from mlopt.cli.configs import families, sources
     from mlopt.cli.terminal.output import emit_json, table
     from mlopt.core.plugins import registry
 
@@ -24,8 +24,9 @@ def command(kind: str | None, as_json: bool) -> None:
     found: dict[str, list[dict[str, str]]] = {}
     for one in chosen:
         if one == _RECIPES:
-            items = sources.recipe_paths().items()
-            found[one] = [{"name": name, "description": sources.describe(path)} for name, path in items]
+            items = {name: sources.describe(path) for name, path in sources.recipe_paths().items()}
+            items |= families.families()
+            found[one] = [{"name": name, "description": about} for name, about in items.items()]
         else:
             found[one] = [
                 {"name": entry.name, "distribution": entry.distribution, "version": entry.version}

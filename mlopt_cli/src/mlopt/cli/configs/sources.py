@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlopt.cli.configs import families
 from mlopt.core.errors import ConfigError, InputError
 from mlopt.core.files.reading import is_there
 from mlopt.core.quoting import one_line, quoted
@@ -47,16 +48,22 @@ def recipe_paths() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"), key=_natural)}
 
 
+def is_recipe(name: str) -> bool:
+    """Return whether a recipe has that name: a file, or one of a family."""
+    return name in recipe_paths() or families.written(name) is not None
+
+
 def recipe(name: str) -> str:
-    """Return the text of a recipe.
+    """Return the text of a recipe, of a file or one of a family.
 
     Raises:
         InputError: none has that name; gives a suggestion.
     """
     recipes = recipe_paths()
-    if name not in recipes:
+    text = recipes[name].read_text(encoding="utf-8") if name in recipes else families.written(name)
+    if text is None:
         raise InputError(_unknown(name, recipes, "is not a recipe"))
-    return recipes[name].read_text(encoding="utf-8")
+    return text
 
 
 def describe(path: Path) -> str:
@@ -68,21 +75,20 @@ def describe(path: Path) -> str:
 def find(given: str, assignments: Sequence[str] = ()) -> Source:
     """Return the configuration called ``given``: a file of that name, else a recipe; with overrides applied."""
     path = Path(given)
-    recipes = recipe_paths()
     if path.suffix.lower() in _STRUCTURES and path.is_file():
         raise InputError(
             f"{one_line(given, 200)}: is a structure file, not a configuration: name it in one, as "
             f"`system: {one_line(given, 200)}`. `mlopt init` writes a template."
         )
-    if is_there(path) and not (given in recipes and path.is_dir()):  # a folder may be named like a recipe
+    if is_there(path) and not (path.is_dir() and is_recipe(given)):  # a folder may be named like a recipe
         text, config = read_file(path)
         name, label = path.stem, given
-    elif given in recipes:
-        text = recipes[given].read_text(encoding="utf-8")
+    elif is_recipe(given):
+        text = recipe(given)
         name, label = given, f"recipe {given}"
         config = read_yaml(text, label)
     else:
-        raise InputError(_unknown(given, recipes, "is neither a file nor a recipe"))
+        raise InputError(_unknown(given, recipe_paths(), "is neither a file nor a recipe"))
     if assignments:
         try:
             config = override(config, assignments)
@@ -95,7 +101,7 @@ def find(given: str, assignments: Sequence[str] = ()) -> Source:
 def _unknown(given: str, recipes: dict[str, Path], what: str) -> str:
     """Return the message about a name that is neither recipe nor file, with the nearest one."""
     meant = hint(given, {**recipes, **dict.fromkeys(_configurations(Path(given).parent))})
-    return f"{quoted(given)} {what}.{meant} Recipes: {', '.join(recipes)}."
+    return f"{quoted(given)} {what}.{meant} Recipes: {', '.join([*recipes, *families.families()])}."
 
 
 def _configurations(folder: Path) -> list[str]:
