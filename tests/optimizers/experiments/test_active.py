@@ -332,6 +332,20 @@ def test_walkers_at_one_place_share_a_label() -> None:
     assert sorted(found.ends or {}) == [0, 1] and len(set((found.ends or {}).values())) == 1
 
 
+def test_a_search_whose_labels_end_before_its_minima_are_relaxed_says_so() -> None:
+    few = {
+        "force_calls": 30,
+        "walkers": 1,
+        "asking": Asking(labels=1, lowest=1, patience=1),
+        "polish_fmax": 1e-9,
+    }
+    found = search(labels=7, **few).run()
+    assert len(found.record.labels) == 7
+    (told,) = [one for one in found.warnings if one.startswith("forces of labels")]
+    assert told.startswith("forces of labels are above 1e-09 at 1 of the 1 lowest minima, up to")
+    assert not any("forces" in one for one in search(labels=7, **few, polish=0).run().warnings)
+
+
 def gold(**settings: Any) -> Active:
     """Relaxations of a cluster from random starts, on a basis that is too small for all of them."""
     return dynamics(

@@ -184,6 +184,8 @@ def test_weights_of_groups_reach_the_rows(tmp_path: Path) -> None:
 def test_refusals_come_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"`scan`: \{'level': 7\} makes no potential: .*no 7"):
         fit(potential={"name": "mtp"}, scan={"level": [7]}).check()
+    with pytest.raises(InputError, match=r"makes no potential: mtp\.level: unknown key 'mtp.level'"):
+        fit(potential={"name": "mtp"}, scan={"mtp.level": [8]}).check()
     other = (
         Systems.cluster([14, 32])
         .with_pos(torch.tensor([[0.0, 0, 0], [0, 0, 2.4]], dtype=torch.float64))

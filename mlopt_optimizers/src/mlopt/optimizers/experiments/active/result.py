@@ -46,7 +46,8 @@ class ActiveResult:
 
     config: of the experiment. learned: labels, the fit to them, and its active set. record: of all labels and fits.
     walk: the walkers. unanswered: structures that walkers still ask for. ends: of relaxations, places of the labels at
-    their ends, by walker; None where these are not labelled. counts: of the ledger, by labeller.
+    their ends, by walker; None where these are not labelled. settled: of a search, places of the labels at which the
+    relaxation of its lowest minima has ended. counts: of the ledger, by labeller.
     """
 
     config: dict[str, Any]
@@ -55,6 +56,7 @@ class ActiveResult:
     walk: Walk
     unanswered: int
     ends: dict[int, int] | None
+    settled: list[int]
     counts: list[Counts]
     seconds: float
 
@@ -108,6 +110,16 @@ class ActiveResult:
             lines += self.walk.warnings
         if self.ends is not None:
             lines += self._poor_ends()
+        forces, least = (
+            largest_force(self.learned.data.select(self.settled)).tolist(),
+            self.config["polish_fmax"],
+        )
+        poor = [force for force in forces if force > least]
+        if poor:
+            lines.append(
+                f"forces of labels are above {least:g} at {len(poor)} of the {len(forces)} lowest minima, up to "
+                f"{max(poor):.3g}; raise `labels`, the `level` of the potential, or `polish_fmax`"
+            )
         lost = sum(one is Reason.NON_FINITE for one in self.reasons)
         if lost:
             lines.append(f"{lost} of {len(self.reasons)} walkers were given up")

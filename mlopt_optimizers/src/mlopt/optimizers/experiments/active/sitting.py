@@ -45,12 +45,13 @@ class Sitting:
                 break
             learned = self._round(learned, wishes, left)
         ends: dict[int, int] | None = None
+        settled = list[int]()
         if isinstance(self.walk, Hunt) and self.about.polish:
             places = self.walk.minima(learned)[: self.about.polish]
-            learned, _ = self._polished(learned, places, self.about.polish_fmax)
+            learned, settled = self._polished(learned, places, self.about.polish_fmax)
         elif self.about.ends_labelled:
             learned, ends = self._ended(learned)
-        return self._result(learned, wishes, ends)
+        return self._result(learned, wishes, ends, settled)
 
     def _begun(self) -> Learned:
         file = self.about.begin.file
@@ -219,7 +220,9 @@ class Sitting:
             self._step, tensors | self.learned.to_tensors(), {"walk": meta, "record": self.record.plain()}
         )
 
-    def _result(self, learned: Learned, unanswered: list[Wish], ends: dict[int, int] | None) -> ActiveResult:
+    def _result(
+        self, learned: Learned, unanswered: list[Wish], ends: dict[int, int] | None, settled: list[int]
+    ) -> ActiveResult:
         result = ActiveResult(
             config=self.about.config(),
             learned=learned,
@@ -227,6 +230,7 @@ class Sitting:
             walk=self.walk,
             unanswered=len(unanswered),
             ends=ends,
+            settled=settled,
             counts=self.ledger.counts(),
             seconds=self.session.seconds,
         )

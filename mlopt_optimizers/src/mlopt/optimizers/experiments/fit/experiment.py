@@ -17,7 +17,7 @@ from mlopt.core.batch.random import Stream, problem_keys, uniform
 from mlopt.core.errors import InputError
 from mlopt.core.files.atomic import JSON
 from mlopt.core.lazy import torch
-from mlopt.core.plugins.plugin import FromRegistry, setting
+from mlopt.core.plugins.plugin import FromRegistry, explain, setting
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.core.runs import processes
 from mlopt.core.runs.experiment import Context, Experiment
@@ -169,7 +169,7 @@ class Fit(Experiment):
                 config = {**self.potential.config(), **choice}
                 made = type(self.potential)(**config).prepared(train)
             except ValidationError as error:
-                told = "; ".join(str(one["msg"]) for one in error.errors())
+                told = "; ".join(explain(error, type(self.potential), config))
                 raise InputError(f"`scan`: {choice} makes no potential: {told}") from None
             found.append((choice, made))
         return found
