@@ -256,6 +256,7 @@ def test_labels_that_are_used_up() -> None:
         ({"system": SystemSpec(cluster="Si4"), "start": {"name": "given"}}, "needs positions"),
         ({"optimizer": BasinHopping(), "fmax": 0.1}, "`fmax` ends relaxations only"),
         ({"fmax": 0.1}, "leave it out with a search, and with dynamics"),
+        ({"optimizer": LBFGS()}, "`fmax` is missing: .* such as 0.01"),
         ({"asking": {"strategy": "passiv"}}, "Did you mean 'passive'"),
     ],
 )

@@ -48,8 +48,14 @@ class Active(ActivePlan):
         """
         if self.band is not None:
             self._check_band(self.band)
-        if (self.optimizer.searching or self.optimizer.seeks == "nothing") and self.fmax is not None:
+        relaxing = not self.optimizer.searching and self.optimizer.seeks != "nothing"
+        if not relaxing and self.fmax is not None:
             raise InputError("`fmax` ends relaxations only; leave it out with a search, and with dynamics")
+        if relaxing and self.fmax is None:
+            raise InputError(
+                "`fmax` is missing: give the largest force at which a relaxation ends, such as 0.01; without it all "
+                "force calls would be spent, and no end labelled"
+            )
         if not self.system.placed and self.starter.given:
             raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
         if self.asking.cut is not None:
