@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import read, write
 from pydantic import ValidationError
+from small_actives import Counting, dynamics, relaxation, search
 
-from mlopt.core.atoms.dataset import Dataset
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.batch.random import Stream, problem_keys
 from mlopt.core.driver.driver import minimize
@@ -26,7 +26,6 @@ from mlopt.core.structures.labels import LabelledFile
 from mlopt.core.structures.spec import SystemSpec
 from mlopt.core.testing.experiment import check_experiment
 from mlopt.core.testing.recorder import FolderRecorder
-from mlopt.optimizers.dynamics import Langevin
 from mlopt.optimizers.experiments.active import Active, Asking, Beginning
 from mlopt.optimizers.experiments.active.hunt import Hunt
 from mlopt.optimizers.experiments.active.journey import Journey
@@ -40,75 +39,9 @@ from mlopt.potentials import Gupta, Mtp, StillingerWeber
 LABELLER = {"name": "potential", "potential": "stillinger-weber"}
 
 
-class Counting(PotentialLabeller):
-    """A labeller that counts, and that refuses structures with large forces if asked to."""
-
-    counted: ClassVar[list[int]] = []
-    most: float = 1e9
-
-    def label(self, systems: Systems) -> Dataset:
-        self.counted.append(len(systems))
-        found = super().label(systems)
-        bad = systems.segments.longest2(found.force).sqrt() > self.most
-        energy = torch.where(bad, torch.nan, found.energy)
-        return Dataset(systems, energy, found.force, found.stress, source=found.source)
-
-
-class Refusing(Counting):
-    """A labeller that fails once, at the first structure after so many."""
-
-    after: int
-
-    def label(self, systems: Systems) -> Dataset:
-        done = sum(self.counted)
-        found = super().label(systems)
-        energy = found.energy.clone()
-        if done <= self.after < done + len(systems):
-            energy[self.after - done] = torch.nan
-        return Dataset(systems, energy, found.force, found.stress, source=found.source)
-
-
 @pytest.fixture(autouse=True)
 def _none_yet() -> None:
     Counting.counted.clear()
-
-
-def dynamics(**settings: Any) -> Active:
-    """Silicon that melts."""
-    given: dict[str, Any] = {
-        "system": SystemSpec(crystal={"element": "Si", "repeat": [1, 1, 1]}),
-        "potential": Mtp(level=6, cutoff=3.8),
-        "labeller": Counting(potential=StillingerWeber()),
-        "optimizer": Langevin(time_step=2.0, temperature=2500.0, friction=0.02),
-        "walkers": 2,
-        "force_calls": 60,
-        "begin": Beginning(structures=3, displacement=0.05),
-        "asking": Asking(labels=3),
-        "labels": 60,
-        "engine": "eager",
-    }
-    return Active(**(given | settings))
-
-
-def relaxation(**settings: Any) -> Active:
-    return dynamics(**({"optimizer": LBFGS(), "fmax": 0.01, "start": HarmonicStart()} | settings))
-
-
-def search(**settings: Any) -> Active:
-    """A cluster of gold."""
-    given: dict[str, Any] = {
-        "system": SystemSpec(cluster="Au6"),
-        "potential": Mtp(level=8, cutoff=5.0),
-        "labeller": Counting(potential=Gupta()),
-        "optimizer": BasinHopping(temperature=0.4),
-        "walkers": 3,
-        "force_calls": 300,
-        "begin": Beginning(structures=5),
-        "asking": Asking(labels=3, lowest=2, patience=2),
-        "soften": 3.0,
-        "polish": 1,
-    }
-    return dynamics(**(given | settings))
 
 
 @pytest.mark.parametrize("make", [dynamics, relaxation, pytest.param(search, marks=pytest.mark.slow)])
@@ -345,73 +278,6 @@ def test_a_search_whose_labels_end_before_its_minima_are_relaxed_says_so() -> No
     (told,) = [one for one in found.warnings if one.startswith("forces of labels")]
     assert told.startswith("forces of labels are above 1e-09 at 1 of the 1 lowest minima, up to")
     assert not any("forces" in one for one in search(labels=7, **few, polish=0).run().warnings)
-
-
-def gold(**settings: Any) -> Active:
-    """Relaxations of a cluster from random starts, on a basis that is too small for all of them."""
-    return dynamics(
-        **{
-            "system": SystemSpec(cluster="Au5"),
-            "potential": Mtp(level=8, cutoff=6.0),
-            "labeller": Counting(potential=Gupta()),
-            "optimizer": LBFGS(),
-            "fmax": 0.01,
-            "walkers": 4,
-            "force_calls": 300,
-            "begin": Beginning(structures=6),
-            "asking": Asking(labels=4),
-            "soften": 3.0,
-            "labels": 300,
-        }
-        | settings
-    )
-
-
-def true_forces(systems: Systems) -> torch.Tensor:
-    return systems.segments.longest2(Gupta().evaluate(systems).force).sqrt()
-
-
-def test_ends_of_relaxations_are_labelled(tmp_path: Path) -> None:
-    """Forces of labels vanish there, which they do not where ends are left as the potential has them."""
-    experiment = gold()
-    found = experiment.run(FolderRecorder(tmp_path))
-    forces = true_forces(found.found)
-    assert sorted(found.ends or {}) == [0, 1, 2, 3] and not found.warnings
-    assert float(forces.max()) < 0.01 == experiment.polish_fmax
-    numbers = found.summary()
-    assert numbers["ends"] == 4 and numbers["largest_force_of_labels"] == pytest.approx(float(forces.max()))
-    assert {one["trigger"] for one in found.record.labels} >= {"end", "polish"}
-    images = read(tmp_path / "results" / "walkers.extxyz", ":")
-    truth = Gupta().evaluate(found.found)
-    assert [one.get_potential_energy() for one in images] == pytest.approx(truth.energy.tolist())
-    without = gold(asking=Asking(labels=4, ends=False)).run()
-    assert without.ends is None and len(without.record.labels) < len(found.record.labels)
-    assert float(true_forces(without.found).max()) > 0.1
-
-
-@pytest.mark.slow
-def test_ends_without_labels() -> None:
-    """A warning tells for how many of them no label or no force call was left."""
-    found = gold(force_calls=3).run()
-    told = "4 of 4 relaxations have no labelled end; raise `labels` or `force_calls`"
-    assert found.ends == {} and found.warnings[-1] == told
-    enough = [one["trigger"] for one in gold().run().record.labels].index("end")
-    found = gold(labels=enough + 1).run()
-    assert len(found.ends or {}) == 1 and found.warnings[-1] == told.replace("4 of 4", "3 of 4")
-    assert found.warnings[-2].startswith("forces of labels are above 0.01 at the ends of 1 of 4 relaxations")
-    (walker,) = found.ends or {}
-    assert float(true_forces(found.found)[walker]) == found.summary()["largest_force_of_labels"]
-
-
-@pytest.mark.slow
-def test_an_end_that_cannot_be_labelled() -> None:
-    """It has none, and the other relaxations end."""
-    before = len(gold(asking=Asking(labels=4, ends=False)).run().record.labels)
-    Counting.counted.clear()
-    found = gold(labeller=Refusing(potential=Gupta(), after=before)).run()
-    assert sorted(found.ends or {}) == [1, 2, 3] and found.record.failed == 1
-    assert "1 of 4 relaxations have no labelled end" in found.warnings[-1]
-    assert float(true_forces(found.found)[1:].max()) < 0.01
 
 
 def test_a_strategy_by_name() -> None:
