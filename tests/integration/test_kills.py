@@ -77,3 +77,17 @@ def test_a_result_that_is_missing_is_another(tmp_path: Path, name: str, differen
         minutes=0.0,
     )
     assert told == {"runs": 0, "killed": 0, "different": 0}
+
+
+def slow_once(path: Path) -> int:
+    """Takes long where nothing kills it, as on a machine that does other work meanwhile."""
+    path.mkdir(exist_ok=True)
+    time.sleep(1.0 if path.name == "whole" else 0.03)
+    (path / "result").write_text("x")
+    return 0
+
+
+def test_an_undisturbed_run_that_something_slowed_down(tmp_path: Path) -> None:
+    """Most instants of its life are after the end of the others, which says how long these live."""
+    told = check_kills(slow_once, lambda path: (path / "result").read_bytes(), tmp_path, kills=3)
+    assert told["killed"] == 3 and told["different"] == 0 and told["runs"] < 20

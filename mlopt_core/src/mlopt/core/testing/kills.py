@@ -61,8 +61,8 @@ def check_kills(
 
     start_or_resume: given a path, starts or resumes a run there; returns 0 when it is done.
     results: returns the part of a finished run that must be the same, as bytes; raises OSError if it is missing.
-    kills: number of runs to kill, each once, at instants spread evenly over the life of an undisturbed run. A run that
-        ends before its instant is compared too, and replaced by another.
+    kills: number of runs to kill, each once, at instants spread evenly over the shortest life of an undisturbed run that
+        has been seen. A run that ends before its instant is compared too, and replaced by another.
     minutes: no run is begun after that time; fewer are killed then.
 
     Raises:
@@ -85,7 +85,10 @@ def check_kills(
         if runs == 10 * kills:
             raise AssertionError(f"only {killed} of {runs} runs could be killed; make the run longer")
         path = folder / f"killed-{runs}"
+        began = time.monotonic()
         count, status = kill_and_resume(partial(start_or_resume, path), delays=[draw.uniform(0, lasted)])
+        if not count:  # the undisturbed run was slowed down by something else
+            lasted = min(lasted, time.monotonic() - began)
         runs, killed = runs + 1, killed + count
         different += status != 0 or not _is(expected, results, path)
     return {"runs": runs, "killed": killed, "different": different}
