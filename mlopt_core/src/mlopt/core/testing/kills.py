@@ -61,8 +61,8 @@ def check_kills(
 
     start_or_resume: given a path, starts or resumes a run there; returns 0 when it is done.
     results: returns the part of a finished run that must be the same, as bytes; raises OSError if it is missing.
-    kills: number of runs to kill, each once, at instants spread evenly over the shortest life of an undisturbed run that
-        has been seen. A run that ends before its instant is compared too, and replaced by another.
+    kills: number of runs to kill, each once, at instants spread evenly over the shortest life of an undisturbed run so
+        far. A run that ends before its instant is compared too, and replaced by another.
     minutes: no run is begun after that time; fewer are killed then.
 
     Raises:
