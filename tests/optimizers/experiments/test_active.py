@@ -44,7 +44,9 @@ def _none_yet() -> None:
     Counting.counted.clear()
 
 
-@pytest.mark.parametrize("make", [dynamics, relaxation, pytest.param(search, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "make", [dynamics, *(pytest.param(one, marks=pytest.mark.slow) for one in (relaxation, search))]
+)
 def test_contract(make: Any, tmp_path: Path) -> None:
     whole = check_experiment(make, tmp_path)
     with Ledger(whole / "results" / "ledger.db") as ledger:

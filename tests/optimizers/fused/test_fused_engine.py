@@ -137,6 +137,7 @@ def test_the_stops_that_are_compared_do_happen() -> None:
     assert int(hops.quenches.min()) >= 3 and bool((hops.first_hit > 0).any())
 
 
+@pytest.mark.slow
 def test_nothing_is_remembered_where_nothing_is_asked_for() -> None:
     case = Case(HOPS, keep=0)
     eager, fused = case.run(Stop(40), "eager").outcome.tally, case.run(Stop(40)).outcome.tally
