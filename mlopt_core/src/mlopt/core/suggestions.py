@@ -93,6 +93,8 @@ _ADVICE = {
             ("mace", "chgnet", "m3gnet", "nequip", "sevennet", "gpaw", "lammps", "orca", "cp2k", "dftb"),
             _IN_PYTHON,
         ),
+        "xtb": "GFN2-xTB is a calculator: write "
+        "`potential: {name: ase, calculator: tblite, parameters: {method: GFN2-xTB}}`.",
         "heisenberg": "Spins are a model of paths: `mlopt info model:heisenberg`.",
     },
     "optimizer": {

@@ -34,8 +34,11 @@ def lennard_jones_minima() -> dict[int, float]:
 
 def written(name: str) -> str | None:
     """Return the text of the recipe of that name, or None where there is none."""
-    match, known = _NAME.fullmatch(name), lennard_jones_minima()
-    if match is None or int(match[1]) not in known:
+    match = _NAME.fullmatch(name)
+    if match is None:  # most names; the table is not read for them
+        return None
+    known = lennard_jones_minima()
+    if int(match[1]) not in known:
         return None
     n = int(match[1])
     if n <= _SMALL:

@@ -187,9 +187,8 @@ class Sitting:
 
     def _looked(self, look: Look) -> None:
         """Tell how a training goes, and leave it if asked to: a resume repeats it from the last checkpoint."""
-        share = 0.0 if self.learned is None else min(1.0, self.walk.share)
         told = f"training, {look.evaluations} evaluations, loss {min(look.loss):.4g}"
-        self.session.context.progress(share, told)
+        self.session.context.progress(self.share, told)
         self.session.leave_if_asked()
 
     def _go_on(self, learned: Learned) -> None:
@@ -205,9 +204,8 @@ class Sitting:
         return int(self.walk.used.sum()) + len(self.record.rounds)
 
     def _keep(self) -> None:
-        self.share = max(
-            self.share, min(1.0, self.walk.share)
-        )  # a search that finds something lower begins to wait anew
+        # a search that finds something lower begins to wait anew
+        self.share = max(self.share, min(1.0, self.walk.share))
         self.session.context.progress(self.share, self.record.line())
         if self.session.context.pause():
             self._save()
