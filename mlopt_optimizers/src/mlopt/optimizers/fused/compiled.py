@@ -147,7 +147,10 @@ def _stands_on(target: str) -> tuple[str, ...]:
     from numba.core import config
     from numba.core.registry import cpu_target
 
-    parts = [Path(__file__).with_name(name).read_text() for name in ("device_math.py", f"{target}.py")]
+    parts = [
+        Path(__file__).with_name(name).read_text()
+        for name in ("device_math.py", "inlined.py", f"{target}.py")
+    ]
     parts += [sys.version, numba.__version__, version("llvmlite")]
     parts.append(repr(cpu_target.target_context.codegen().magic_tuple()))  # the processor and what it can do
     parts.append(repr([getattr(config, name) for name in ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")]))

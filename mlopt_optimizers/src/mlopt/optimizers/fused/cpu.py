@@ -9,13 +9,14 @@ import numpy as np
 from numba import njit
 
 from mlopt.optimizers.fused import device_math
+from mlopt.optimizers.fused.inlined import inlined
 
 #: every function of a kernel; NaN and infinity keep their meaning, sums may be taken in another order
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 # inlined all: see the invariant of `mlopt.optimizers.fused.compiled`
-view = jit = njit(fastmath=FAST, error_model="numpy", nogil=True, forceinline=True)
+view = jit = inlined(fastmath=FAST, error_model="numpy", nogil=True)
 # the order of operations matters in range reductions
-_exact = njit(fastmath={"contract"}, error_model="numpy", nogil=True, forceinline=True)
+_exact = inlined(fastmath={"contract"}, error_model="numpy", nogil=True)
 
 
 #: what Python calls
