@@ -3,7 +3,8 @@
 Subclass `Plugin` and annotate its fields with `setting`, which declares type, default, unit, documentation and limits.
 The constructor, the configuration file, ``mlopt info`` and the docs all come from this declaration::
 
-    class Harmonic(Potential): k: float = setting(1.0, "spring constant", unit="eV/angstrom^2", gt=0)
+    class Harmonic(Potential):
+        k: float = setting(1.0, "spring constant", unit="eV/angstrom^2", gt=0)
 
 Instances are immutable. A field that is itself a plugin is annotated ``Annotated[Optimizer,
 FromRegistry("optimizer")]``, or is a list of such. It takes an object, a registered name, or a mapping with a ``name``.

@@ -2,8 +2,11 @@
 
 A file is four header lines and a payload::
 
-    mlopt checkpoint format 1 bytes 4711                     length of the payload sha256 0f3a...                 of the
-    two lines above and the payload <8 bytes, little-endian: length of the envelope><envelope, JSON><safetensors>
+    mlopt checkpoint
+    format 1
+    bytes 4711                     length of the payload
+    sha256 0f3a...                 of the two lines above and the payload
+    <8 bytes, little-endian: length of the envelope><envelope, JSON><safetensors>
 
 Invariant: these header lines never change, so that any mlopt can tell a newer file from a damaged one. If the payload
 changes, ``FORMAT_VERSION`` grows by one and ``UPGRADES`` gets the function that rewrites an old payload.
@@ -70,9 +73,9 @@ class Checkpoint:
 def save(folder: str | os.PathLike[str], step: int, checkpoint: Checkpoint, keep: int = 2) -> Path:
     """Write ``folder/step-<step>.ckpt`` durably and return its path; keep the newest ``keep`` sound ones.
 
-    An older file is removed only if ``keep`` checkpoints newer than it are sound, so a damaged one never counts as a
-    spare. The file just written is never removed, whatever the numbers of the others are. Only one process at a time
-    may write to a folder: hold `RunDirectory.lock`.
+    An older file is removed only if ``keep`` newer checkpoints are sound, so a damaged file never counts as a spare.
+    The file just written is never removed, whatever the step numbers of the others. Only one process at a time may
+    write to a folder: hold `RunDirectory.lock`.
 
     Raises:
         InputError: a tensor or a value cannot be stored.

@@ -1,7 +1,7 @@
 """A run directory: all files of one run, in one folder that mlopt can recognise as its own.
 
-    config.input.yaml  config.resolved.yaml  env.json  log.txt  metrics.jsonl  STATUS.json  report.html inputs/
-    checkpoints/  results/  .mlopt-run  lock
+    config.input.yaml  config.resolved.yaml  env.json  log.txt  metrics.jsonl  STATUS.json  report.html
+    inputs/  checkpoints/  results/  .mlopt-run  lock
 
 Invariant: a folder is mlopt's exactly if it holds the marker ``.mlopt-run``; mlopt writes into no other folder that is
 not empty.

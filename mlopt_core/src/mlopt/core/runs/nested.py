@@ -18,17 +18,21 @@ class NestedContext(Context):
     the outer run remembers. Step numbers continue from one inner run to the next, so a later checkpoint always has a
     higher number. The experiment of the inner runs need not know that it is inside another::
 
-        session = Session(context) table = Table.of(session.restored) nested = NestedContext(session, "search",
-        table.to_checkpoint) for number in range(nested.number, len(searches)): nested.begin(f"search {number}",
-        of=len(searches)) table.add(searches[number].run(nested)) nested.end()
+        session = Session(context)
+        table = Table.of(session.restored)
+        nested = NestedContext(session, "search", table.to_checkpoint)
+        for number in range(nested.number, len(searches)):
+            nested.begin(f"search {number}", of=len(searches))
+            table.add(searches[number].run(nested))
+            nested.end()
 
-    session: of the outer run.
-    name: of the inner run in a checkpoint: its entry of ``meta``, and the prefix of its tensors.
-    carried: returns the data of the outer run. Their names must not be ``name``, ``number``, ``step`` or ``last``, or
-        begin with ``name`` and a point.
+    session: the session of the outer run.
+    name: the inner run's name in a checkpoint, both the key of its entry in ``meta`` and the prefix of its tensors.
+    carried: a function that returns the data of the outer run. Forbidden names of data are ``number``, ``step``,
+        ``last``, the given ``name``, and any that begins with ``name`` and a point.
     column: the name of an inner run's label in rows of metrics.
 
-    number: of the inner run to begin or to resume, counted from 0.
+    number: the number of the inner run to begin or to resume, counted from 0.
     """
 
     def __init__(

@@ -25,10 +25,16 @@ class Session:
 
     An experiment opens a session when its run begins, resumes from ``restored``, and saves through the session::
 
-        session = Session(context) total, step = torch.zeros(()), 0 if session.restored is not None: total, step =
-        session.restored.tensors["total"], session.restored.meta["step"] while step < self.steps: step += 1 total =
-        total + ... if session.context.pause(): session.save(step, {"total": total}, {"step": step})
-        session.leave_if_asked()
+        session = Session(context)
+        total, step = torch.zeros(()), 0
+        if session.restored is not None:
+            total, step = session.restored.tensors["total"], session.restored.meta["step"]
+        while step < self.steps:
+            step += 1
+            total = total + ...
+            if session.context.pause():
+                session.save(step, {"total": total}, {"step": step})
+                session.leave_if_asked()
 
     context: the surroundings of the run; None for a plain `Context`.
     identity: the subject of the run, such as the digest of its structure; checkpoints store it.
