@@ -120,9 +120,10 @@ class Dataset:
         )
 
     def reference_energies(self, species: Sequence[int]) -> torch.Tensor:
-        """Return the energy of an atom of each of ``species`` (atomic numbers) that fits the energies best: (n,).
+        """Return the energy of one atom of each of the ``species`` (atomic numbers): (len(species),).
 
-        Least squares on compositions; where these leave it open, as for a compound, the smallest solution.
+        The energies are a least-squares fit to the compositions. Where these do not determine them, as for a single
+        compound, the solution of least norm is taken.
         """
         known = self.with_energy
         counts = torch.stack(

@@ -28,7 +28,8 @@ class Driver:
     """One optimizer on one landscape.
 
     keep: number of the lowest distinct minima that a search remembers for each problem.
-    engine: see `choose_engine`. announce: receives a line when a kernel has to be compiled.
+    engine: see `choose_engine`.
+    announce: a function that receives a line when a kernel has to be compiled.
     lowest: True to report the lowest point of each problem, False for the last one. By default searches report the
         lowest point and local optimizers the last one. A local optimizer that may climb (`wanders`) also reports the
         lowest, if no `fmax` is set and the landscape is `conservative`.
@@ -98,10 +99,10 @@ class Driver:
         )
 
     def prepare(self, progress: Progress, leave: Callable[[], bool] = lambda: False) -> float:
-        """Have the engine compile its kernel for ``progress``, and return the seconds that took, 0 if it is ready.
+        """Have the engine compile its kernel for ``progress``; return the seconds that took, 0 if it is ready.
 
-        Otherwise `advance` compiles it, and cannot be interrupted meanwhile.
-        leave: called again and again while compiling; true gives the compilation up.
+        Without this call `advance` compiles the kernel, and cannot be interrupted meanwhile.
+        leave: a function that is called again and again while compiling; true gives the compilation up.
         """
         if self.engine is None or progress.done or isinstance(self.optimizer, ExternalOptimizer):
             return 0.0

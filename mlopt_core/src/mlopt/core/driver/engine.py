@@ -71,7 +71,7 @@ def choose_engine(
     ``auto`` takes the fused engine where potential, optimizer and device allow it, and the eager engine would need more
     than about ten seconds. On a GPU it takes the eager engine, because nobody has measured what pays there.
     The choice depends on the configuration alone, not on which kernels happen to be compiled.
-    announce: receives the reason where the fused engine would pay and cannot be had.
+    announce: a function that receives the reason where the fused engine would save time but cannot be used.
 
     Raises:
         InputError: ``fused`` was asked for, and a part, which is named, has no kernel.

@@ -22,13 +22,15 @@ PATIENCE = 10
 class Tally(State):
     """The record of each problem.
 
-    energy (n,), x (n_rows, d), force2 (n,): energy, point and squared largest row force of the point that counts. This
-    is the lowest point met where `Progress.lowest` is set, else the last one.
+    energy (n,), x (n_rows, d): energy and coordinates of the point that counts. This is the lowest point met where
+    `Progress.lowest` is set, else the last one.
+    force2 (n,): square of the largest row force at that point.
     first_hit (n,) int64: force calls until the target was reached, -1 where it was not.
     unsound_calls (n,) int64: consecutive non-finite evaluations up to now.
     quenches (n,) int64: minima that the search arrived at, counting repeats.
-    pool_energy (n, keep), pool_x (n_rows, keep, d), pool_calls (n, keep) int64: the lowest distinct minima, unsorted,
-    and the force calls after which they were found. An infinite energy marks an empty place.
+    pool_energy (n, keep), pool_x (n_rows, keep, d): the lowest distinct minima, unsorted. An infinite energy marks an
+    empty place.
+    pool_calls (n, keep) int64: the force calls after which these minima were found.
     """
 
     energy: torch.Tensor = per_problem()
@@ -137,9 +139,10 @@ class Outcome(State):
 class Progress:
     """A minimisation in flight. The driver owns and changes it; everyone else reads it.
 
-    segments: of all problems. calls: force calls that each active problem has used.
+    segments: the rows of all problems.
+    calls: force calls that each active problem has used.
     active: (k,) int64, the problems that still run. x, state and tally are theirs, in that order.
-    outcome: of all problems; entries of active ones are filled in when they end.
+    outcome: the outcome of all problems; entries of active ones are filled in when they end.
     trace_calls, trace_energy: numbers of calls, and the energies (n_problems,) in the tallies at each of them.
     """
 

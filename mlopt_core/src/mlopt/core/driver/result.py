@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 class Result:
     """The outcome of every problem.
 
-    energy (n,), x (n_rows, d): energy and point, of a search the lowest that it met, else the last.
-    fmax (n,): largest row force there. reason: why each problem ended. calls (n,) int64: force calls used.
+    energy (n,), x (n_rows, d): energy and point, the lowest or the last as `Driver` says.
+    fmax (n,): largest row force there.
+    reason: why each problem ended.
+    calls (n,) int64: force calls used.
     first_hit (n,) int64: force calls until the target was reached, -1 where it was not.
     quenches (n,) int64: minima that a search arrived at.
-    pool_energy (n, keep), pool_x (n_rows, keep, d), pool_calls (n, keep): the lowest distinct minima of each problem,
-    as loosely quenched as the search left them. An infinite energy marks an empty place.
+    pool_energy (n, keep), pool_x (n_rows, keep, d): the lowest distinct minima of each problem, as loosely quenched as
+    the search left them. An infinite energy marks an empty place.
+    pool_calls (n, keep) int64: the force calls after which these minima were found.
     trace_calls (t,), trace_energy (t, n): numbers of calls, and the energies so far at each of them.
     """
 

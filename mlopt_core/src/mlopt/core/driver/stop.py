@@ -42,8 +42,8 @@ class Stop:
 
     force_calls: evaluations that each problem may use; the one at the start counts.
     fmax: force threshold, below which a problem ends. Not for searches, which go on after a minimum.
-    target: energy to reach. An energy up to `target_tolerance` above it counts, because a loosely quenched minimum lies
-        a little above its bottom.
+    target: energy to reach. Energies up to `target_tolerance` above it count as well, because a loosely quenched
+        minimum lies slightly higher.
     on_target: go on, end that start, or end the run.
 
     >>> Stop(force_calls=2_000, target=-44.3268, on_target="stop-run").target_tolerance

@@ -25,8 +25,8 @@ class Graph:
     lost: (n_problems,) bool, problems without edges because a position is not finite or the cell has no volume; None
         for none.
     complete: True if every row is joined to every other row of its problem, and to nothing else.
-    cutoff: distance, in equilibrium distances, up to which no pair is missing, if known. Features with a longer cutoff
-        refuse the graph.
+    cutoff: distance up to which no pair is missing, in equilibrium distances; None if unknown. Features with a longer
+        cutoff refuse the graph.
     """
 
     edge_index: torch.Tensor

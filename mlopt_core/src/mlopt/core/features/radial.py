@@ -17,8 +17,9 @@ ETAS = (0.0009, 0.01, 0.02, 0.035, 0.06, 0.1, 0.2, 0.4)
 class RadialFeatures(CutoffLayer):
     """Behler-Parrinello radial functions of each row, one for each species s and each eta.
 
-    ``phi_i = sum_{j of s} exp(-eta r_ij^2) (cos(pi r_ij / c) + 1) / 2``, with r_ij in units of the pair's equilibrium
-    distance and zero beyond c. Nothing is trained. Source: Merchant et al., ICML 2021 (Learn2Hop), section 3.1.
+    ``phi_i = sum_{j of s} exp(-eta r_ij^2) (cos(pi r_ij / c) + 1) / 2``. Here r_ij is in units of the pair's
+    equilibrium distance, and terms beyond the cutoff c are zero. Nothing is trained. Source: Merchant et al., ICML 2021
+    (Learn2Hop), section 3.1.
 
     Differences from the paper's text: it gives the cutoff as 2.5 angstrom. That is shorter than any bond of Ag, Au, Pd
     or Pt, so every feature of these metals would vanish. Here distances are divided by the mean diameter of both atoms,

@@ -2,8 +2,9 @@
 
 Rounding fractional coordinates finds the nearest image only in a cell with right angles. In a Minkowski-reduced cell,
 rounding leaves at most one neighbouring cell to correct. For three, two or one periodic direction there are 27, 9 or 3
-candidates. They come in pairs v + s and v - s, and the shorter one of a pair is shorter than v if ``2 |v.s| > s.s``. So
-13 products decide. A vector of at most half the length of the shortest lattice vector is the shortest already.
+candidates. Apart from v itself they come in pairs v + s and v - s. The shorter one of a pair is shorter than v if
+``2 |v.s| > s.s``, so 13 products decide. A vector of at most half the length of the shortest lattice vector is the
+shortest already.
 """
 
 from __future__ import annotations

@@ -27,15 +27,16 @@ class NoKernelError(Exception):
 class Kernel:
     """A function for the fused engine, with the parts that it calls and with its numbers.
 
-    function: its last argument, ``settings``, holds the numbers listed below. Helper functions of the same kernel
-        receive the same numbers; a different kernel that it calls receives its own.
+    function: a plain Python function. Its last argument, ``settings``, holds the numbers listed below. Helper functions
+        of the same kernel receive the same numbers. A different kernel that it calls receives its own.
     settings: numbers, or tensors with one number a problem. They can change without compiling anew.
-    constants: integers and booleans that are compiled in, such as the length of a memory, by the names under which the
-        function uses them.
-    parts: by the names under which the function calls them: plain functions, other kernels, or sequences of kernels
-        that are called in turn with the same arguments.
-    theta: numbers that are too many for ``settings``, such as those of a network: a tensor (p,), or (n_problems, p)
-        where each problem has its own. A function gets them as an array (p,) by `mlopt.core.kernels.lanes.theta_of`.
+    constants: integers and booleans that are compiled in, such as the length of a memory. Keys are the names that the
+        function uses.
+    parts: plain functions, other kernels, or sequences of kernels. Keys are the names under which the function calls
+        them. The kernels of a sequence are called in turn with the same arguments.
+    theta: numbers that are too many for ``settings``, such as the weights of a network. They are a tensor (p,), or
+        (n_problems, p) where each problem has its own. A function gets its problem's array (p,) by
+        `mlopt.core.kernels.lanes.theta_of`.
     """
 
     function: Callable[..., Any]
@@ -49,16 +50,18 @@ class Kernel:
 class PotentialKernel:
     """A potential for the fused engine.
 
-    function: ``evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers, settings) -> energy``,
-        which fills ``force (3 n,)`` and ``row_energy (n,)`` at ``x (3 n,)``: all x, then all y, then all z. See
-        `mlopt.potentials.kernels` for what is there to build on; a pair potential needs its `pair_kernel` alone.
+    function: ``evaluate(n, x, force, row_energy, kinds, runs, table, cell, reals, integers, settings) -> energy``. It
+        fills ``force (3 n,)`` and ``row_energy (n,)`` at ``x (3 n,)``. Vectors are stored as all x, then all y, then
+        all z. `mlopt.potentials.kernels` has functions to build on. A pair potential needs its `pair_kernel` alone.
     table: numbers for each ordered pair of species, (K, K, p) nested tuples; (1, 1, p) for a potential of one species.
         In ``evaluate`` it is an array (K * K, p).
     species: the atomic numbers of the K rows; empty where the potential does not tell species apart.
-    cutoff: where the range ends; None for a kernel that takes all pairs, of free clusters alone.
-    reals, integers: numbers of scratch space for a system of n atoms, as functions of n.
-    constants, parts, theta: as in `Kernel`; the coefficients of a fitted potential are theta, not compiled in.
-    lanes: ``one`` for a function that does not share its work among lanes, and so is for the CPU alone.
+    cutoff: distance beyond which atoms do not interact. None for a kernel that takes all pairs, which serves free
+        clusters only.
+    reals, integers: functions of the number of atoms n that return how many numbers of scratch space a system needs.
+    constants, parts, theta: as in `Kernel`. The coefficients of a fitted potential are theta, so they are not compiled
+        in.
+    lanes: ``one`` for a function that does not share its work among lanes. It then runs on the CPU only.
     """
 
     function: Callable[..., Any]
@@ -83,7 +86,7 @@ class OptimizerKernel:
 
     init: ``init(s: Start, settings)`` writes the state before the first step at ``s.x``.
     step: ``step(s: Step, settings)`` moves ``s.x`` and brings the state up to date. ``s.scratch`` has 10 n numbers for
-        anything, and those of ``reals``.
+        any use, and in addition those of ``reals``.
     finish: ``finish(s: Memory, settings)`` is called before the state is handed back.
     spare_numbers, spare_counts: extra places at the end of ``numbers`` and ``counts``. They start at 0 and are not
         handed back.

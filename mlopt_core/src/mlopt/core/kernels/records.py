@@ -4,7 +4,7 @@ A kernel function names its record in an annotation and reads the record's field
 changed by `dataclasses.replace`, also to a function that asks for a record with fewer fields. Before compiling, the
 engine puts plain arguments in the place of records. Called directly, a function takes the objects.
 
-Arrays of rows run over all x, then all y, then all z: row i is at ``i``, ``n + i`` and ``2 * n + i``.
+Arrays over rows hold all x, then all y, then all z. Row i is at ``i``, ``n + i`` and ``2 * n + i``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any, Protocol
 class Atoms(Protocol):
     """The constant properties of a system. The functions below read them.
 
-    n: number of atoms. atoms (5 n + 13,): diameters; 1 for atoms that may be put elsewhere on a cluster, else 0; 1 for
-    atoms that are free to move, else 0; atomic numbers; masses, as `Landscape.inertia`; the nine numbers of the cell; 1
-    for each periodic direction; `Landscape.boltzmann`.
+    n: number of atoms.
+    atoms (5 n + 13,): five blocks of n numbers for the atoms, then 13 numbers for the system. The blocks are diameters,
+    two flags, atomic numbers, and masses as in `Landscape.inertia`. The first flag is 1 for atoms that may be put
+    elsewhere on a cluster, the second for atoms that are free to move. Then come the nine numbers of the cell, 1 for
+    each periodic direction, and `Landscape.boltzmann`.
     """
 
     n: int
@@ -29,8 +31,10 @@ class Atoms(Protocol):
 class Memory:
     """The state of an optimizer, as flat arrays: see `mlopt.core.kernels.kernel.OptimizerKernel`.
 
-    n: number of atoms. rows (k n,): fields over rows. numbers (l,), counts (m,): fields over problems, floating-point
-    and integer.
+    n: number of atoms.
+    rows (k n,): fields over rows.
+    numbers (l,): floating-point fields over problems.
+    counts (m,): integer and boolean fields over problems.
     """
 
     n: int
@@ -50,7 +54,9 @@ class Start(Memory):
 class Step(Start):
     """A step of an optimizer. It moves x and brings the memory up to date.
 
-    energy, force (3 n,), row_energy (n,): the evaluation at x. atoms: see `Atoms`. scratch: space for anything.
+    energy, force (3 n,), row_energy (n,): the evaluation at x.
+    atoms: see `Atoms`.
+    scratch: space for any use.
     """
 
     energy: float
@@ -64,8 +70,12 @@ class Step(Start):
 class Proposal:
     """A move of a search, from the current minimum to the start of the next quench.
 
-    x (3 n,): the point, which is moved. row_energy (n,): energies of the atoms at the minimum.
-    scale: factor on the size of the move. n, atoms: see `Atoms`. rows, counts: of the search. scratch: space.
+    x (3 n,): the point, which is moved.
+    row_energy (n,): energies of the atoms at the minimum.
+    scale: factor on the size of the move.
+    n, atoms: see `Atoms`.
+    rows, counts: those of the search, see `Memory`.
+    scratch: space for any use.
     """
 
     n: int

@@ -19,8 +19,8 @@ class Evaluation:
     row_energy: (n_rows,) energy of each row, which sums to ``energy``; None where the potential has no such partition.
     stress: (n_problems, 3, 3) dE/dstrain / volume, eV/angstrom^3 or reduced; None unless it was asked for. NaN for
         systems without three lattice vectors.
-    zero_width: (n_problems,) energy extrapolated to zero electronic smearing, where a calculator gives one beside the
-        energy that is consistent with its forces; else None. It is recorded only: no optimizer and no check reads it.
+    zero_width: (n_problems,) energy extrapolated to zero electronic smearing, which some calculators give besides the
+        energy that is consistent with their forces. None where there is none. No optimizer and no check reads it.
     energy_spread: (n_problems,) standard deviation of the energy over the members of a committee; else None.
     force_spread: (n_rows,) root mean square length of the members' deviations from ``force``; else None.
     """

@@ -1,10 +1,10 @@
 """Products of a landscape's Hessian with vectors, by differences of forces or by a second backward pass.
 
-On a manifold the Hessian is the covariant derivative of the gradient: the rate at which the force changes along a
-geodesic, after parallel transport back to the starting point. On unit spheres it is ``P (H v) - (s . grad E) v`` for
-each row s. Here ``grad E`` and H are the gradient and the Hessian of the surrounding space, and P projects on the
-tangent space. Source: Absil, Mahony & Trumpf, GSI 2013, eq. 10. Both functions here use the manifold's own operations,
-so they need no case for each manifold.
+On a manifold the Hessian is the covariant derivative of the gradient. It is the rate at which the gradient changes
+along a geodesic, after parallel transport back to the starting point. On unit spheres its product with v is
+``P (H v) - (s . grad E) v`` for each row s. Here ``grad E`` and H are the gradient and the Hessian of the surrounding
+space, and P projects on the tangent space. Source: Absil, Mahony & Trumpf, GSI 2013, eq. 10. Both functions here use
+the manifold's own operations, so they need no case for each manifold.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class Landscape(ABC):
     def hessian_product(self, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return the Riemannian Hessian at ``x`` times the tangent vectors ``v``, all (n_rows, d).
 
-        Fixed rows get zeros. In flat space this is the matrix of second derivatives; on a curved manifold it is the
-        covariant derivative of the gradient, whose eigenvalues do not depend on coordinates. This default takes
+        Fixed rows get zeros. In flat space the Hessian is the matrix of second derivatives. On a curved manifold it is
+        the covariant derivative of the gradient, whose eigenvalues do not depend on coordinates. This default takes
         differences of forces, see `mlopt.core.landscapes.hessian`. A landscape with a better way overrides it together
         with `hessian_calls`.
         """

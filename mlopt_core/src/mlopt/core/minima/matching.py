@@ -12,7 +12,7 @@ least squares (Acta Cryst. A32, 922, 1976), and candidates that deviate too much
 have few possible images, so the work grows with the order of the point group, not with n^2.
 
 Invariant: pruning never loses a match. If every atom deviates by at most t, distances to the centroid differ by at most
-t and interatomic distances by at most 2t, sorted or not; these are the thresholds used.
+t. Interatomic distances, sorted or not, differ by at most 2t. These are the thresholds used.
 
 Periodic structures are compared by energy, lattice lengths and sorted minimum-image distances only. There is no exact
 match for them, and a supercell is not recognised as its primitive cell.

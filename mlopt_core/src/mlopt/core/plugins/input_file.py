@@ -23,10 +23,10 @@ def absolute(path: str) -> str:
 class Reads:
     """The mark of a setting that names a file to be read.
 
-    key: if the setting is a mapping, the entry that names the file.
+    key: the entry that names the file, where the setting is a mapping.
     beside: the ending of a second file of the same name that belongs to the first.
-    find: turns the value into a path. The value may also be the name of a file that ships with a package; such a file
-        is not copied.
+    find: a function that turns the value into a path. The value may also be the name of a file that ships with a
+        package; such a file is not copied.
     """
 
     key: str | None = None

@@ -176,8 +176,8 @@ class FittablePotential(Potential):
     def of_theta(self, systems: Systems, *, stress: bool = False) -> Callable[[torch.Tensor], Predictions]:
         """Return energy, force and stress of ``systems`` as a function of ``theta (k, p)``, differentiable in it.
 
-        A fit calls this once, and what it returns many times: what does not depend on theta, such as descriptors and
-        their derivatives, is computed here. This version computes nothing in advance.
+        A fit calls this method once, and the returned function many times. An override therefore computes here what
+        does not depend on theta, such as descriptors and their derivatives. This version computes nothing in advance.
         """
 
         def evaluated(theta: torch.Tensor) -> Predictions:
@@ -200,7 +200,7 @@ class FittablePotential(Potential):
         return self
 
     def doubts(self, data: Dataset) -> list[str]:
-        """Return what a user should know about these data for this potential, one sentence or two each."""
+        """Return warnings about these data for this potential, of one or two sentences each."""
         return []
 
     def start(self, seed: int = 0) -> torch.Tensor:

@@ -21,7 +21,7 @@ _CALL, _MOST = 1.0, 512
 class Finished:
     """Labels that were finished together.
 
-    indices: the place of each structure in what the labeller was given.
+    indices: the place of each structure among those that the labeller was given.
     data: the structures with their labels, NaN where the labeller failed.
     seconds: time of the computation, divided by the number of structures.
     """
@@ -72,9 +72,10 @@ class Labeller(Plugin):
 
         The caller may close the iterator at any moment; work that is not finished is then given up.
 
-        This default calls `label` for some structures at a time, so many that a call takes about a second.
+        This default calls `label` for several structures at a time. It chooses their number so that a call takes about
+        a second.
 
-        systems: batches of one. They are taken only when their computation is about to begin.
+        systems: batches of one. Each is taken only when its computation is about to begin.
 
         Raises:
             InputError: as `label`.

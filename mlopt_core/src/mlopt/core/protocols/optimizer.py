@@ -27,8 +27,8 @@ def per_row(axis: int = 0) -> Any:
 def per_problem(padded: bool = False) -> Any:
     """Declare a state tensor whose first dimension runs over problems.
 
-    padded: the other dimensions are as long as the largest problem of a batch needs, with zeros beyond what a smaller
-        one needs. States of unlike batches then fit together.
+    padded: True where the other dimensions are as long as the largest problem of a batch needs. A smaller problem has
+        zeros in the places that it does not need. States of unlike batches then fit together.
     """
     return field(metadata={"kind": "problem", "axis": 0, "padded": padded})
 

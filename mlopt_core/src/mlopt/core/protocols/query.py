@@ -49,9 +49,9 @@ class QueryStrategy(Plugin):
         """Choose at most ``count`` of the candidates.
 
         known: structures that have labels already, possibly none.
-        fitted: a potential that was fitted to ``known``, or a committee of such. Of a `FittablePotential` that is
-            linear in its parameters an unfitted basis suffices.
-        key: int64 scalar that seeds random numbers: the same key gives the same choice.
+        fitted: a potential that was fitted to ``known``, or a committee of such. A `FittablePotential` that is linear
+            in its parameters need not be fitted.
+        key: int64 scalar that seeds random numbers. The same key gives the same choice.
 
         Raises:
             InputError: the strategy cannot work with this potential, or without labels.

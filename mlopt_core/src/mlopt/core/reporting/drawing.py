@@ -31,7 +31,7 @@ def logarithmic(axis: Any, x: bool = True) -> None:
     from matplotlib.ticker import LogFormatter
 
     class Numbers(LogFormatter):
-        """As its base chooses ticks that get a number, which that rounds to one digit."""
+        """A formatter that labels the same ticks as its base class, but does not round to one digit."""
 
         def __call__(self, value: float, place: int | None = None) -> str:
             return f"{value:g}" if super().__call__(value, place) else ""

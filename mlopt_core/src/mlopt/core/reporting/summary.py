@@ -88,14 +88,14 @@ class Gallery:
 class Summary(dict[str, Any]):
     """The numbers of a run by name, as ``mlopt run --json`` prints them, and what its report shows.
 
-    numbers: JSON data. A list of mappings is shown as a table where no ``tables`` are given. Some names mean something
-        in a report: ``wall_s`` and ``compile_s`` (seconds), ``force_calls`` and ``engine`` make the card of the time;
-        ``units`` are those of energies. mlopt itself writes ``experiment``, ``status``, ``headline`` and ``failure``.
-    headline: what came out, in one line without its subject, such as "barrier 0.37 eV".
-    failure: why the run failed though it came to its end, such as "every start did"; empty where it did not.
+    numbers: JSON data. A list of mappings is shown as a table where no ``tables`` are given. A report makes the card of
+        the time from ``wall_s`` and ``compile_s`` (seconds), ``force_calls`` and ``engine``. It takes ``units`` as the
+        units of energies. mlopt itself writes ``experiment``, ``status``, ``headline`` and ``failure``.
+    headline: the outcome in one line without its subject, such as "barrier 0.37 eV".
+    failure: the reason why the run failed though it came to its end, such as "every start did"; empty where it did not.
     reached: whether the run reached its target or converged; None where it has no goal that could be missed.
-    missed: what to say where it did not, such as "no start reached the target".
-    cards, tables, figures: what the report shows, in this order.
+    missed: the words for a run that missed its goal, such as "no start reached the target".
+    cards, tables, figures: the content of the report, in this order.
     remarks: sentences below the cards, such as what was not done and why.
     """
 

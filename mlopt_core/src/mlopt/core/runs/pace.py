@@ -22,9 +22,10 @@ class Pace:
     Watchers of experiments call `look` before the first step and between steps, and `show` where `due` is true. The
     time left is an upper bound for a run that may end sooner, and is then shown as one.
 
-    giver: the name of the landscape or potential, such as "the potential Morse", for the log if it is slow.
-    unit: the noun for what is counted. scope: the part of the run that is counted, such as " in this round".
-    bounded: True if the calls left are an upper bound.
+    giver: the name of the landscape or potential, such as "the potential Morse". The log shows it if calls are slow.
+    unit: the noun for what is counted, such as "force call".
+    scope: the part of the run that is counted, such as " in this round".
+    bounded: True if the number of calls left is an upper bound.
     """
 
     def __init__(

@@ -31,8 +31,9 @@ _FAILED, _LEFT = 1.0, 2.0
 class Ranks:
     """The processes of a training, and the number of this one.
 
-    store: of torch.distributed, for this training alone; None for one process.
-    rounds: number of exchanges so far. busy: True while a share is computed.
+    store: the store of torch.distributed for this training alone; None for one process.
+    rounds: number of exchanges so far.
+    busy: True while a share is computed.
     """
 
     rank: int = 0

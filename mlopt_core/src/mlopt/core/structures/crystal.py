@@ -51,7 +51,7 @@ class Crystal(Plugin):
         return repeat
 
     def load(self) -> Systems:
-        """Return the crystal as a batch of one, of cubic cells where the lattice has such.
+        """Return the crystal as a batch of one, made of cubic cells where the lattice has them.
 
         Raises:
             InputError: ASE does not know the crystal.

@@ -136,7 +136,7 @@ def labelled(
 ) -> Dataset:
     """Return the labels that ASE ``Atoms`` carry, in results, ``info`` or arrays; see `LabelledFile` for the keys.
 
-    name: what messages call the whole.
+    name: the name of the data in messages.
 
     Raises:
         InputError: as `LabelledFile.read`, but for files.

@@ -1,7 +1,7 @@
 """The contract of experiments, as a function to call in tests.
 
-The result of a run must not depend on how it was run: bare, in a folder, stopped and resumed at any safe point, or
-killed there. A run must also report its progress, and its outcome in the end.
+The result of a run must not depend on how it was run. It may run bare or in a folder, and may be stopped or killed at
+any safe point and resumed. A run must also report its progress, and its outcome in the end.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def check_experiment(
     That folder has ``results`` as a run directory has them, with `summary.json` and `page.json`, so a report can be
     written from it.
 
-    make: returns a small experiment; called for each run.
-    folder: an empty one to work in.
+    make: a function that returns a small experiment; it is called for each run.
+    folder: an empty folder to work in.
     sittings: number of times that the run is killed, and stopped, each time at another safe point.
     kills: number of additional kills by SIGKILL at random instants, in separate processes.
-    times: names of numbers that differ from run to run, in the summary and in JSON files, and of files that do.
+    times: names that may differ from run to run, of files or of numbers in the summary and in JSON files.
 
     Raises:
         AssertionError: names the property that failed.

@@ -17,8 +17,9 @@ def kill_and_resume(work: Callable[[], int], *, delays: list[float]) -> tuple[in
 
     Return the number of children that were really killed, and the exit status of the last.
 
-    work: starts or resumes the run and returns an exit status, 0 when it is done. It runs in a fork of this process,
-        which pays for imports once. This process must therefore not have used torch with several threads before.
+    work: a function that starts or resumes the run and returns an exit status, 0 when the run is done. It runs in a
+        fork of this process, so that imports are made once. This process must therefore not have used torch with
+        several threads before.
     delays: seconds after which the first, second, ... child gets SIGKILL; later ones are not killed.
     """
     killed = 0
@@ -59,11 +60,12 @@ def check_kills(
 
     Return ``{"runs", "killed", "different"}``: runs made, children killed, and runs with another result or exit status.
 
-    start_or_resume: given a path, starts or resumes a run there; returns 0 when it is done.
-    results: returns the part of a finished run that must be the same, as bytes; raises OSError if it is missing.
-    kills: number of runs to kill, each once, at instants spread evenly over the shortest life of an undisturbed run so
-        far. A run that ends before its instant is compared too, and replaced by another.
-    minutes: no run is begun after that time; fewer are killed then.
+    start_or_resume: a function of a path that starts or resumes a run there, and returns 0 when it is done.
+    results: a function that returns, as bytes, the part of a finished run that must be the same. It raises OSError if
+        that part is missing.
+    kills: number of runs to kill, each once. The instants are spread evenly over the shortest duration of an
+        undisturbed run so far. A run that ends before its instant is compared too, and replaced by another.
+    minutes: time after which no further run begins, so that fewer are killed.
 
     Raises:
         AssertionError: most runs end before they can be killed; an undisturbed one fails, or differs from another.

@@ -23,9 +23,9 @@ def check_query_strategy(
 ) -> None:
     """Check that a choice is valid and repeatable, and that no argument has changed.
 
-    The same structures must be chosen in whatever order they come, unless the strategy is `in_order`. Without
-    candidates, without a count, and without known structures the strategy must still answer; one that `needs_labels`
-    may refuse the last.
+    The same structures must be chosen in whatever order they come, unless the strategy is `in_order`. The strategy must
+    answer also without candidates, with a count of 0, and without known structures. One that `needs_labels` may refuse
+    the last case.
 
     Raises:
         AssertionError: names the strategy and the property.

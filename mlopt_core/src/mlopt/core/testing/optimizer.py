@@ -43,13 +43,13 @@ def check_optimizer(
 ) -> None:
     """Check the contract of `Optimizer`, or the applicable part for an `ExternalOptimizer`, on the CPU.
 
-    calls: length of the runs that are compared.
+    calls: length of the runs that are compared, in force calls.
     surfaces: names of landscapes, by default a bowl, clusters, and spins on unit spheres. Leave out those that the
-        optimizer refuses. Others may be given by name, as functions from the numbers of rows to a landscape and a
-        point.
-    converges_within: force calls in which it must bring forces in the bowl below 1e-5. A search must only get below the
-        energy of its start; a saddle search must find the pass between two bowls.
-    differentiable: a setting, if steps can be differentiated with respect to it (see `unroll`).
+        optimizer refuses. Others may be added by name, as functions that take the numbers of rows and return a
+        landscape and a point.
+    converges_within: number of force calls after which forces in the bowl must be below 1e-5. A search must only get
+        below the energy of its start. A saddle search must find the pass between two bowls.
+    differentiable: the name of a setting with respect to which steps can be differentiated (see `unroll`), if any.
 
     Raises:
         AssertionError: names the property and the surface that it failed on.

@@ -73,7 +73,8 @@ class FolderRecorder(Recorder):
     due: True if a checkpoint is due at every safe point; False for none before a stop.
     kill_after: number of stored checkpoints right after which `Killed` is raised.
 
-    kept: the numbers of the checkpoints, in order of arrival. looks: number of calls of `pause`.
+    kept: the numbers of the checkpoints, in order of arrival.
+    looks: number of calls of `pause`.
     """
 
     def __init__(
