@@ -13,7 +13,7 @@ from mlopt.core.lazy import torch
 
 
 class CompoundPotential(Potential):
-    """A potential whose energy is made of those of others; it says of itself what holds for all of them.
+    """A potential whose energy is computed from those of other potentials, its parts.
 
     It knows the species that all parts know, and is differentiable if all parts are.
     """
@@ -23,7 +23,7 @@ class CompoundPotential(Potential):
 
     @property
     def parts(self) -> Sequence[Potential]:
-        """The potentials that it is made of; the first one sets the diameter of atoms."""
+        """The potentials that it combines; the first one sets the diameter of atoms."""
         found: Sequence[Potential] = getattr(self, self.listed)
         return found
 

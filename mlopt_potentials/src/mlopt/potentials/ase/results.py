@@ -26,7 +26,8 @@ class BadResultError(ValueError):
 class Answer:
     """The results for one structure.
 
-    energy: the one whose gradient the forces (n, 3) are, eV. zero_width: its extrapolation, equal without smearing.
+    energy: the energy whose negative gradient the forces (n, 3) are, eV.
+    zero_width: the energy extrapolated to zero smearing, eV; equal to ``energy`` without smearing.
     stress: (3, 3) eV/angstrom^3, or None if it was not asked for.
     """
 

@@ -9,8 +9,8 @@ Sources and corrections:
   - the columns A and xi are exchanged (gold has A = 0.2061 eV and xi = 1.790 eV);
   - Au-Au in the set PdAu has p = 10.229, as in the paper's own row for Au55 and in Cleri & Rosato; 10.299 is printed;
   - Ag-Ag has p = 10.85 in the set AgAu and 10.86 in the set AgPt; both are kept, for both are printed;
-  - its equation 6 counts each pair once under both sums, and xi outside the root: bulk metals come out right with the
-    form of `mlopt.potentials.classical.gupta` only.
+  - its equation 6 counts each pair once under both sums, and has xi outside the root. Only the form of
+    `mlopt.potentials.classical.gupta` gives bulk metals correctly.
 
   The sets for one metal differ (gold in AgAu and in PdAu), so compare energies within one set.
 - ``au55-paper``: gold after I. L. Garzon & A. Posada-Amarillas, Phys. Rev. B 54, 11796 (1996), as ``gupta_gold55`` in

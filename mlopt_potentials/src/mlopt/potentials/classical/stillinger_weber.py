@@ -37,17 +37,17 @@ _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 class StillingerWeber(LocalPotential):
     """Stillinger-Weber silicon: short-range bonds, and a penalty on angles that are not tetrahedral.
 
-    ``E = sum_{i<j} epsilon A [B (sigma/r)^p - (sigma/r)^q] exp(sigma / (r - a sigma)) + sum_i sum_{j<k} epsilon lambda
-    (cos(theta_jik) - cos(theta0))^2 exp(gamma sigma / (r_ij - a sigma)) exp(gamma sigma / (r_ik - a sigma))``; both
-    terms vanish smoothly, with all derivatives, at r = a sigma.
+    The energy is ``E2 + E3``, where
+    ``E2 = sum_{i<j} epsilon A [B (sigma/r)^p - (sigma/r)^q] exp(sigma / (r - a sigma))`` and
+    ``E3 = sum_i sum_{j<k} epsilon lambda (cos(theta_jik) - cos(theta0))^2 w_ij w_ik`` with
+    ``w_ij = exp(gamma sigma / (r_ij - a sigma))``. Both terms vanish smoothly, with all derivatives, at r = a sigma.
 
     `preset` names the defaults of other programs; other settings take precedence over it.
 
     - ``lammps``: the file Si.sw, epsilon = 2.1683 eV and a = 1.8; a crystal has -4.3366 eV per atom.
     - ``paper``: as JAX-MD runs Learn2Hop (Merchant et al., ICML 2021), epsilon = 2.16826 eV and a sigma = 3.77
-    angstrom.
-      The crystal of 64 atoms at 5.431 angstrom has -277.1967 eV (they report -277.22), not -277.5424. Their equation
-      lacks one exponential, and their table 5 lacks the settings q and theta0.
+      angstrom. The crystal of 64 atoms at 5.431 angstrom has -277.1967 eV (they report -277.22), not -277.5424. Their
+      equation lacks one exponential, and their table 5 lacks the settings q and theta0.
 
     Source: F. H. Stillinger & T. A. Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.7.
     """

@@ -31,8 +31,8 @@ class Spread:
 class Committee(CompoundPotential):
     """The mean of several potentials, most often one that was fitted from several starts or to several parts of data.
 
-    Members that differ in nothing but parameters are evaluated as one batch. Where members disagree, the mean is not to
-    be trusted: `spread` says how far (Seung, Opper & Sompolinsky, COLT 1992, on queries by committee).
+    Members that differ only in their parameters are evaluated as one batch. Where members disagree, the mean cannot be
+    trusted. `spread` measures the disagreement (Seung, Opper & Sompolinsky, COLT 1992, on queries by committee).
     """
 
     listed: ClassVar[str] = "members"
@@ -68,7 +68,7 @@ class Committee(CompoundPotential):
         return next(iter(found))
 
     def energy(self, systems: Systems) -> torch.Tensor:
-        """Mean of the energies: (n_systems,)."""
+        """Return the mean of the energies: (n_systems,)."""
         return torch.stack([member.energy(systems) for member in self.members]).mean(0)
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:

@@ -1,4 +1,4 @@
-"""The neighbours of each atom, with the way to each: what a moment is summed over."""
+"""The neighbours of each atom, with the vector to each, over which fitted potentials sum."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from mlopt.core.lazy import torch
 class Neighbourhoods:
     """Pairs of each centre, one centre after the other.
 
-    centre, other (n_pairs,) int64 atoms. vector (n_pairs, 3): from the centre to the other, differentiable in positions
-    and cells. begin (n_atoms + 1,) int64: where the pairs of each centre begin.
-    lost (n_systems,) bool: systems without pairs because a position or the cell makes no sense.
+    centre, other (n_pairs,) int64: atoms of the batch.
+    vector (n_pairs, 3): from the centre to the other atom, differentiable in positions and cells.
+    begin (n_atoms + 1,) int64: where the pairs of each centre begin.
+    lost (n_systems,) bool: systems without pairs because a position is not finite or the cell has no volume.
     """
 
     centre: torch.Tensor
@@ -62,7 +63,7 @@ def gather() -> Callable[..., Any]:
 def gathered(
     begin: Any, neighbour: Any, system: Any, vector: Any, pull: Any, out_force: Any, out_virial: Any
 ) -> None:
-    """Add what each pair pulls to the forces (n_atoms, 3) and virials dE/dstrain (n_systems, 3, 3)."""
+    """Add the contribution of each pair to the forces (n_atoms, 3) and virials dE/dstrain (n_systems, 3, 3)."""
     for i in range(len(begin) - 1):
         for pair in range(begin[i], begin[i + 1]):
             j = neighbour[pair]

@@ -20,7 +20,8 @@ from mlopt.potentials.fitted.species import Elements
 class StoredPotential(FittablePotential):
     """The base of fitted potentials that know their species, and that files of weights keep.
 
-    What ``weights`` names brings the settings of its card with it; such as are given must be the same.
+    The file given as ``weights`` brings the settings on its card with it. Settings that are given besides must agree
+    with the card.
     """
 
     #: the registered name: files of weights belong to it
@@ -79,7 +80,7 @@ class StoredPotential(FittablePotential):
         """Atomic numbers of the species, in their order.
 
         Raises:
-            InputError: nothing says which species there are.
+            InputError: neither settings nor weights name the species.
         """
         if not self.elements:
             raise InputError(

@@ -1,7 +1,7 @@
 """Potentials as scalar functions for the fused engine; see `mlopt.core.kernels.kernel`.
 
-A pair potential needs one function, ``pair(r2, *numbers) -> (energy, weight)``, with the energy and
-``-(dE/dr) / r`` at the squared distance ``r2``; both must be 0 at a distance of 1e12. `pair_kernel` makes the rest::
+A pair potential needs one function, ``pair(r2, *numbers) -> (energy, weight)``. It returns the energy and
+``-(dE/dr) / r`` at the squared distance ``r2``. Both must be 0 at a distance of 1e12. `pair_kernel` makes the rest::
 
     def spring(r2, k, r0):
         r = math.sqrt(r2)

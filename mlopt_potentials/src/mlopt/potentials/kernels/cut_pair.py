@@ -157,8 +157,9 @@ def cut_pair_kernel(
 ) -> PotentialKernel:
     """Return a kernel for a pair potential of one species with a cutoff.
 
-    function: ``pair(r2, *numbers) -> (energy, weight)``. shift: see `CutPairPotential`.
-    length: about the distance of neighbours, from which the size of the pair buffer is estimated.
+    function: ``pair(r2, *numbers) -> (energy, weight)``.
+    shift: see `CutPairPotential`.
+    length: approximate distance between neighbours, from which the size of the pair buffer is estimated.
     """
     own = [float(one) for one in numbers]
     energy, weight = function(cutoff * cutoff, *own)

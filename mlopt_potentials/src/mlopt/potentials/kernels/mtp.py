@@ -334,11 +334,12 @@ def mtp_kernel(
     parts: dict[str, Sequence[float]],
     own_weights: Any,
 ) -> PotentialKernel:
-    """Return a kernel.
+    """Return the kernel of a moment tensor potential.
 
-    length: about the distance of neighbours. sizes: constants of the basis by their names in this module.
+    length: approximate distance between neighbours, from which the size of the pair buffer is estimated.
+    sizes: constants of the basis by their names in this module.
     parts: weights by the names of their places, in order, without the coefficients.
-    own_weights: takes all others, as a list of numbers, and puts the coefficients before them.
+    own_weights: a function that takes all these weights as a list of numbers and puts the coefficients before them.
     """
     skin = 0.15 * cutoff
     width, room = widths(cutoff, skin, length)

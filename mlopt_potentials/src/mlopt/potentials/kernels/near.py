@@ -7,9 +7,12 @@ buffer, and so every bit of a sum over it, depends on the positions and not on t
 A potential takes the rows block by block (see `block_count`). It fills the block's part of the buffer as often as
 needed, nearly always once::
 
-    refresh(n, x, cell, table, reals, integers) for block in range(lane(), block_count(n), lanes()): first, last, low,
-    room = block_of(block, n) restart(first, n, integers) while row_of(first, n, integers) < last: entries = fill(first,
-    last, low, room, n, x, cell, table, reals, integers)
+    refresh(n, x, cell, table, reals, integers)
+    for block in range(lane(), block_count(n), lanes()):
+        first, last, low, room = block_of(block, n)
+        restart(first, n, integers)
+        while row_of(first, n, integers) < last:
+            entries = fill(first, last, low, room, n, x, cell, table, reals, integers)
             ...
 
 On one lane all rows are one block. Its pairs are contiguous, so loops over them fill vector registers even if an atom

@@ -266,7 +266,7 @@ def stillinger_weber_kernel(
     cosine: float,
     strength: float,
 ) -> PotentialKernel:
-    """Return a kernel. bond: epsilon A; cosine: minus that of the ideal angle; strength: epsilon lambda."""
+    """Return a kernel. bond: epsilon A; cosine: minus the cosine of theta0; strength: epsilon lambda."""
     skin = 0.15 * reach
     width, room = widths(reach, skin, 1.1 * sigma)
     least = -1e-3 * sigma * min(1.0, gamma)

@@ -38,8 +38,8 @@ def leps(x: torch.Tensor, segments: Segments) -> torch.Tensor:
 
     The columns of ``x (n_rows, 2)`` are the distances AB and BC, in angstrom.
 
-    Source: the London-Eyring-Polanyi-Sato form with the numbers of Jónsson, Mills & Jacobsen, in Classical and Quantum
-    Dynamics in Condensed Phase Simulations (1998), appendix A.1: a = c = 0.05, b = 0.30.
+    It has the London-Eyring-Polanyi-Sato form. Source of the numbers: Jónsson, Mills & Jacobsen, in Classical and
+    Quantum Dynamics in Condensed Phase Simulations (1998), appendix A.1: a = c = 0.05, b = 0.30.
     """
     return segments.sum(_leps(x[:, 0], x[:, 1], 0.05, 0.30, 0.05))
 

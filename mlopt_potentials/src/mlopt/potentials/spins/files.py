@@ -31,8 +31,8 @@ def read_spins(
 ) -> torch.Tensor:
     """Return the configurations of a file as unit vectors (n_images, n_spins, 3); float64 unless ``dtype`` is given.
 
-    A file has a vector for each site or for each spin; vectors at vacant sites are ignored. Vectors may have any
-    length, such as a magnetisation in A/m, because only directions are used. npy files have the shape (n, 3) or
+    A file has a vector for each site or for each spin; vectors at vacant sites are ignored. Only directions are used,
+    so vectors may have any length, such as a magnetisation in A/m. Arrays in npy files have the shape (n, 3) or
     (n_images, n, 3).
 
     Raises:

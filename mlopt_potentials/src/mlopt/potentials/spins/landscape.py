@@ -23,8 +23,10 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 class SpinLandscape(Landscape):
     """Copies of one system of spins, ``x (n_problems * n_spins, 3)`` unit vectors; see `Heisenberg.landscape`.
 
-    form: the energy of one copy. fixed: (n_spins,) bool, spins that must not turn. moments: (n_spins,) in mu_B.
-    label: names a spin in messages.
+    form: the energy of one copy.
+    fixed: (n_spins,) bool, spins that must not turn.
+    moments: (n_spins,) magnetic moments, mu_B.
+    label: a function that names a spin in messages.
 
     `evaluate` and `hessian_product` can be differentiated by autograd, any number of times. On the CPU a copy's results
     are bit for bit the same in any batch.
@@ -117,8 +119,8 @@ class SpinLandscape(Landscape):
         """Refuse a configuration that has no unit spins. It is for user input, not for every step.
 
         Raises:
-            InputError: a wrong shape, dtype or device, a row that is not finite, or one whose length differs from 1 by
-                more than ``tolerance``; the message names the problem and the site.
+            InputError: the shape, dtype or device is wrong. A row is not finite, or its length differs from 1 by more
+                than ``tolerance``. The message names the problem and the site.
         """
         self._fits(x, "x")
         length = torch.linalg.vector_norm(x.detach(), dim=-1)

@@ -2,9 +2,12 @@
 
 A new one states one formula, in its own reduced units::
 
-    class InversePower(PairPotential): units = REDUCED
+    class InversePower(PairPotential):
+        units = REDUCED
 
-        def pair(self, r2, first, second): energy = r2**-6 return energy, 12.0 * energy / r2
+        def pair(self, r2, first, second):
+            energy = r2**-6
+            return energy, 12.0 * energy / r2
 
 It then has batched energies, closed-form forces, energies per atom, and derivatives of all of them. One that also
 states its range has periodic systems and stress. `mlopt.potentials.sums.local` describes the evaluation, and why a

@@ -1,8 +1,8 @@
-"""Symmetry functions of atoms and what networks make of them, compiled.
+"""Symmetry functions of atoms, and the energies that networks give for them, compiled.
 
-All loops run over the atoms of a range, so that threads share them out; what an atom
-gives does not depend on the range. `describe` is inlined into its callers: nothing is bound to a copy that another
-process would not have.
+All loops run over a range of atoms, so that threads can share the atoms. An atom's result does not depend on the range.
+`describe` is inlined into its callers. Their cached code then refers to no compiled function that another process would
+lack.
 """
 
 from __future__ import annotations
@@ -44,9 +44,13 @@ def describe(
 ) -> None:
     """Fill the functions of one atom, ``value (n_functions,)``, and ``slope (n_pairs, 3, n_functions)``.
 
-    The pairs ``first`` to ``last`` are those of the atom; a slope is the derivative by the way to the other atom.
-    power: of the polynomial cutoff function, 0 for the cosine. narrow: G4, which asks that the two neighbours are near
-    each other as well; else G5. radial (m, 2): eta and shift of each G2. angular (m, 3): eta, zeta and lambda.
+    The pairs ``first`` to ``last`` are those of the atom. A slope is the derivative with respect to the vector to the
+    other atom.
+
+    power: exponent of the polynomial cutoff function; 0 for the cosine.
+    narrow: True for G4, which asks that the two neighbours are near each other as well; False for G5.
+    radial (m, 2): eta and shift of each G2.
+    angular (m, 3): eta, zeta and lambda.
     near (3, n_pairs): room for distances, cutoff functions and their derivatives.
     """
     n_radial, n_angular = len(radial), len(angular)
@@ -157,9 +161,11 @@ def functions(
 ) -> None:
     """Write the functions of each atom (n_atoms, n_functions), and their slopes (n_pairs, 3, n_functions).
 
-    begin (n_atoms + 1,): where the pairs of each atom begin. neighbour (n_pairs,), vector (n_pairs, 3): the other atom
-    and the way to it. kind (n_atoms,): species. For the others see `describe`. Without pairs in ``out_slope``, no
-    slopes are written.
+    begin (n_atoms + 1,): where the pairs of each atom begin.
+    neighbour (n_pairs,), vector (n_pairs, 3): the other atom, and the vector to it.
+    kind (n_atoms,): index of the species.
+
+    For the other arguments see `describe`. No slopes are written if ``out_slope`` has no pairs.
     """
     most = 1
     for i in range(first_atom, last_atom):
@@ -199,12 +205,14 @@ def pulls(
     out_energy: Any,
     out_pull: Any,
 ) -> None:
-    """Write the energy of each atom, and of each pair its derivative by the way to the other atom.
+    """Write the energy of each atom, and for each pair its derivative with respect to the vector to the other atom.
 
-    centre, width (n_kinds, n_functions): inputs of a network are ``(value - centre) / width``. layers: numbers of
-    nodes, from the inputs to the one output. activation: place in `network.ACTIVATIONS`.
-    theta (n_rows, p): parameters of networks, theta_of (n_atoms,): which row. out_energy (n_atoms,).
-    out_pull (n_pairs, 3).
+    centre, width (n_kinds, n_functions): inputs of a network are ``(value - centre) / width``.
+    layers: numbers of nodes, from the inputs to the one output.
+    activation: place in `network.ACTIVATIONS`.
+    theta (n_rows, p): parameters of networks.
+    theta_of (n_atoms,): row of ``theta`` for each atom.
+    out_energy (n_atoms,), out_pull (n_pairs, 3): the results.
     """
     most = 1
     for i in range(first_atom, last_atom):
@@ -270,7 +278,8 @@ def pulls(
 def pulled(first_atom: int, last_atom: int, begin: Any, slope: Any, steep: Any, out_pull: Any) -> None:
     """Write ``sum_g steep[s, i, g] slope[pair, c, g]`` for each pair of each atom, ``out_pull (k, n_pairs, 3)``.
 
-    slope (n_pairs, 3, n_functions): as `functions` writes them. steep (k, n_atoms, n_functions): k networks' slopes.
+    slope (n_pairs, 3, n_functions): as `functions` writes them.
+    steep (k, n_atoms, n_functions): derivatives of the atoms' energies with respect to the functions, for k networks.
     """
     k, n = steep.shape[0], steep.shape[2]
     for i in range(first_atom, last_atom):
@@ -295,10 +304,12 @@ def pushed(
     virial: Any,
     out: Any,
 ) -> None:
-    """Write what `pulled` and the sums of pulls make of a change of slopes, backwards, to ``out``.
+    """Write the derivatives of a loss with respect to ``steep`` of `pulled`, from those by forces and virials.
 
-    force (k, n_atoms, 3), virial (k, n_systems, 3, 3): derivatives of a loss by forces and virials. out (k, n_atoms,
-    n_functions).
+    This is the transpose of `pulled` followed by the sums over pairs.
+
+    force (k, n_atoms, 3), virial (k, n_systems, 3, 3): derivatives of the loss with respect to forces and virials.
+    out (k, n_atoms, n_functions): the result.
     """
     k, n = out.shape[0], out.shape[2]
     for i in range(first_atom, last_atom):

@@ -1,7 +1,7 @@
-"""What a fit keeps of a set of structures: inputs of the networks, and their slopes, of which forces are linear sums.
+"""Descriptors of structures, which a fit computes once: inputs of the networks, and slopes, from which forces follow.
 
-Autograd through gathers over pairs is slow and takes much memory; here forces are one compiled sum over pairs, and so
-is its transpose, which the gradient of a loss on forces takes.
+Autograd through gathers over pairs is slow and takes much memory. Here forces are one compiled sum over pairs. So is
+the transpose of that sum, which the gradient of a loss on forces needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def compiled_values(functions: SymmetryFunctions, systems: Systems) -> torch.Ten
     """Return the functions of each atom, (n_atoms, count) float64, without their derivatives.
 
     Raises:
-        InputError: a structure makes no sense.
+        InputError: a structure has a position or a cell that is not finite.
     """
     return _computed(functions, systems, False)[0]
 
@@ -57,11 +57,13 @@ def _computed(
 
 @dataclass(frozen=True, eq=False)
 class Descriptors:
-    """The inputs of networks at given positions, and what forces are made of.
+    """The inputs of the networks at given positions, with the slopes from which forces are computed.
 
-    inputs (n_atoms, count): shifted and scaled. atoms: those of each species. kind (n_atoms,): the species of each.
-    slope (n_pairs, 3, count) float32: derivative of the inputs of the centre by the way to the other atom. A rounded
-    slope changes forces by 1e-7 of themselves; the loss that is minimised is exact in it.
+    inputs (n_atoms, count): the functions, shifted and scaled.
+    atoms: the indices of the atoms of each species.
+    kind (n_atoms,): the index of each atom's species.
+    slope (n_pairs, 3, count) float32: derivative of the centre's inputs with respect to the vector to the other atom.
+    Rounding to float32 changes forces by a relative 1e-7. The gradient of a loss is exact for the rounded slopes.
     """
 
     inputs: torch.Tensor
@@ -76,12 +78,12 @@ class Descriptors:
 
     @classmethod
     def of(cls, functions: SymmetryFunctions, systems: Systems, scale: torch.Tensor) -> Descriptors:
-        """Compute all of it.
+        """Compute the descriptors of ``systems``.
 
         scale (n_species, 2, count): mean and deviation of each function.
 
         Raises:
-            InputError: a structure makes no sense.
+            InputError: a structure has a position or a cell that is not finite.
         """
         value, slope, pairs = _computed(functions, systems, True)
         kind = functions.kinds(systems)
@@ -95,13 +97,15 @@ class Descriptors:
     def forces(self, steep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return forces (k, n_atoms, 3) and virials dE/dstrain (k, n_systems, 3, 3).
 
-        steep (k, n_atoms, count): derivative of each atom's energy by its inputs. Differentiable any number of times.
+        Both are differentiable any number of times.
+
+        steep (k, n_atoms, count): derivative of each atom's energy with respect to its inputs.
         """
         found: tuple[torch.Tensor, torch.Tensor] = _linear()(steep, self)
         return found
 
     def pulled(self, steep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`forces`, without a graph."""
+        """Return the same as `forces`, without a graph."""
         table = steep.detach().contiguous().numpy()
         k, n_atoms = len(table), len(self.inputs)
         pull = np.zeros((k, len(self.other), 3))
@@ -117,7 +121,7 @@ class Descriptors:
         return torch.from_numpy(force), torch.from_numpy(virial)
 
     def pushed(self, force: torch.Tensor, virial: torch.Tensor) -> torch.Tensor:
-        """The transpose of `pulled`, without a graph: (k, n_atoms, count)."""
+        """Apply the transpose of `pulled`, without a graph: (k, n_atoms, count)."""
         out = np.zeros((len(force), *self.inputs.shape))
         both = (one.detach().contiguous().numpy() for one in (force, virial))
         change, strain = both
@@ -133,9 +137,9 @@ class Descriptors:
 
 @functools.cache
 def _linear() -> Any:
-    """`Descriptors.pulled` for autograd; it is linear, and so its derivative is its transpose, and that one's it again.
+    """Return `Descriptors.pulled` as a function of autograd, which is made at its first use because it needs torch.
 
-    Made at its first use, for the classes need torch.
+    It is linear, so its derivative is its transpose, and the derivative of that is `Descriptors.pulled` again.
     """
 
     class Forces(torch.autograd.Function):

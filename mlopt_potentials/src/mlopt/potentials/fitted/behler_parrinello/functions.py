@@ -18,9 +18,11 @@ from mlopt.potentials.fitted.species import places
 class SymmetryFunctions:
     """Radial and angular functions of Behler (J. Chem. Phys. 134, 074106 (2011)), of all choices of neighbours.
 
-    species: atomic numbers, in order. power: of the polynomial cutoff function of Amp (its gamma); 0 for the cosine.
-    radial (m, 2): eta, 1/angstrom^2, and shift, angstrom, of each G2. angular (m, 3): eta, zeta and lambda.
-    narrow: whether the angular functions are G4, which ask that the neighbours are near each other too; else G5.
+    species: atomic numbers, in order.
+    power: exponent of the polynomial cutoff function of Amp (its gamma); 0 for the cosine.
+    narrow: True if the angular functions are G4, which ask that the neighbours are near each other too; False for G5.
+    radial (m, 2): eta, 1/angstrom^2, and shift, angstrom, of each G2.
+    angular (m, 3): eta, 1/angstrom^2, zeta and lambda of each angular function.
     """
 
     species: tuple[int, ...]
@@ -38,7 +40,7 @@ class SymmetryFunctions:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What the compiled functions take of this."""
+        """The arguments of the compiled functions from ``cutoff`` to ``angular``."""
         return self.cutoff, self.power, self.narrow, len(self.species), self.radial, self.angular
 
     def kinds(self, systems: Systems) -> torch.Tensor:

@@ -35,9 +35,12 @@ def _layers(theta: torch.Tensor, layers: Sequence[int]) -> list[tuple[torch.Tens
 def energies(
     theta: torch.Tensor, x: torch.Tensor, layers: Sequence[int], activation: str, slopes: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return energies (k, n) and their slopes by the inputs (k, n, g), or None for these.
+    """Return energies (k, n) and their derivatives with respect to the inputs (k, n, g), or None for these.
 
-    theta (k, p): parameters of k networks. x (n, g) or (k, n, g): inputs. Differentiable in both, any number of times.
+    theta (k, p): parameters of k networks.
+    x: inputs, (n, g) or (k, n, g).
+
+    The result is differentiable in both, any number of times.
     """
     parts, node, kept = _layers(theta, layers), x, []
     for weight, bias in parts[:-1]:

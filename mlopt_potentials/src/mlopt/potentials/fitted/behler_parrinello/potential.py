@@ -39,11 +39,12 @@ _GAMMA = 4.0
 class BehlerParrinello(StoredPotential):
     """A neural-network potential after Behler & Parrinello (Phys. Rev. Lett. 98, 146401 (2007)).
 
-    The energy is a sum over atoms of what the network of each element makes of symmetry functions:
+    The energy is a sum over atoms. The energy of an atom is the output of its element's network, whose inputs are
+    symmetry functions (Behler, J. Chem. Phys. 134, 074106 (2011)):
     ``G2 = sum_j exp(-eta (r_ij - shift)^2) fc(r_ij)`` and
-    ``G4 = 2^(1 - zeta) sum_(j<k) (1 + lambda cos)^zeta exp(-eta (r_ij^2 + r_ik^2 + r_jk^2)) fc fc fc``; G5 lacks all
-    that has r_jk (Behler, J. Chem. Phys. 134, 074106 (2011)). Inputs are shifted and scaled to mean 0 and deviation 1
-    over the atoms of the data. What `weights` names brings its settings with it.
+    ``G4 = 2^(1 - zeta) sum_(j<k) (1 + lambda cos)^zeta exp(-eta (r_ij^2 + r_ik^2 + r_jk^2)) fc fc fc``. G5 is G4
+    without the factors of r_jk. Inputs are shifted and scaled to mean 0 and deviation 1 over the atoms of the data. A
+    file given as `weights` brings its settings with it.
     """
 
     registered: ClassVar[str] = "behler-parrinello"

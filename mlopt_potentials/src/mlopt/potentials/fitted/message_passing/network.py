@@ -80,7 +80,8 @@ class Sizes:
 class Runs:
     """Consecutive systems under one set of parameters, and what they own.
 
-    theta (m, p): the different sets. rows, edges: where the rows and edges of each begin, and the end: m + 1 numbers.
+    theta (m, p): the different sets of parameters.
+    rows, edges: where the rows and the edges of each set begin, and the end; m + 1 numbers each.
     """
 
     theta: torch.Tensor
@@ -124,12 +125,13 @@ class Runs:
 class SchNetLayers(CutoffLayer):
     """Continuous-filter convolutions (Schütt et al., NeurIPS 2017; J. Chem. Phys. 148, 241722 (2018)).
 
-    The layers are those of `torch_geometric.nn.SchNet`, with theta as an argument: filters are made of Gaussians of the
-    distance by two layers, times a cosine cutoff, so that they and their slopes vanish there.
+    The layers are those of `torch_geometric.nn.SchNet`, with theta as an argument. Two layers make filters from
+    Gaussians of the distance. A cosine cutoff multiplies the filters, so that they and their slopes vanish at the
+    cutoff.
     """
 
     def __init__(self, sizes: Sizes, cutoff: float, species: Sequence[int]) -> None:
-        """Fix the form; there is nothing to train in it. See `CutoffLayer`."""
+        """Set the sizes; the layers hold no parameters, because theta is an argument. See `CutoffLayer`."""
         super().__init__(cutoff, species)
         self.sizes = sizes
 
@@ -138,7 +140,7 @@ class SchNetLayers(CutoffLayer):
     ) -> torch.Tensor:
         """Return the energy of each row: (n_rows,).
 
-        theta: (p,), or (k, p), where n_systems is a multiple of k: each row is for as many systems.
+        theta: (p,), or (k, p) where n_systems is a multiple of k. Each row then serves n_systems / k systems.
         """
         sizes, runs = self.sizes, Runs.of(theta, graph)
         weights = sizes.parts(runs.theta)
@@ -165,10 +167,10 @@ class SchNetLayers(CutoffLayer):
         return self.rows(energy, graph)[:, 0]
 
     def message(self, state_j: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-        """What each neighbour says: (filters, n_edges)."""
+        """Return the message of each neighbour: (filters, n_edges)."""
         return state_j * filters
 
 
 def _activated(x: torch.Tensor) -> torch.Tensor:
-    """Softplus, shifted so that 0 stays 0; the threshold beyond which torch takes x itself is where both are equal."""
+    """Return softplus, shifted so that 0 stays 0. Beyond torch's threshold x itself is taken, which is equal there."""
     return torch.nn.functional.softplus(x, threshold=40.0) - math.log(2.0)

@@ -25,9 +25,9 @@ class SchNet(StoredPotential):
     """A message-passing potential after SchNet (Schütt et al., NeurIPS 2017; J. Chem. Phys. 148, 241722 (2018)).
 
     The energy is a sum over atoms: ``E = sum_i [reference(z_i) + scale * network_i]``. An atom begins with numbers that
-    belong to its element. In each round it hears the sum over its neighbours of their numbers times a filter of the
-    distance. After k rounds it knows of others up to k cutoffs away. Layers and activations are those of
-    `torch_geometric.nn.SchNet`. What `weights` names brings its settings with it.
+    belong to its element. In each round it receives a message: the sum over its neighbours of their numbers times a
+    filter of the distance. After k rounds an atom depends on others up to k cutoffs away. Layers and activations are
+    those of `torch_geometric.nn.SchNet`. A file given as `weights` brings its settings with it.
     """
 
     registered: ClassVar[str] = "schnet"

@@ -1,8 +1,8 @@
 """Rows of the design matrix, compiled: energies, forces and virials of every basis function, atom by atom.
 
-One function does it all, without calling another: what Numba compiles and what it loads from its cache are then the
-same code. Products carry their derivatives with respect to the sums over neighbours in sparse form: each value depends
-on few of them, and on which is known beforehand.
+One function does it all, without calling another. What Numba compiles and what it loads from its cache are then the
+same code. Products carry their derivatives with respect to the sums over neighbours in sparse form. Each value depends
+on few sums, and these are known beforehand.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from mlopt.potentials.fitted.mtp.table import Table
 
 @dataclass(frozen=True, eq=False)
 class Derivatives:
-    """How the derivative of each value with respect to the sums over neighbours is computed from those before it.
+    """The steps that compute the derivative of each value with respect to the sums over neighbours.
 
-    start: (n_values + 1,) where the derivative of a value begins in the list of all. basic: (n_entries,) int32, with
-    respect to which sum each entry is. target, source, other: (n_steps,) int32: ``d[target] += factor * value[other] *
-    d[source]``, in order. factor: (n_steps,) float64.
+    start (n_values + 1,): where the derivatives of a value begin in the list of all entries.
+    basic (n_entries,) int32: the sum with respect to which each entry is a derivative.
+    target, source, other (n_steps,) int32: ``d[target] += factor * value[other] * d[source]``, in order.
+    factor (n_steps,) float64: the factors of these steps.
     """
 
     start: NDArray[np.int64]
@@ -108,13 +109,17 @@ def rows(
 ) -> None:
     """Add the rows of the atoms ``first_atom`` to ``last_atom``.
 
-    begin (n_atoms + 1,): where the pairs of each centre begin. neighbour (n_pairs,), vector (n_pairs, 3): the other
-    atom and the way to it. system, kind (n_atoms,): structure and species of each atom.
-    shortest, cutoff (n_sets,), radial (n_sets, n_species, n_species, n_functions, n_chebyshev): radial functions.
-    floor (n_sets, 2): below which they are nearly constant, and how far below it rho falls; see `RadialSet`.
-    set_of, place_of (n_radial,): in which set, and where in it, each radial function of the table is.
-    out_energy (p, n_systems), out_row (p, n_atoms) or (p, 0), out_force (p, 3 n_atoms), out_virial (p, n_systems, 9)
-    or (p, 0, 9), where p is the number of scalars times that of species: those of the centre's species are filled.
+    begin (n_atoms + 1,): where the pairs of each centre begin.
+    neighbour (n_pairs,), vector (n_pairs, 3): the other atom, and the vector to it.
+    system, kind (n_atoms,): structure and species of each atom.
+    shortest, cutoff (n_sets,): the range of each set of radial functions.
+    radial (n_sets, n_species, n_species, n_functions, n_chebyshev): coefficients of the radial functions.
+    floor (n_sets, 2): the distance below which they are nearly constant, and how far below it rho falls; see
+    `RadialSet`.
+    set_of, place_of (n_radial,): the set, and the place in it, of each radial function of the table.
+    out_energy (p, n_systems), out_force (p, 3 n_atoms): p is the number of scalars times that of species. Only rows of
+    the centre's species are filled.
+    out_row (p, n_atoms), out_virial (p, n_systems, 9): likewise, or (p, 0) and (p, 0, 9) if they are not wanted.
     """
     n_basic, n_scalars, n_radial = len(basic), len(scalars), len(set_of)
     n_sets, n_chebyshev = len(cutoff), radial.shape[4]

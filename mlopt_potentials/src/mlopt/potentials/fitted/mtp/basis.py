@@ -1,4 +1,4 @@
-"""The basis of a moment tensor potential: table, radial functions, and what comes of them for a batch of atoms."""
+"""The basis of a moment tensor potential: table, radial functions, and their values for a batch of atoms."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class Basis:
     """A table with its radial functions, for some species.
 
     species: atomic numbers, in the order in which coefficients are kept.
-    sets: radial functions with a cutoff each; set_of, place_of (n_radial,): where each radial function of the table is.
-    repulsion: a part without coefficients.
+    sets: radial functions, each set with its own cutoff.
+    set_of, place_of (n_radial,): the set, and the place in it, of each radial function of the table.
+    repulsion: a part of the energy without coefficients.
     """
 
     table: Table
@@ -160,7 +161,7 @@ class Basis:
     def evaluate_rows(
         self, systems: Systems, theta: torch.Tensor, stress: bool, rows: bool = True
     ) -> tuple[Evaluation, torch.Tensor]:
-        """Return `evaluate`, and for ``rows`` the derivatives of atoms' energies by the parameters (n_atoms, p)."""
+        """Return `evaluate`, and for ``rows`` the derivatives of atoms' energies in the parameters (n_atoms, p)."""
         gathered = gather()
         near, kind, system = self._prepared(systems)
         n_atoms, k = len(systems.pos), len(self.species)

@@ -1,8 +1,8 @@
 """Energies and forces, compiled: sums over neighbours, products, and the way back through both.
 
 Blocks of atoms go through the products side by side, so that each step is one instruction for many atoms. Each pair's
-share of the force is written to a place of its own and gathered in the order of the pairs: the result does not depend
-on how many threads have worked. One function does it all, without calling another, as in `assembly`.
+share of the force is written to a place of its own, and shares are added in the order of the pairs. The result thus
+does not depend on the number of threads. One function does it all, without calling another, as in `assembly`.
 """
 
 from __future__ import annotations
@@ -54,13 +54,17 @@ def pulls(
     out_pull: Any,
     out_scalars: Any,
 ) -> None:
-    """Write the energy of each atom, and of each pair the derivative of the centre's energy by the way to the other.
+    """Write the energy of each atom, and its derivative with respect to the vector of each of the atom's pairs.
 
-    See `assembly.rows` for the arguments up to ``basic``. monomial (n_monomials, 3): exponents, in an order in which
-    ``lower (n_monomials, 3)``, the place of the monomial with one power less (-1 where there is none), comes before.
-    monomial_of (n_basic,). theta (n_rows, 1 + n_scalars): constant and coefficients, one row for a species, or for a
-    species and a system; theta_of (n_atoms,): which row. out_energy (n_atoms,), out_pull (n_pairs, 3) or (0, 3),
-    out_scalars (n_atoms, n_scalars), the basis functions, or (n_atoms, 0).
+    See `assembly.rows` for the arguments up to ``basic``.
+
+    monomial (n_monomials, 3): exponents of x, y and z.
+    lower (n_monomials, 3): place of the monomial with one power less of x, y or z, or -1. It comes before the monomial.
+    monomial_of (n_basic,): the monomial of each sum over neighbours.
+    theta (n_rows, 1 + n_scalars): constant and coefficients, one row for a species, or for a species and a system.
+    theta_of (n_atoms,): row of ``theta`` for each atom.
+    out_energy (n_atoms,), out_pull (n_pairs, 3): the results. If derivatives are not wanted, ``out_pull`` is (0, 3).
+    out_scalars (n_atoms, n_scalars): the basis functions, or (n_atoms, 0) if they are not wanted.
     """
     n_basic, n_scalars, n_radial = len(basic), len(scalars), len(set_of)
     n_sets, n_chebyshev, n_monomials = len(cutoff), radial.shape[4], len(monomial)

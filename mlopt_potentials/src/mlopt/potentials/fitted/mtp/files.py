@@ -32,9 +32,10 @@ _PAIR = re.compile(r"(\d+)-(\d+)")
 
 @dataclass(frozen=True, eq=False)
 class MtpFile:
-    """What a file holds: a table with radial functions, and coefficients if it was fitted.
+    """The content of a file: a table with radial functions, and coefficients if it was fitted.
 
-    n_species: species, which the file numbers from 0. radial: functions of all pairs of species.
+    n_species: number of species, which the file counts from 0.
+    radial: radial functions of all pairs of species.
     constants (n_species,), coefficients (n_scalars,): None in a file that was never fitted.
     """
 
@@ -195,8 +196,8 @@ def _radial(file: Path, text: str, n_species: int, n_functions: int, size: int) 
 def write_mtp(path: str | Path, basis: Basis, theta: NDArray[np.float64], name: str = "mlopt") -> None:
     """Write a fitted potential as an ``.mtp`` of MLIP-2.
 
-    Where each of k species has coefficients of its own, which the format does not know, the table is written k times,
-    with radial functions that are zero around the other species.
+    The format has one set of coefficients for all species. If each of k species has coefficients of its own, the table
+    is written k times. The radial functions of each copy are zero around the other species.
 
     Raises:
         InputError: radial functions end at two cutoffs, which the format cannot hold; or ``path`` is an ``.almtp``.

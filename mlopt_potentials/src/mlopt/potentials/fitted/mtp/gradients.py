@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 def radial_gradients(basis: Basis, systems: Systems, theta: torch.Tensor) -> list[torch.Tensor]:
     """Return the derivative of each atom's energy with respect to the coefficients of radial functions.
 
-    theta (p,). One tensor (n_atoms, n_species, n_species, n_functions, n_chebyshev) for each set of radial functions,
-    without a graph. The energy of an atom depends on its own sums over neighbours alone, so one backward pass through
-    the products serves all atoms.
+    The result is a tensor (n_atoms, n_species, n_species, n_functions, n_chebyshev) for each set of radial functions,
+    without a graph. The energy of an atom depends on its own sums over neighbours alone. One backward pass through the
+    products therefore serves all atoms.
+
+    theta: (p,).
     """
     n_atoms, k, table = len(systems.pos), len(basis.species), basis.table
     with torch.no_grad():

@@ -1,8 +1,10 @@
 """Contractions of moments to scalars, as multigraphs: nodes are moments, an edge is an index that two of them share.
 
-A moment of the radial function mu and the rank nu is ``M[mu, nu] = sum_j f_mu(r_j) u_j (x) ... (x) u_j``, with the unit
-vector u_j to neighbour j nu times (Shapeev, Multiscale Model. Simul. 14, 1153 (2016); MLIP and this module use unit
-vectors, the paper prints raw ones, which is another choice of f_mu). A node's rank is the number of its edges.
+A moment of the radial function mu and the rank nu is ``M[mu, nu] = sum_j f_mu(r_j) u_j (x) ... (x) u_j``. Here u_j is
+the unit vector to neighbour j, and stands nu times in the product. A node's rank is the number of its edges.
+
+Source: Shapeev, Multiscale Model. Simul. 14, 1153 (2016). MLIP and this module use unit vectors. The paper prints
+vectors of full length, which amounts to another choice of f_mu.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ _MLIP_NODES, _MLIP_RADIAL, _MLIP_RANK = 4, 5, 10
 
 @dataclass(frozen=True, order=True)
 class Graph:
-    """One scalar.
+    """One scalar, as a multigraph of moments.
 
-    radial: the radial function of each node, sorted. edges: how often nodes share an index, in the order (0, 1),
-    (0, 2), ..., (1, 2), ...
+    radial: the radial function of each node, sorted.
+    edges: the number of indices that two nodes share, for the pairs of nodes (0, 1), (0, 2), ..., (1, 2), ...
     """
 
     radial: tuple[int, ...]
@@ -62,10 +64,11 @@ def by_degree(degrees: Sequence[float], angular_weight: float, radial: int, spec
     """Return all independent scalars up to a degree that depends on the number of moments.
 
     The degree of a scalar is the sum over its moments of ``mu + 1 + angular_weight * nu``. ``degrees[k]`` is the
-    largest for k + 2 moments (three-body functions have two).
-    radial: number of radial functions; with several species, mu is the number of one divided by that of the species,
-    and the rest of the division the species of the neighbour.
-    Scalars of four moments that are sums of others, because four vectors in space are dependent, are left out.
+    largest degree for k + 2 moments (three-body functions have two). Four vectors in space are dependent, so some
+    scalars of four moments are sums of others. These are left out.
+
+    radial: number of radial functions. With several species, function n has ``mu = n // species``, and ``n % species``
+        is the species of the neighbour.
     """
     found = []
     for nodes, degree in enumerate(degrees, start=2):
@@ -150,10 +153,12 @@ def _canonical(radial: tuple[int, ...], edges: tuple[int, ...]) -> tuple[int, ..
 
 @functools.cache
 def _independent(pattern: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
-    """Edges of linearly independent scalars of up to ``most`` edges, fewest first.
+    """Return the edges of linearly independent scalars of up to ``most`` edges, fewest first.
 
-    pattern: nodes with one number have one radial function. Up to three moments all graphs are independent; of four,
-    each that is a combination of those before it is left out: seen from the rank of their values at random vectors.
+    Up to three moments all graphs are independent. Of four moments, each graph that is a combination of those before it
+    is left out. The rank of the scalars' values at random vectors shows which ones are.
+
+    pattern: a number for each node; nodes with the same number have the same radial function.
     """
     graphs = [edges for edges in _edge_counts(len(pattern), most) if edges == _canonical(pattern, edges)]
     if len(pattern) < 4:

@@ -55,8 +55,8 @@ class Mtp(StoredPotential):
     functions are orthonormal, one for each mu, or those that ``radial`` gives. The potential is linear in its
     coefficients, and a fit is one least-squares problem. Where there are several species, each has functions and
     coefficients of its own.
-    Which scalars are taken follows from ``level``, as in MLIP, or from ``degrees``. What `weights` names brings its
-    settings with it.
+    Which scalars B_a are taken follows from ``level``, as in MLIP, or from ``degrees``. A file given as `weights`
+    brings its settings with it.
     """
 
     registered: ClassVar[str] = "mtp"

@@ -2,7 +2,7 @@
 
 ``Q_b(r) = T_b(xi) (rc - r)^2`` with xi linear in r, -1 at the shortest distance and 1 at the cutoff, as ``RBChebyshev``
 of MLIP. Below the shortest distance polynomials grow like powers. Functions that were fitted by mlopt are therefore
-nearly constant below it: there r stands for ``rho(r)``, which never falls below the shortest distance by more than a
+nearly constant below it. There ``rho(r)`` takes the place of r. It falls below the shortest distance by no more than a
 hundredth of the cutoff.
 """
 
@@ -28,9 +28,9 @@ class RadialSet:
     """Radial functions with one cutoff: combinations of the first Chebyshev functions.
 
     shortest, cutoff: where xi is -1 and 1, in the length of the positions.
-    coefficients: (n_species, n_species, n_functions, n_chebyshev) float64: of the function, for a centre of the first
-        species and a neighbour of the second. A tensor where gradients in them are wanted, else an array.
-    floor: below it functions are nearly constant; 0 for functions of MLIP, which are polynomials everywhere.
+    coefficients: (n_species, n_species, n_functions, n_chebyshev) float64, for a centre of the first species and a
+        neighbour of the second. A tensor where gradients with respect to coefficients are wanted, else an array.
+    floor: distance below which functions are nearly constant; 0 for those of MLIP, which are polynomials everywhere.
     """
 
     shortest: float
@@ -63,7 +63,7 @@ class RadialSet:
 
     @property
     def soft(self) -> float:
-        """How far rho goes on falling below the floor."""
+        """The limit, in the length of the positions, of how far rho falls below the floor."""
         return _SOFT * self.cutoff
 
     def values(self, r: torch.Tensor, centre: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
@@ -92,10 +92,11 @@ def chebyshev(r: torch.Tensor, shortest: float, cutoff: float, count: int) -> to
 def combined(shortest: float, cutoff: float, shares: torch.Tensor) -> RadialSet:
     """Return combinations of functions that are orthonormal on a grid between the shortest distance and the cutoff.
 
-    shares: (n_species, n_species, n_functions, n_chebyshev), of the orthonormal functions of degree 0, 1, ..., for a
-        centre of the first species and a neighbour of the second. Each combination is scaled to the norm 1. The result
-        is differentiable in ``shares``.
     Function ``n * species + s`` of the set is the n-th for neighbours of species s, and zero for others.
+
+    shares: (n_species, n_species, n_functions, n_chebyshev), weights of the orthonormal functions of degree 0, 1, ...
+        The first index is the species of the centre, the second that of the neighbour. Each combination is scaled to
+        the norm 1. The result is differentiable in ``shares``.
     """
     species, _, functions, degrees = shares.shape
     own = torch.from_numpy(_orthonormal(shortest, cutoff, degrees)).to(shares)
@@ -107,7 +108,9 @@ def combined(shortest: float, cutoff: float, shares: torch.Tensor) -> RadialSet:
 
 
 def plain_shares(functions: int, species: int, degrees: int | None = None) -> torch.Tensor:
-    """Return the shares of `combined` by which function mu has the degree mu alone; degrees: columns of them.
+    """Return the shares of `combined` by which function mu has the degree mu alone.
+
+    degrees: length of the last dimension; None for one degree per function.
 
     Raises:
         InputError: fewer degrees than functions.
@@ -120,10 +123,10 @@ def plain_shares(functions: int, species: int, degrees: int | None = None) -> to
 
 
 def check_shares(shares: torch.Tensor, functions: int, species: int, degrees: int | None) -> torch.Tensor:
-    """Return ``shares`` if they are those of so many functions, species and degrees (none: any).
+    """Return ``shares`` if their shape fits these numbers of functions, species and degrees (None for any).
 
     Raises:
-        InputError: they are not.
+        InputError: the shape does not fit.
     """
     wanted = (species, species, functions, degrees or max(shares.shape[3], functions))
     if tuple(shares.shape) != wanted:
@@ -137,8 +140,8 @@ def check_shares(shares: torch.Tensor, functions: int, species: int, degrees: in
 def beyond(functions: int, chebyshev: int) -> torch.Tensor:
     """Return which shares of `combined` are free to be fitted: (functions, chebyshev) bool.
 
-    Function mu takes those of degrees beyond mu. Lower ones would leave the span of all products the same, because
-    each product is there with every product of lower radial functions in its place.
+    Function mu takes those of degrees beyond mu. Lower degrees would not change the span of all products. For each
+    product the basis also has those in which lower radial functions take the place of higher ones.
     """
     return torch.ones(functions, chebyshev, dtype=torch.bool).triu(1)
 

@@ -1,4 +1,4 @@
-"""Repulsion of nuclei: what keeps atoms apart where no data say what happens."""
+"""Repulsion of nuclei, which keeps atoms apart at distances that no data cover."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.0281
 class Repulsion:
     """The screened repulsion of Ziegler, Biersack and Littmark, up to a distance at which it has been switched off.
 
-    ``v = w(r) e^2 Z Z' / r sum_k c_k exp(-d_k r / a)`` with ``a = 0.4685 / (Z^0.23 + Z'^0.23)`` angstrom (Ziegler,
-    Biersack & Littmark, The Stopping and Range of Ions in Solids, 1985; constants as in LAMMPS' ``pair_style zbl``).
-    w falls from 1 at ``inner`` to 0 at ``outer`` as a polynomial of degree 5, with two continuous derivatives.
+    ``v = w(r) e^2 Z Z' / r sum_k c_k exp(-d_k r / a)`` with ``a = 0.4685 / (Z^0.23 + Z'^0.23)`` angstrom. The factor w
+    falls from 1 at ``inner`` to 0 at ``outer`` as a polynomial of degree 5, with two continuous derivatives.
+
+    Source: Ziegler, Biersack & Littmark, The Stopping and Range of Ions in Solids, 1985. Constants are those of LAMMPS'
+    ``pair_style zbl``.
 
     species: atomic numbers.
     """

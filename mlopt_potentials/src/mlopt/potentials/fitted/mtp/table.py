@@ -29,10 +29,10 @@ class Table:
 
     The values of an atom are a list: first the sums over its neighbours, then products, in the order of ``times``.
 
-    basic: (n_basic, 4) int64: radial function mu and the exponents a, b, c of ``sum_j f_mu(r_j) x^a y^b z^c``, with the
-        unit vector (x, y, z) to neighbour j.
-    times: (n_times, 4) int64: i, j, factor, k: the product of values i and j times the factor is added to value k.
-        Invariant: all that is added to a value stands before it is used.
+    basic: (n_basic, 4) int64, radial function mu and exponents a, b, c of ``sum_j f_mu(r_j) x^a y^b z^c``. Here
+        (x, y, z) is the unit vector to neighbour j.
+    times: (n_times, 4) int64, rows i, j, factor, k. The product of values i and j times the factor is added to value k.
+        Invariant: a value is complete before a row uses it.
     scalars: (n_scalars,) int64: the values that are the basis functions.
     n_values: length of the list.
     """
