@@ -49,7 +49,7 @@ def written(name: str) -> str | None:
 
 
 def families() -> dict[str, str]:
-    """Return what the families are called, and what each does."""
+    """Return the names of the families, and a description of each."""
     known = lennard_jones_minima()
     what = "Lennard-Jones clusters of any other size, to the lowest energy that is known"
     return {f"lj{min(known)} ... lj{max(known)}": what}

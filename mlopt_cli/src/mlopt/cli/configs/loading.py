@@ -1,9 +1,9 @@
 """Trial loading of plugins, in processes that a faulty plugin may end.
 
-A fresh interpreter imports what all plugins need, and forks a child for each distribution. (The command may run in a
-program with threads, for which a fork is unsafe.) The child loads the plugins of its distribution one after the other.
-If it leaves, crashes or takes too long, the plugin that it was loading is at fault. Another child continues with the
-next plugin.
+A fresh interpreter imports what all plugins need, and forks a child for each distribution. The interpreter is fresh
+because the command may run in a program with threads, for which a fork is unsafe. The child loads the plugins of its
+distribution one after the other. If it leaves, crashes or takes too long, the plugin that it was loading is at fault.
+Another child continues with the next plugin.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PRINTED = 4_096
 
 
 def problems(entries: Sequence[Entry], limit: float) -> list[str | None]:
-    """Return the fault of each plugin in one line, or None.
+    """Return the fault of each plugin in one line, or None for a sound one.
 
-    limit: seconds that one may take to load.
+    limit: seconds that a plugin may take to load.
 
     Raises:
-        MloptError: the process that loads the plugins has failed itself.
+        MloptError: the process that loads the plugins has itself failed.
     """
     work = {"path": sys.path, "limit": limit, "entries": [asdict(entry) for entry in entries]}
     command = [sys.executable, "-c", "from mlopt.cli.configs.loading import serve; serve()"]
@@ -51,7 +51,7 @@ def problems(entries: Sequence[Entry], limit: float) -> list[str | None]:
 
 
 def serve() -> None:
-    """Read from standard input what to load, and write the faults to standard output; runs in the fresh interpreter."""
+    """Read plugins to load from standard input and write their faults to standard output, in the fresh interpreter."""
     work = json.load(sys.stdin)
     sys.path[:] = work["path"]
     entries = [Entry(**one) for one in work["entries"]]
@@ -131,7 +131,7 @@ class _Group:
 
 
 def _load(entries: Sequence[Entry], told: int) -> None:
-    """Load plugins, write a line about each, and end the process: nothing goes on from here."""
+    """Load plugins, write a line about each, and end the process."""
     try:
         os.setpgid(0, 0)
         with tempfile.TemporaryFile() as file:

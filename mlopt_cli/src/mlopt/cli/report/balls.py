@@ -94,7 +94,7 @@ def picture(minimum: ShownMinimum, label: str) -> str:
 
 
 def pictures_alike(minima: Sequence[ShownMinimum], labels: Sequence[str]) -> list[str]:
-    """Return structures as SVG elements with the rotation and scale of the first, as stages of one motion."""
+    """Return the stages of one motion as SVG elements, with the rotation and scale of the first structure."""
     import numpy as np
 
     turn = None

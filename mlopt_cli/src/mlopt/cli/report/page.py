@@ -100,7 +100,7 @@ def _verdict(record: Record) -> Verdict | None:
 
 
 def _headline(record: Record) -> str:
-    """Return the outcome: as the run gives it, else from its starts, else its state."""
+    """Return the outcome that the run gives, or one from its starts, or else its state."""
     told = record.summary.get("headline")
     if told:
         return str(told)

@@ -28,7 +28,8 @@ _FINISHED = ("finished", "not-converged", "converged", "ok", "done")
 class Record:
     """The content of a run directory; ``starts`` and ``minima`` are empty for a run without such files.
 
-    exhibits: the content of the run's page. drawn: every SVG of the run, if its page names no figures.
+    exhibits: the content of the run's page.
+    drawn: every SVG of the run, if its page names no figures.
     """
 
     folder: str

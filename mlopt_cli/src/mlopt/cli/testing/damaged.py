@@ -102,7 +102,8 @@ class Ended:
 class Command:
     """A running ``mlopt`` with some arguments, in a fork of this process, which has done the imports.
 
-    scratch: an existing folder for the output streams. prepare: called in the fork before the command.
+    scratch: an existing folder for the output streams.
+    prepare: a function that is called in the fork before the command.
     """
 
     def __init__(

@@ -52,8 +52,9 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of damage. attempts: makes some trials with a seed, and returns what went wrong in each, or nothing.
+    """A kind of damage.
 
+    attempts: a function that makes some trials with a seed. It returns the fault of each trial, empty for none.
     quick: True if the tests include it.
     """
 

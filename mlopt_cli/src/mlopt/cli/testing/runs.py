@@ -190,7 +190,8 @@ IMPORTED = (
 def small_run(kind: str, folder: Path, cold_cache: bool = False) -> Callable[[Path], int]:
     """Return a function that starts or resumes a run of one of `KINDS` at a path and returns its exit code.
 
-    It writes the configuration into ``folder``; for `check_kills`.
+    It writes the configuration into ``folder``, and serves `check_kills`.
+
     cold_cache: give each run its own empty cache of kernels, and compile where the engine is chosen automatically.
     """
     for module in IMPORTED:  # once here instead of in every child
