@@ -1,4 +1,4 @@
-"""A band between two minima on a potential that is learned as it relaxes: labels decide on the ends and the saddle."""
+"""A band between two minima that relaxes on a potential while this is learned. Labels decide on ends and saddle."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ class BandWalk(Journey):
 
     First the ends relax on the present potential, and are labelled. They move on with the next potential until forces
     of labels are small, and are constant from then on. Then the band relaxes between them, and its highest image
-    climbs. It is labelled where the band has relaxed, and the band goes on with the next potential, until the forces of
-    that label are small as well. So energies of both ends and of the saddle are labels. Whatever moves waits where the
-    potential cannot be trusted, as in a `Journey`.
+    climbs. When the band has relaxed, this image is labelled. The band goes on with the next potential, until the
+    forces of that label are small as well. So energies of both ends and of the saddle are labels. Whatever moves waits
+    where the potential cannot be trusted, as in a `Journey`.
 
     Of walkers 0, 1, ..., M + 1 the first and the last are the ends.
 
-    band: images and springs. settled: largest force of a label at an end or at the saddle. A point whose forces do not
-    fall any more is taken after ``patience`` rounds as its best label found it.
-    best: by ``initial``, ``saddle`` and ``final``, the largest force of its best label, the place of that label, and
-        how many labels since then were no better.
-    accepted: those of the three that are found. asked: walkers whose labels decide next. level: whether the path
-        has no summit.
+    band: settings of images and springs.
+    settled: limit of the largest force of a label at an end or at the saddle. If the forces at a point stop falling,
+        its best label is taken after ``patience`` rounds.
+    best: three numbers for each of ``initial``, ``saddle`` and ``final``. They are the largest force of its best label,
+        the place of that label, and the number of labels since then, none of which was better.
+    accepted: those of the three points that are found.
+    asked: walkers whose labels decide next.
+    level: whether the path has no summit.
     """
 
     def __init__(self, *args: Any, band: BandSettings, settled: float) -> None:
@@ -98,7 +100,7 @@ class BandWalk(Journey):
         self.begin(self.x, self._allowed())
 
     def begin(self, x: torch.Tensor, calls: int) -> None:
-        """See `Walk.begin`; x: of all walkers."""
+        """See `Walk.begin`; ``x`` has the rows of all walkers."""
         moving = torch.tensor(self.moving, dtype=torch.int64)
         systems, (_, rows) = self.systems.select(moving), self.systems.segments.select(moving)
         fmax, key = self.stop.fmax or 0.0, derive(self.key, Stream.ROUND, self.rounds)
@@ -185,7 +187,7 @@ class BandWalk(Journey):
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know about the ends and the saddle."""
+        """Warnings for the user about the ends and the saddle."""
         lines = [
             f"the largest force of a label at the {name} state is {force:.3g} at best, above {self.settled:g}: "
             f"the potential is too stiff there; raise its `level`, or take a larger `polish_fmax`"

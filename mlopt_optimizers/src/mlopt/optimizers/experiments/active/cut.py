@@ -22,8 +22,10 @@ _ROUNDING = 1e-9
 class Piece:
     """A structure that was cut out of a larger one.
 
-    structure: a batch of one. core (n_atoms,) bool: atoms whose neighbourhoods are those of the larger structure.
-    rows (n_atoms,): the atoms of the larger structure that these are. centre: the place of the atom in the middle.
+    structure: a batch of one.
+    core (n_atoms,) bool: atoms whose neighbourhoods are those of the larger structure.
+    rows (n_atoms,): the index of each atom in the larger structure.
+    centre: the place of the atom in the middle.
     """
 
     structure: Systems
@@ -37,8 +39,8 @@ class CutOut(Plugin):
 
     A cluster has all atoms within ``radius``, periodic images included, in empty space. A periodic piece is a box with
     the angles of the cell, whose faces are ``radius`` away from the atom. A direction of the cell that is not wider
-    stays whole. Each of the others is lengthened by the smallest gap with which no two species come closer to each
-    other than they do in the large structure. Directions without periodicity keep none.
+    stays whole. Each of the others is lengthened by a gap. It is the smallest one with which no two species come closer
+    than in the large structure. Directions without periodicity keep none.
     """
 
     radius: float = setting(
@@ -55,7 +57,9 @@ class CutOut(Plugin):
     def of(self, system: Systems, atom: int, reach: float) -> Piece | None:
         """Return the surroundings of an atom of ``system``, a batch of one; None where they have as many atoms.
 
-        Constraints, masses and columns go with the atoms. reach: see `FittablePotential.reach`, at most ``radius``.
+        Constraints, masses and columns go with the atoms.
+
+        reach: see `FittablePotential.reach`; it is at most ``radius``.
         """
         vectors = complete(system.cell, system.pbc)[0]
         # along the normal of each pair of vectors, 1 over the width of the cell

@@ -32,19 +32,19 @@ class Active(ActivePlan):
     """Learning on the fly: walkers move on a fitted potential, and ask for labels where it cannot be trusted.
 
     ``optimizer`` decides what walkers do: an integrator is molecular dynamics, a local optimizer relaxes, a search
-    looks for the lowest minimum. The labeller computes what they ask for, the potential is fitted anew, and they go on
-    from where they stood (Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017))::
+    looks for the lowest minimum. The labeller computes the labels that they ask for, and the potential is fitted anew.
+    The walkers then go on from where they stood (Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017))::
 
         Active(system="Cu13", potential=Mtp(level=8), labeller=CalculatorLabeller(...), optimizer=BasinHopping()).run()
 
-    Every label is in a ledger before it is used: a run that is killed computes none of them again.
+    Every label is in a ledger before it is used, so a run that was killed computes no label again.
     """
 
     def check(self) -> None:
-        """Read the structure and the first labels, and see whether the settings fit together.
+        """Read the structure and the first labels, and check that the settings fit together.
 
         Raises:
-            InputError: they do not; names what to change.
+            InputError: the settings do not fit; the message names what to change.
         """
         if self.band is not None:
             self._check_band(self.band)

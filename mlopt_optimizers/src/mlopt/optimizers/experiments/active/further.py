@@ -6,7 +6,7 @@ from mlopt.core.plugins.plugin import Plugin, setting
 
 
 class Further(Plugin):
-    """How a trained potential learns new labels: from its present parameters, and now and then from scratch."""
+    """Settings for learning new labels, from the present parameters and now and then from scratch."""
 
     evaluations: int = setting(
         100, "of the loss after each round, for each seed, by the optimizer of the last stage", ge=1

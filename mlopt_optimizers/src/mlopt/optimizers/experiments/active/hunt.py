@@ -1,4 +1,4 @@
-"""Searches on a potential that is learned as they go: what they ask to have labelled are minima."""
+"""Searches on a potential that is learned as they go; they ask for labels of minima."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def _is_among(one: StructureArrays, others: Sequence[StructureArrays], tolerance
 class Hunt(Walk):
     """Global searches.
 
-    In each round all walkers search the whole of `Walk.stop` on the present potential. The lowest distinct minima are
-    relaxed further; the lowest are labelled where they are new, and others where the potential extrapolates. Walkers
-    then go on from where they are lowest. The hunt ends after some rounds in which no minimum is lower than those that
-    are labelled.
+    In each round all walkers search on the present potential, with the whole budget of `Walk.stop`. The lowest distinct
+    minima are relaxed further. The lowest are labelled where they are new, and others where the potential extrapolates.
+    Each walker then goes on from its lowest point. The hunt ends after some rounds in which no minimum is lower than
+    the labelled ones.
 
-    fresh: random positions of all walkers (n_rows, 3) for a round of that number. After a round that found nothing
-    lower every second walker begins anew at its own.
-    tolerance: largest displacement of an atom between equal structures. window: energy by which a new minimum has to be
-    lower.
+    fresh: a function from the number of a round to random positions of all walkers (n_rows, 3). After a round that
+        found nothing lower every second walker begins anew at its random positions.
+    tolerance: largest displacement of an atom between equal structures.
+    window: energy by which a new minimum has to be lower.
     """
 
     def __init__(

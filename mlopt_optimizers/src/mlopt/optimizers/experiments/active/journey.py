@@ -17,10 +17,10 @@ from mlopt.optimizers.experiments.active.wishes import Trigger, Wish, of_checkpo
 class Journey(Walk):
     """Molecular dynamics and relaxations: every point counts.
 
-    Grades are looked at every few force calls. Where one is above ``stop``, the steps since the last look are repeated
-    one by one, up to the first such point, so that nothing that lies farther out is labelled or walked through.
-    Integrators go on from there with their velocities. Other optimizers begin anew there, because what they remember
-    is of the potential before.
+    Grades are computed every few force calls. Where one is above ``stop``, the steps since the last look are repeated
+    one by one, up to the first such point. So no point beyond it is labelled or walked through. Integrators go on from
+    there with their velocities. Other optimizers begin anew there, because their memory belongs to the former
+    potential.
     """
 
     def __init__(self, *args: Any) -> None:

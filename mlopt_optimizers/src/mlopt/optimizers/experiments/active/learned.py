@@ -1,4 +1,4 @@
-"""The knowledge of an active run: labels, the potential that is fitted to them, and what it can be trusted with."""
+"""The knowledge of an active run: labels, the potential that is fitted to them, and grades of how far to trust it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from mlopt.optimizers.querying.grade import Grader, Grades
 
 
 class Grading(Protocol):
-    """What tells how far a potential can be trusted: by an active set, or by a committee."""
+    """A measure of how far a potential can be trusted, by an active set or by a committee."""
 
     @property
     def potential(self) -> FittablePotential:
         """The potential that is graded."""
 
     def grade(self, systems: Systems) -> Grades:
-        """Return the grades of ``systems``; that of what has just been labelled is about 1 at most."""
+        """Return the grades of ``systems``; a structure that was just labelled has about 1 at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Learned(ABC):
-    """What is known after some labels.
+    """The knowledge after some labels.
 
     data: all labels.
-    core (n_atoms,) bool: atoms whose forces are in the fit, and whose rows may be in the active set. These are all but
-        those at the faces of cut-outs, whose energies are not in the fit either.
-    grader: with the potential that was fitted.
+    core (n_atoms,) bool: atoms whose forces are in the fit, and whose rows may be in the active set. Atoms at the faces
+        of cut-outs are left out. Energies of cut-outs are not in the fit either.
+    grader: the grades, with the potential that was fitted.
     ranked: places of the labels whose structures have the atoms of the system, the lowest energy first.
     """
 
@@ -79,7 +79,7 @@ class Learned(ABC):
 
     @abstractmethod
     def teaching(self, wishes: Sequence[Wish]) -> list[int]:
-        """Return the places of those wishes whose labels would teach something, the most valuable first."""
+        """Return the places of the wishes whose labels would add information, the most valuable first."""
 
     @abstractmethod
     def told(self) -> dict[str, Any]:
@@ -87,19 +87,20 @@ class Learned(ABC):
 
     @abstractmethod
     def grounds(self) -> str:
-        """Return in a few words what grades rest on."""
+        """Return in a few words the basis of the grades."""
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
-        """Return all that labels cannot give back bit for bit."""
+        """Return the tensors that cannot be computed again from the labels bit for bit."""
         return _to_tensors(self.data) | {"core": self.core}
 
 
 @dataclass(frozen=True)
 class Learner(ABC):
-    """How labels become knowledge.
+    """A method to fit a potential to labels, and to grade it.
 
-    system: a batch of one, which walkers move. base: the potential, not yet prepared for data. soften: force at which
-    a structure counts half, None for never.
+    system: a batch of one, which walkers move.
+    base: the potential, not yet prepared for data.
+    soften: force at which a structure has half its weight; None for no such reduction.
     """
 
     system: Systems
@@ -124,7 +125,7 @@ class Learner(ABC):
         return self._with(known, self._weighted(new, own), own)
 
     def restored(self, tensors: dict[str, torch.Tensor]) -> Learned:
-        """Return the knowledge of which `Learned.to_tensors` was kept, bit for bit."""
+        """Return the knowledge whose `Learned.to_tensors` were kept, bit for bit."""
         return self._again(_of_tensors(tensors), tensors["core"], tensors)
 
     @abstractmethod
@@ -160,7 +161,7 @@ class Learner(ABC):
 def entering(grader: Grader, wishes: Sequence[Wish], known: int) -> list[int]:
     """Return the places of the wishes whose rows enter an active set, that of the largest grade first.
 
-    known: number of structures that its owners are numbered from.
+    known: number of the first structure among the wishes, from which owners in the active set count.
     """
     _, entered, _ = grader.extended(structures(wishes), first=known, among=cores(wishes))
     return sorted((one - known for one in entered), key=lambda place: -wishes[place].grade)
@@ -169,7 +170,7 @@ def entering(grader: Grader, wishes: Sequence[Wish], known: int) -> list[int]:
 def counted(data: Dataset, core: torch.Tensor) -> Dataset:
     """Return the labels that count: of a cut-out, the forces on its core.
 
-    The other atoms have surroundings that no walker has, and energy and stress are theirs as well.
+    The other atoms have surroundings that no walker has, and contribute to energy and stress.
     """
     whole = _whole(data, core)
     return replace(

@@ -1,4 +1,4 @@
-"""The knowledge of an active run whose potential is linear in its parameters: rows are added up, and solved for."""
+"""The knowledge of an active run whose potential is linear in its parameters, by least squares."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _EVERY = 10
 
 @dataclass(frozen=True, eq=False)
 class LinearLearned(Learned):
-    """What is known of a potential that is solved for.
+    """The knowledge of a potential that is linear in its parameters.
 
-    rows: of the fit to the labels. solution: of the fit.
-    shaped: number of labels that the `nonlinear` parameters of the potential, its radial functions, were last fitted
-    to; 0 where they are not.
+    rows: the rows of the fit to the labels.
+    solution: the coefficients of the fit.
+    shaped: number of labels in the last fit of the `nonlinear` parameters, the radial functions; 0 without such a fit.
     """
 
     of_fit: ClassVar[tuple[str, ...]] = ("prior", "weights", "radial")
@@ -72,12 +72,14 @@ class LinearLearned(Learned):
 
 @dataclass(frozen=True)
 class LinearLearner(Learner):
-    """How labels become knowledge by least squares: the rows of new ones are added to those of the fit.
+    """A learner by least squares, which adds the rows of new labels to those of the fit.
 
-    weights, strength, smooth, memory: see `triangle` and `solve`. by: see `Grader`.
-    radial: how the `nonlinear` parameters of the potential are fitted, see `RadialFit`; None where they stay as they
-    are. They are fitted to the first labels, and on from there when labels are ``growth`` times as many as they were.
-    spread, seed: as in `RadialFit`. looked: called at every few evaluations; what it raises ends the fit.
+    weights, strength, smooth, memory: see `triangle` and `solve`.
+    by: see `Grader`.
+    radial: the stage that fits the `nonlinear` parameters of the potential, see `RadialFit`; None leaves them as they
+        are. They are fitted to the first labels. The fit goes on when labels are ``growth`` times as many as before.
+    spread, seed: as in `RadialFit`.
+    looked: a function that is called at every few evaluations; an exception that it raises ends the fit.
     """
 
     weights: Weights

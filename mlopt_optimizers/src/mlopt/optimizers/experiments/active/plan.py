@@ -184,9 +184,10 @@ class ActivePlan(Experiment):
         return [system] if self.band is None else [system, self.band.final.load()]
 
     def learner(self, system: Systems, looked: Callable[[Look], None] = lambda look: None) -> Learner:
-        """Return what makes knowledge of labels.
+        """Return the learner, which fits potentials to labels.
 
-        system: a batch of one, which walkers move. looked: called at every look of a training, or at radial functions.
+        system: a batch of one, which walkers move.
+        looked: a function that is called at every look of a training, or of a fit of radial functions.
         """
         about = (system, self.potential, self.soften)
         by: By | None = None if self.by == "committee" else self.by

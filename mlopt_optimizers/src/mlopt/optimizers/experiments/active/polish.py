@@ -33,7 +33,8 @@ class Tilted(Landscape):
     Its curvature is that of the fitted potential. Its minimum is therefore a Newton step of the true potential, whose
     error is that of the curvature alone.
 
-    there: the point. force (n_atoms, 3): the labelled one there.
+    there: the point.
+    force (n_atoms, 3): the labelled force there.
     """
 
     def __init__(self, potential: FittablePotential, there: Systems, force: torch.Tensor) -> None:
@@ -71,11 +72,12 @@ def polished(
     """Relax labelled structures until no force of a label exceeds ``fmax``, or ``budget`` labels are spent.
 
     Each structure moves to the minimum of the `Tilted` potential and is labelled there, and the potential is fitted
-    anew. A step after which neither the energy is lower nor the forces are smaller is taken back, and the next one is
-    half as long.
+    anew. A step that lowers neither the energy nor the forces is taken back, and the next one is half as long.
 
-    places: of the structures among the labels. Returns the knowledge afterwards, the best label of each structure, all
-    new labels, and the number of labels that failed.
+    Return the knowledge afterwards, the best label of each structure, all new labels, and the number of labels that
+    failed.
+
+    places: the places of the structures among the labels.
     """
     best = learned.data.select(places)
     reach = torch.full((len(places),), _REACH, dtype=torch.float64)
@@ -105,7 +107,7 @@ def polished(
 
 
 def largest_force(data: Dataset) -> torch.Tensor:
-    """(n,) the largest force on a free atom of each structure."""
+    """Return the largest force on a free atom of each structure, (n,)."""
     force = data.force.masked_fill(data.systems.fixed[:, None], 0.0)
     largest: torch.Tensor = data.systems.segments.longest2(force).sqrt()
     return largest

@@ -15,17 +15,17 @@ from mlopt.optimizers.fitting.metrics import Errors
 
 @dataclass
 class Record:
-    """What an active run has done so far, in plain data that a checkpoint keeps.
+    """The history of an active run, in plain data that a checkpoint keeps.
 
-    labels: one mapping for each label: ``round``, ``trigger``, ``walker``, ``calls`` of it until then, ``grade``, the
-        labelled ``energy`` per atom, and the errors of the potential as it was before the label: ``energy_error`` per
-        atom and the largest error of a force, ``force_error``. Of a cut-out, ``atom`` is the walker's atom in its
-        middle, forces are those of its core, and there is no error of the energy. ``atoms`` is the number of atoms
-        labelled.
-    rounds: one mapping for each fit: ``labels`` so far, structures ``asked`` for, the errors on the new labels
-        ``before`` and ``after`` the fit (root mean squares of energies per atom and of components of forces), and the
-        numbers of the fit, see `Learned.told`.
-    failed: labels that could not be computed.
+    labels: one mapping for each label, with ``round``, ``trigger``, ``walker``, the walker's force ``calls`` until
+        then, ``grade``, and the labelled ``energy`` per atom. ``energy_error`` per atom and ``force_error``, the
+        largest of a force, are errors of the potential before the label. ``atoms`` is the number of atoms labelled. For
+        a cut-out, ``atom`` is the walker's atom in its middle. Its forces are those of its core, and it has no error of
+        the energy.
+    rounds: one mapping for each fit, with the number of ``labels`` so far and of structures ``asked`` for. ``before``
+        and ``after`` are errors on the new labels before and after the fit. They are root mean squares of energies per
+        atom and of components of forces. The numbers of the fit follow, see `Learned.told`.
+    failed: number of labels that could not be computed.
     """
 
     labels: list[dict[str, Any]] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Record:
         return dict(self.rounds[-1])
 
     def line(self) -> str:
-        """Return where the run stands, in one line."""
+        """Return the state of the run in one line."""
         last = self.rounds[-1]
         told = f"{len(self.labels)} labels, {len(self.rounds) - 1} rounds"
         if last["lowest"] is not None:

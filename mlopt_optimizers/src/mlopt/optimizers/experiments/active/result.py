@@ -1,4 +1,4 @@
-"""What an active run returns, and the files that it leaves."""
+"""The result of an active run, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -42,12 +42,16 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class ActiveResult:
-    """Outcome of an active run.
+    """The outcome of an active run.
 
-    config: of the experiment. learned: labels, the fit to them, and its active set. record: of all labels and fits.
-    walk: the walkers. unanswered: structures that walkers still ask for. ends: of relaxations, places of the labels at
-    their ends, by walker; None where these are not labelled. settled: of a search, places of the labels at which the
-    relaxation of its lowest minima has ended. counts: of the ledger, by labeller.
+    config: configuration of the experiment.
+    learned: labels, the fit to them, and its active set.
+    record: history of all labels and fits.
+    walk: the walkers.
+    unanswered: structures that walkers still ask for.
+    ends: places of the labels at the ends of relaxations, by walker; None where ends are not labelled.
+    settled: places of the labels at which the relaxation of a search's lowest minima has ended.
+    counts: counts of the ledger, by labeller.
     """
 
     config: dict[str, Any]
@@ -82,7 +86,7 @@ class ActiveResult:
 
     @property
     def barrier(self) -> tuple[float, float] | None:
-        """The height of a band's saddle over the initial and the final state, by labels; None where one is missing."""
+        """The height of a band's saddle above the initial and the final state, by labels; None where one is missing."""
         if not isinstance(self.walk, BandWalk) or self.walk.stationary is None:
             return None
         initial, saddle, final = (float(self.learned.data.energy[one]) for one in self.walk.stationary)
@@ -97,7 +101,7 @@ class ActiveResult:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know before using the potential."""
+        """Warnings for the user of the potential."""
         lines = []
         if self.unanswered:
             lines.append(

@@ -1,4 +1,4 @@
-"""The knowledge of an active run whose potential is trained: its parameters go on from round to round."""
+"""The knowledge of an active run whose potential is trained, starting from the parameters of the last round."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ _MOST = 4000
 class Scratch:
     """The last training from scratch.
 
-    prepared: of so many labels, the first ones, the potential has taken what it takes from data. labels: that there
-    were then. loss: of the best seed.
+    prepared: number of labels, the first ones, for which the potential was prepared (`FittablePotential.prepared`).
+    labels: number of labels at that training.
+    loss: the lowest loss that was known after that training.
     """
 
     prepared: int
@@ -39,10 +40,13 @@ class Scratch:
 
 @dataclass(frozen=True, eq=False)
 class TrainedLearned(Learned):
-    """What is known of a potential that is trained.
+    """The knowledge of a potential that is trained.
 
-    theta (k, p): parameters of all seeds. best: the seed that walkers move on. loss: of that one, as in `Look`.
-    evaluations: of the loss in the last round, for each seed. anew: whether that round began from scratch.
+    theta (k, p): parameters of all seeds.
+    best: the seed that walkers move on.
+    loss: the loss of that seed, as in `Look`.
+    evaluations: evaluations of the loss in the last round, for each seed.
+    anew: whether that round began from scratch.
     """
 
     of_fit: ClassVar[tuple[str, ...]] = ("training", "further")
@@ -60,9 +64,9 @@ class TrainedLearned(Learned):
         return self.theta
 
     def teaching(self, wishes: Sequence[Wish]) -> list[int]:
-        """See `Learned.teaching`: those with rows that enter the active set; with a committee all, by turns of walkers.
+        """See `Learned.teaching`: wishes with rows that enter the active set; with a committee all of them.
 
-        What a walker has put aside on its way is much alike.
+        With a committee walkers take turns, because the structures that one walker puts aside are much alike.
         """
         if isinstance(self.grader, Grader):
             return entering(self.grader, wishes, len(self.data))
@@ -112,16 +116,17 @@ class TrainedLearned(Learned):
 
 @dataclass(frozen=True)
 class TrainedLearner(Learner):
-    """How labels become knowledge by training.
+    """A learner by training.
 
-    The first labels are learned from scratch, with ``training``. New ones are learned from the present parameters, with
-    all others, by as many evaluations as ``further`` says. What the potential takes from data, such as the scale of its
-    inputs, stays meanwhile, so that its parameters keep their meaning. It is taken anew with a training from scratch.
+    The first labels are learned from scratch, with ``training``. New ones are learned from the present parameters,
+    together with all others, by as many evaluations as ``further`` says. The settings that the potential takes from
+    data, such as the scale of its inputs, do not change meanwhile. Its parameters thus keep their meaning. A training
+    from scratch takes these settings anew.
 
-    by: see `Grader`. The rows of an active set depend on the parameters, so it is chosen anew after every training.
-    None for grades by a committee; agreement: its relative disagreement that has at least the grade 1, see
-    `Disagreement`.
-    looked: called at every look of a training; what it raises ends the training.
+    by: see `Grader`; None for grades by a committee. The rows of an active set depend on the parameters, so the set is
+        chosen anew after every training.
+    agreement: the smallest unit of grades by a committee, as a relative disagreement; ``least`` of `Disagreement.of`.
+    looked: a function that is called at every look of a training; an exception that it raises ends the training.
     """
 
     training: Training

@@ -26,10 +26,13 @@ _ROUNDS = 10
 class Walk(ABC):
     """All walkers of a run.
 
-    systems: n walkers, with the positions where they begin. key (n,): of their random numbers.
-    stop: of each walker. engine: see `Driver`.
+    systems: n walkers, with the positions where they begin.
+    stop: the conditions that end each walker.
+    key (n,): key of each walker's random numbers.
+    engine: see `Driver`.
 
-    learned: what they walk on, see `learn`. calls (n,): force calls of each so far.
+    learned: the knowledge with the potential on which they walk, see `learn`.
+    calls (n,): force calls of each walker in former stretches.
     """
 
     learned: Learned
@@ -59,9 +62,10 @@ class Walk(ABC):
 
     @abstractmethod
     def advance(self, keep: Callable[[], None]) -> list[Wish]:
-        """Walk until labels are needed, and return for which structures; nothing where all walkers have ended.
+        """Walk until labels are needed, and return the wishes for them; no wish means that all walkers have ended.
 
-        keep: called between two steps, where the walk may be saved. A walk that was loaded there ends the same.
+        keep: a function that is called between two steps, where the walk may be saved. A walk that is loaded from there
+            has the same end.
         """
 
     @abstractmethod
@@ -81,7 +85,7 @@ class Walk(ABC):
 
     @property
     def points(self) -> torch.Tensor:
-        """(n_rows, 3) the end of a trajectory, a relaxed structure, the lowest point of a search."""
+        """(n_rows, 3) the end of a trajectory, a relaxed structure, or the lowest point of a search."""
         return self.driver.result(self.progress).x
 
     @property
@@ -115,7 +119,7 @@ class Walk(ABC):
     def load_checkpoint(
         self, learned: Learned, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
     ) -> None:
-        """Take over the walk that was saved; learned: what was known then."""
+        """Take over the walk that was saved; ``learned`` is the knowledge at that time."""
         self.learned, self.rounds = learned, int(meta["rounds"])
         self.x, self.calls, self.lost = (tensors[f"walk.{name}"] for name in ("x", "calls", "lost"))
         self.begin(self.x, self._allowed())

@@ -20,9 +20,11 @@ DECIDING = ("lowest", "end", "saddle")
 class Wish:
     """A structure that a walker asks to have labelled.
 
-    structure: a batch of one. calls: force calls of the walker so far. grade: of the structure, infinite if it has
-    none. atom: where the structure is cut out of that of the walker, the atom of the walker in its middle.
-    core: (n_atoms,) bool, atoms that have all their neighbours; None for all.
+    structure: a batch of one.
+    calls: force calls of the walker so far.
+    grade: grade of the structure, infinite if it has none.
+    atom: the walker's atom in the middle of a structure that was cut out; None for a whole structure.
+    core (n_atoms,) bool: atoms that have all their neighbours; None for all.
     """
 
     structure: Systems
@@ -50,7 +52,7 @@ def structures(wishes: Sequence[Wish]) -> Systems:
 
 
 def distinct(wishes: Iterable[Wish]) -> list[Wish]:
-    """Return the wishes without those whose structure an earlier one has, as of walkers that begin at one place."""
+    """Return the wishes without repeats of a structure, such as those of walkers that begin at one place."""
     found: dict[str, Wish] = {}
     for one in wishes:
         found.setdefault(structure_digest(one.structure), one)
@@ -75,7 +77,7 @@ def to_checkpoint(wishes: Sequence[Wish]) -> tuple[dict[str, torch.Tensor], list
 def of_checkpoint(
     system: Systems, tensors: dict[str, torch.Tensor], told: list[dict[str, Any]]
 ) -> list[Wish]:
-    """Return the wishes that `to_checkpoint` was given; system: a batch of one."""
+    """Return the wishes that `to_checkpoint` was given; ``system`` is a batch of one."""
     found = []
     for pos, one in zip(tensors.get("wishes.pos", ()), told, strict=True):
         grade = float("inf") if one["grade"] is None else one["grade"]

@@ -25,7 +25,8 @@ _CAPTION = (
 class ContestResult:
     """The table so far: one row per pair, and the polished energies of all starts, in the order of the rows.
 
-    starts: number for each pair. warnings: of the potentials and the minima, each once, with its system.
+    starts: number of starts for each pair.
+    warnings: warnings about the potentials and the minima, each once, with its system.
     """
 
     starts: int

@@ -1,4 +1,4 @@
-"""Candidates of a scan: what decides between them, and what an evaluation of each costs."""
+"""Candidates of a scan: the measure that decides between them, and the cost of an evaluation of each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ _ATOMS, _SECONDS = 500, 0.2
 class Candidate:
     """One choice of a scan.
 
-    settings: the choice. evidence: its logarithm; strength: of the prior; None where a potential is not linear.
-    held_back: the loss on structures that training did not learn from; None where it is linear.
-    left_out: the root mean square of weighted residuals of each fold under a fit to the others; None where it is not
-    linear, or alone.
+    settings: the choice.
+    evidence: logarithm of the evidence; None where the potential is not linear.
+    strength: strength of the prior; None where the potential is not linear.
+    held_back: the loss on structures that training did not learn from; None where the potential is linear.
+    left_out: root mean square of weighted residuals of each fold under a fit to the others; None where the potential is
+        not linear, or where there is no other candidate.
     by_folds: whether ``left_out`` decides in place of the evidence.
-    seconds: what the energy and forces of an atom cost, see `with_costs`; None where it was not measured.
+    seconds: time for the energy and forces of an atom, see `with_costs`; None where it was not measured.
     """
 
     settings: dict[str, Any]
@@ -39,25 +41,25 @@ class Candidate:
 
     @property
     def merit(self) -> float:
-        """What decides between candidates: the larger, the better."""
+        """The number that decides between candidates: the larger, the better."""
         if self.by_folds:
             return -float(self.left_out or 0.0)
         return self.evidence if self.evidence is not None else -float(self.held_back or 0.0)
 
     @property
     def decides(self) -> str:
-        """The name of what decides."""
+        """The name of the measure that decides."""
         if self.by_folds:
             return "error on left-out folds"
         return "evidence" if self.evidence is not None else "loss"
 
     @property
     def error(self) -> float | None:
-        """The root mean square of weighted residuals on structures to fit to that the parameters were not fitted to."""
+        """The root mean square of weighted residuals on data that were left out of the fit or held back."""
         return self.left_out if self.held_back is None else float(self.held_back) ** 0.5
 
     def plain(self) -> JSON:
-        """As plain data."""
+        """Return the candidate as plain data."""
         return asdict(self)
 
 
@@ -66,8 +68,8 @@ def with_costs(
 ) -> list[Candidate]:
     """Return candidates with the seconds that each of their ``potentials`` takes for an atom of ``data``.
 
-    All are measured on the same structures, of about 500 atoms together, in turn, so that they share whatever else the
-    machine does. Of all evaluations in about 0.2 seconds the fastest counts. Compiling is not counted.
+    All are measured in turn on the same structures, of about 500 atoms together. Other work on the machine then affects
+    all of them alike. Of all evaluations in about 0.2 seconds the fastest counts. Compiling is not counted.
     """
     counts = data.systems.segments.counts.tolist()
     order = range(0, len(counts), max(1, sum(counts) // _ATOMS))  # from all over the data
@@ -93,9 +95,9 @@ def with_costs(
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return those that no other is both cheaper and better than, the cheapest first (Pareto).
+    """Return the Pareto front: candidates than which no other is both cheaper and better, the cheapest first.
 
-    Only those count whose cost and error are known.
+    Only candidates whose cost and error are known count.
     """
     known = [one for one in candidates if one.seconds is not None and one.error is not None]
     found: list[Candidate] = []

@@ -57,14 +57,14 @@ _STEPS = 1000
 class Fit(Experiment):
     """Fit a potential to energies, forces and stresses of labelled structures.
 
-    A potential that is linear in its parameters is one least-squares problem: rows in blocks, QR, singular values, and
-    a prior whose strength is that of the largest evidence. A scan tries settings of the potential; the evidence of the
-    structures that are fitted to decides between them, and those to test on are looked at once, in the end::
+    A potential that is linear in its parameters is one least-squares problem. It is solved by QR of blocks of rows and
+    singular values, under the prior whose strength has the largest evidence. A scan tries settings of the potential,
+    and chooses those with the largest evidence. Structures to test on are evaluated once, in the end::
 
         Fit(data=FitData(train="train.xyz", test="test.xyz"), potential=Mtp(), scan={"level": [8, 12, 16]}).run()
 
-    ``radial=Stage()`` then fits the radial coefficients of the potential that was taken, with the least-squares problem
-    solved at each evaluation.
+    ``radial=Stage()`` then fits the radial coefficients of the chosen potential. The least-squares problem is solved
+    at each evaluation.
 
     Any other potential is trained, see `Training`. Settings that play no part in the kind of fit are refused. Under
     ``torchrun`` all processes train together, and the result does not depend on how many there are.
@@ -110,11 +110,12 @@ class Fit(Experiment):
         return self
 
     def check(self) -> None:
-        """Read the data, make every candidate, and see whether the largest fits into memory.
+        """Read the data, make every candidate, and check that the largest fits into memory.
 
         Raises:
-            InputError: as `FitData.load`; a candidate makes no sense, or would not fit into memory; a
-                group has a weight and is not there; a structure to test on has a species that no other has.
+            InputError: as `FitData.load`. A candidate is invalid, or would not fit into memory. A group has a weight
+                but no structure. A structure to test on has a species that no structure to fit to has. Energies or
+                stresses seem to have another unit or sign.
         """
         processes.check(None)
         train, test = self._loaded
@@ -179,7 +180,7 @@ class Fit(Experiment):
 
         Raises:
             InputError: as `check`.
-            Preempted: ``context`` asked to stop; a checkpoint has been saved, of the last whole fold or evaluation.
+            Preempted: ``context`` asked to stop. A checkpoint of the last whole fold or evaluation has been saved.
         """
         with processes.joined() as here:
             # results and checkpoints are the first process's alone

@@ -1,4 +1,4 @@
-"""The report of a fit: its tables, its figures and what is said of them."""
+"""The report of a fit: its tables and figures, with their captions."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def seeds_table(seeds: list[dict[str, Any]], name: str) -> Table:
 
 
 def figures(*, name: str, linear: bool, scanned: bool, deviations: Deviations | None) -> list[Figure]:
-    """Return the figures that `pictures.write` draws. name: of the set that the fit is judged by."""
+    """Return the figures that `pictures.write` draws; ``name`` is the set by which the fit is judged."""
     found = [
         Figure(
             "Parity",

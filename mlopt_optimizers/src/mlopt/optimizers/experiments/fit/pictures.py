@@ -1,4 +1,4 @@
-"""Pictures of a fit: predictions against labels, how errors are distributed, learning curve, scan."""
+"""Pictures of a fit: predictions against labels, distribution of errors, learning curve, scan."""
 
 from __future__ import annotations
 

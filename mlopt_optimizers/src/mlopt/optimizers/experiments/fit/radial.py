@@ -21,8 +21,9 @@ def fit_radial(
 ) -> FittablePotential:
     """Run ``search`` to its end, and return the potential with the radial coefficients that it has found.
 
-    first_step: beyond the numbers of all checkpoints before. done: the candidates, which checkpoints keep as well.
-    share: of the whole run that is over.
+    first_step: a number beyond those of all checkpoints before.
+    done: the candidates, which checkpoints keep as well.
+    share: the share of the whole run that is over.
 
     Raises:
         Preempted: the run was asked to stop; a checkpoint has been saved.

@@ -1,4 +1,4 @@
-"""What a fit returns, and the files that it leaves."""
+"""The result of a fit, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ _SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 
 @dataclass(frozen=True)
 class FitResult:
-    """Outcome of a fit.
+    """The outcome of a fit.
 
-    potential: the fitted one. how: its coefficients, or the training where it is not linear in these.
-    errors: by the name of a set: ``train``, ``test``, and ``test without twins`` where structures to test on have one
-    among those that were fitted to.
-    curve: number of structures, and the errors on what is tested, of fits to parts of the data; none of a training.
-    seeds: errors on what is tested under the parameters of each seed of a training.
-    deviations: of the energies, from the covariance of the coefficients; none of a training.
+    potential: the fitted potential.
+    how: its coefficients, or the training where it is not linear in its parameters.
+    errors: the errors on ``train`` and ``test`` by these names. ``test without twins`` is added where structures to
+        test on repeat some that were fitted to.
+    curve: the learning curve, as numbers of structures with the errors on the tested ones; empty for a training.
+    seeds: errors on the tested structures for each seed of a training.
+    deviations: standard deviations of energies, from the covariance of the coefficients; None for a training.
     """
 
     experiment: Experiment
@@ -67,7 +68,7 @@ class FitResult:
         seconds: float,
         smooth: float = 1.0,
     ) -> FitResult:
-        """Evaluate the fitted potential on all structures; smooth: the power of the prior, as in the fit."""
+        """Evaluate the fitted potential on all structures; ``smooth`` is the power of the prior, as in the fit."""
         fitted = potential.with_theta(solution.theta)
         errors = _errors(fitted, train, test)
         judged = "test" if len(test) else "train"
@@ -234,7 +235,7 @@ class FitResult:
         write_extxyz(folder / "worst.extxyz", worst.systems.to_atoms())
 
     def training(self) -> dict[str, Any]:
-        """What the card of the potential tells of the fit."""
+        """Return the facts about the fit for the card of the potential."""
         config = self.experiment.config()
         return {
             "task_family": config["data"],

@@ -1,4 +1,4 @@
-"""Candidates that are not linear in their parameters: each is trained, and what was held back decides."""
+"""Candidates that are not linear in their parameters: each is trained, and the structures held back decide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def train_all(
     data: Dataset,
     seed: int,
 ) -> tuple[FittablePotential, Trained, list[Candidate]]:
-    """Train every candidate, and return the best with its training, and what decided between all.
+    """Train every candidate; return the best with its training, and the measure that decided between all.
 
     Raises:
         Preempted: the run was asked to stop; a checkpoint has been saved.

@@ -21,10 +21,12 @@ _ROUNDING = 1e-6
 
 
 class Recording:
-    """What is kept of each frame. All of it is stored in checkpoints, so that a resumed run goes on with it.
+    """The data that are kept of each frame. Checkpoints store all of them, so that a resumed run goes on with them.
 
-    landscape: of all walkers. thermal: (n_walkers,) kT that each is set to, float64.
-    min_distance: below which a walker fails. folder: for trajectories; None for none.
+    landscape: the landscape of all walkers.
+    thermal (n_walkers,) float64: kT that each walker is set to.
+    min_distance: distance of two atoms below which a walker fails.
+    folder: the folder of trajectories; None writes none.
 
     last: the last frame, (n_walkers, 4), see `stacked`.
     """

@@ -20,13 +20,19 @@ from mlopt.optimizers.experiments.md.recording import CONSERVED, KINETIC, POTENT
 class MdResult:
     """The outcome of molecular dynamics.
 
-    units: of the energies. time_step: fs, or reduced. temperature: (n_walkers,) K, or reduced, of the thermostat, or
-    of the initial velocities where there is none.
-    steps: (n_frames,) int64. series: (n_frames, n_walkers, 4) potential and kinetic energy, temperature, and conserved
-    energy; NaN for walkers that have ended.
-    reasons: why each walker ended. lived: (n_walkers,) int64 steps until then. planned: steps that were asked for.
-    atoms: their number in a walker. equilibration: steps that averages leave out.
-    wall_s: seconds over all sittings, without compiling. compile_s: seconds of compiling.
+    units: the units of energies.
+    time_step: the time step in fs, or reduced.
+    temperature (n_walkers,): temperature of the thermostat, K or reduced; without one that of the initial velocities.
+    steps (n_frames,) int64: the step of each frame.
+    series (n_frames, n_walkers, 4): potential energy, kinetic energy, temperature and conserved energy; NaN for walkers
+    that have ended.
+    reasons: why each walker ended.
+    lived (n_walkers,) int64: steps until then.
+    planned: steps that were asked for.
+    atoms: number of atoms in a walker.
+    equilibration: steps that averages leave out.
+    wall_s: seconds over all sittings, without compiling.
+    compile_s: seconds of compiling.
     """
 
     units: Units

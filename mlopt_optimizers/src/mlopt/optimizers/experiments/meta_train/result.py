@@ -22,10 +22,15 @@ _START = "_at_start"
 class MetaTrained:
     """The outcome of a training.
 
-    task: that was trained. theta: (p,) the parameters. epoch: the epoch of theta. start: (p,) the initial theta.
-    history: one row of numbers per epoch. epochs: their number.
+    task: the task that was trained.
+    theta (p,): the parameters.
+    epoch: the epoch of theta.
+    start (p,): the initial theta.
+    history: one row of numbers per epoch.
+    epochs: number of epochs.
     held_out: the last evaluation on held-out problems.
-    wall_s: seconds over all sittings. ranks: number of processes.
+    wall_s: seconds over all sittings.
+    ranks: number of processes.
     training: facts about the training, for the card of a file of weights.
     """
 

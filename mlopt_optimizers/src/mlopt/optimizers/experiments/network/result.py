@@ -33,12 +33,14 @@ _ROWS = 100
 class NetworkResult:
     """The outcome of `Network`: minima and saddles, each lowest first.
 
-    system: a batch of one; its positions are not used. units: of the energies.
-    ends: for each saddle the minima that it joins, the lower first, -1 for an unknown one.
+    system: a batch of one; its positions are not used.
+    units: units of the energies.
+    ends: the minima that each saddle joins, the lower first, -1 for an unknown one.
     found: counts of the exploration.
     check: the outcome of the second evaluation, of minima and then of saddles.
     complete: True if the last rounds brought nothing new and every saddle joins two known minima.
-    warnings: doubts about the energies. wall_s: seconds over all sittings.
+    warnings: doubts about the energies.
+    wall_s: seconds over all sittings.
     """
 
     system: Systems

@@ -18,8 +18,10 @@ from mlopt.optimizers.saddles.rates import Rate, spin_rate, vineyard
 class Analysis:
     """Results about a saddle. None stands for what was not asked for or has failed; ``notes`` say which.
 
-    modes: the lowest modes. connection: the minima at the ends of both descents. rate: across the saddle.
-    calls: evaluations of all this, except those of what failed.
+    modes: the lowest modes.
+    connection: the minima at the ends of both descents.
+    rate: the rate across the saddle.
+    calls: evaluations of the whole analysis, except those of parts that failed.
     """
 
     modes: Modes | None = None
@@ -32,7 +34,8 @@ class Analysis:
     def of(cls, settings: Saddle, model: Model, band: Band, saddle: torch.Tensor, fmax: float) -> Analysis:
         """Analyse the saddle (n_rows, d) of one relaxed path.
 
-        band: that of this path alone. fmax: largest force at a minimum below the saddle.
+        band: the band of this path alone.
+        fmax: largest force at a minimum below the saddle.
         """
         saddle, notes, calls = saddle.to(band.start), [], 0
         modes: Modes | None = None

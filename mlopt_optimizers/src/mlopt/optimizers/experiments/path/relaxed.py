@@ -21,12 +21,15 @@ from mlopt.optimizers.bands.profile import Profile, image_at
 class RelaxedPath:
     """The lowest of the bands that were relaxed in one batch; tensors are on the CPU.
 
-    model: the subject of the path. band: this band alone.
-    converged: True if the band reached its force threshold. fmax: its largest force on a row.
-    path: (images + 2, n_rows, d) images, ends included.
-    s, energy, slope: (images + 2,) distance along the path, energy, and its derivative by ``s``, at each image.
+    model: the subject of the path.
+    band: this band alone.
+    converged: True if the band reached its force threshold.
+    fmax: its largest force on a row.
+    path (images + 2, n_rows, d): images, ends included.
+    s, energy, slope (images + 2,): distance along the path, energy, and its derivative by ``s``, at each image.
     curve: points of the cubic curve through the images, (m,) distances and (m,) energies.
-    saddle: (n_rows, d) the climbing image, or the maximum of the curve. saddle_energy: its energy.
+    saddle (n_rows, d): the climbing image, or the maximum of the curve.
+    saddle_energy: energy of the saddle.
     barriers: heights above the start, of all bands of the batch; NaN where an energy is not finite.
     """
 

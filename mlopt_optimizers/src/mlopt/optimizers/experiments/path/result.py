@@ -21,11 +21,13 @@ _ORDERS = {0: "no saddle: no direction goes down", 1: "a saddle of first order"}
 class PathResult(RelaxedPath):
     """The outcome of a path run.
 
-    analysis: of the saddle.
-    temperature: of its rate, K or an energy in reduced units; None if no rate was asked for.
+    analysis: the analysis of the saddle.
+    temperature: temperature of the rate, K or an energy in reduced units; None if no rate was asked for.
     alignment: description of how the final state was aligned with the initial one.
-    notes: on the initial path, and on pictures that could not be drawn. warnings: of the potential.
-    gradient_evaluations: of the images, in relaxing all bands. other_evaluations: of the ends, and in the analysis.
+    notes: remarks on the initial path, and on pictures that could not be drawn.
+    warnings: warnings of the potential.
+    gradient_evaluations: evaluations of the images while all bands were relaxed.
+    other_evaluations: evaluations of the ends, and in the analysis.
     wall_s: seconds over all sittings.
     """
 

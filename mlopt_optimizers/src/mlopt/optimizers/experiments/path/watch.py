@@ -16,8 +16,10 @@ _RECORD_EVERY = 10
 class PathWatch:
     """An observer of a path run between its steps: first of the relaxing ends, then of the bands.
 
-    giver: the name of the landscape or potential. images: moving ones of a band.
-    evaluations: maximal number for each band. paths: number of bands.
+    giver: the name of the landscape or potential.
+    images: number of moving images of a band.
+    evaluations: maximal number for each band.
+    paths: number of bands.
     """
 
     def __init__(self, context: Context, giver: str, images: int, evaluations: int, paths: int) -> None:
@@ -29,7 +31,8 @@ class PathWatch:
     def of_ends(self, progress: Progress, evaluations: int, fmax: float) -> Callable[[], bool]:
         """Return the `pause` of the ends' relaxation, which is not interrupted.
 
-        evaluations: maximal number for each end. fmax: force threshold.
+        evaluations: maximal number for each end.
+        fmax: force threshold.
         """
 
         def look() -> bool:
@@ -46,7 +49,8 @@ class PathWatch:
     def of_bands(self, progress: Progress, calls: torch.Tensor, fmax: float) -> Callable[[], bool]:
         """Return the `pause` of a stage.
 
-        calls: (n_bands,) evaluations of each band before this stage. fmax: final force threshold.
+        calls: (n_bands,) evaluations of each band before this stage.
+        fmax: final force threshold.
         """
         before, total = int(calls.max()), int(calls.sum())
 

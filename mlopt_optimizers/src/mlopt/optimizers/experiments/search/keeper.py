@@ -39,10 +39,11 @@ class Kept:
     """The minima of a search and how they were obtained.
 
     polished: the best point of each start, relaxed and verified.
-    minima: the unique ones, lowest first.
-    check: the outcome of their second evaluation.
+    minima: the unique minima, lowest first.
+    check: the outcome of the second evaluation of these minima.
     roughness: how well the potential repeats an energy; None where it is known to be exact.
-    calls: force calls of all this. warnings: doubts about the energies.
+    calls: force calls for all of this.
+    warnings: doubts about the energies.
     """
 
     polished: Polished
@@ -57,8 +58,11 @@ class Kept:
 class Keeper:
     """The settings by which the points of a search become minima.
 
-    potential: the energy. described: its configuration, stored with each minimum.
-    polish: settings of the relaxation. settings: which minima are kept. seed: of the search.
+    potential: the potential.
+    described: its configuration, stored with each minimum.
+    polish: settings of the relaxation.
+    settings: settings that say which minima are kept.
+    seed: the seed of the search.
     """
 
     potential: Potential

@@ -27,14 +27,19 @@ if TYPE_CHECKING:
 class SearchResult:
     """The outcome of a search.
 
-    result: of every start, before the polish.
+    result: the result of every start, before the polish.
     polished: the best point of each start, relaxed and verified.
-    minima: the unique minima, lowest first. check: the outcome of their second evaluation.
-    target: the energy to reach. fmax: the force threshold of local optimizers. units: of the energies.
+    minima: the unique minima, lowest first.
+    check: the outcome of the second evaluation of these minima.
+    target: the energy to reach.
+    fmax: the force threshold of local optimizers.
+    units: units of the energies.
     roughness: how well the potential repeats an energy, measured before the polish; None where it is known to be exact.
     warnings: doubts about the energies.
-    force_calls: of the search, the polish and the verification. engine: that of the search.
-    wall_s: seconds over all sittings, without compiling. compile_s: seconds of compiling.
+    force_calls: force calls of the search, the polish and the verification.
+    engine: the engine of the search.
+    wall_s: seconds over all sittings, without compiling.
+    compile_s: seconds of compiling.
     """
 
     result: Result

@@ -21,11 +21,15 @@ _NOTHING = 5e-7
 class Verdict:
     """The outcome of the starts of a search.
 
-    energies: of each start, None if not finite.
-    first_hits: force calls until each start reached the target, None if it did not. calls: force calls of each start.
-    lowest: energy of the whole search. target: the energy to reach, if any.
-    failed: number of starts that ended at a non-finite energy. force_calls: of the whole run.
-    minima: number of distinct ones. unit: of energies, empty in reduced units.
+    energies: the energy of each start, None if not finite.
+    first_hits: force calls until each start reached the target, None if it did not.
+    calls: force calls of each start.
+    lowest: lowest energy of the whole search.
+    target: the energy to reach, if any.
+    failed: number of starts that ended at a non-finite energy.
+    force_calls: force calls of the whole run.
+    minima: number of distinct minima.
+    unit: unit of energies, empty in reduced units.
     """
 
     energies: Sequence[float | None]
