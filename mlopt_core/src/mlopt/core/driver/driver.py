@@ -102,6 +102,7 @@ class Driver:
         """Have the engine compile its kernel for ``progress``; return the seconds that took, 0 if it is ready.
 
         Without this call `advance` compiles the kernel, and cannot be interrupted meanwhile.
+
         leave: a function that is called again and again while compiling; true gives the compilation up.
         """
         if self.engine is None or progress.done or isinstance(self.optimizer, ExternalOptimizer):

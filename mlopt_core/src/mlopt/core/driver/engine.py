@@ -71,6 +71,7 @@ def choose_engine(
     ``auto`` takes the fused engine where potential, optimizer and device allow it, and the eager engine would need more
     than about ten seconds. On a GPU it takes the eager engine, because nobody has measured what pays there.
     The choice depends on the configuration alone, not on which kernels happen to be compiled.
+
     announce: a function that receives the reason where the fused engine would save time but cannot be used.
 
     Raises:

@@ -89,7 +89,9 @@ def rigid_motions(
     """Return the rigid motions of atoms that leave all fixed atoms in place: (6, n_rows, 3).
 
     They are orthonormal within each problem. A problem with fewer than six has zeros in the remaining places.
-    x: (n_rows, 3). fixed: (n_rows,) bool or None.
+
+    x: (n_rows, 3).
+    fixed: (n_rows,) bool or None.
     pbc: (n_problems, 3) bool. A system with any periodic direction has translations only.
     """
     centred = x - segments.rows_of(segments.mean_rows(x))

@@ -66,7 +66,7 @@ class Potential(Plugin):
         return differentiated(self._energies, systems, stress=stress, keep=keep)
 
     def _energies(self, systems: Systems) -> Energies:
-        """What is differentiated: energies of atoms where there are such, else of systems."""
+        """Return the energies to differentiate: those of atoms where there are such, else of systems."""
         rows = self.row_energy(systems)
         return (self.energy(systems), None) if rows is None else (systems.segments.sum(rows[:, None]), rows)
 
