@@ -126,7 +126,7 @@ class Committee(CompoundPotential):
         return [group for _, group in alike]
 
     def _together(self, group: list[int], n: int) -> FittablePotential:
-        """The members of a group as one potential, for ``n`` systems for each member."""
+        """Return the members of a group as one potential, for ``n`` systems for each member."""
         members = [one for place in group if isinstance(one := self.members[place], FittablePotential)]
         theta = [one.parameters for one in members]
         kept = self._kept.get(group[0])

@@ -72,7 +72,7 @@ class StoredPotential(FittablePotential):
         return theta
 
     def _unfitted(self) -> torch.Tensor:
-        """The parameters (p,) without ``theta`` and ``weights``: those to begin with."""
+        """Return the initial parameters (p,), for a potential without ``theta`` and ``weights``."""
         return self.start()
 
     @property

@@ -77,7 +77,8 @@ def write_spins(
 
     Vacant sites get zero vectors, as in other programs. In OVF the atoms of a cell follow each other along x, as in
     Spirit.
-    kind, titles: of the segments, for OVF alone.
+
+    kind, titles: kind and titles of the segments, for OVF alone.
 
     Raises:
         InputError: a shape that does not fit the lattice, no image, or an unknown format.

@@ -82,7 +82,7 @@ class SymmetryFunctions:
         return found.masked_fill(lost[:, None], torch.nan) if bool(lost.any()) else found
 
     def _cut(self, r: torch.Tensor) -> torch.Tensor:
-        """The cutoff function."""
+        """Return the cutoff function."""
         share = r / self.cutoff
         if self.power > 0:
             inside = 1.0 + self.power * share ** (self.power + 1.0) - (self.power + 1.0) * share**self.power

@@ -79,7 +79,7 @@ class SchNet(StoredPotential):
         return self._rows(systems, Graph.within(systems, self.cutoff))
 
     def _rows(self, systems: Systems, graph: Graph) -> torch.Tensor:
-        """The energy of each atom, over the neighbours of ``graph``."""
+        """Return the energy of each atom, over the neighbours of ``graph``."""
         theta = self.parameters.to(systems.pos)
         found: torch.Tensor = self.layers(systems.pos, graph, systems.z, theta)
         if self.scale is not None:

@@ -367,5 +367,5 @@ class Basis:
 
 @functools.lru_cache(maxsize=8)
 def _derivatives(table: Table) -> assembly.Derivatives:
-    """The pattern of a table, which bases with other radial functions share."""
+    """Return the pattern of a table, which bases with other radial functions share."""
     return assembly.Derivatives.of(table)

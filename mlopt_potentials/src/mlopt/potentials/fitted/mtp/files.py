@@ -156,7 +156,7 @@ def _integers(file: Path, text: str, name: str) -> NDArray[np.int64]:
 
 
 def _rows(file: Path, fields: Mapping[str, str], name: str) -> NDArray[np.int64]:
-    """(n, 4) integers of ``alpha_index_basic`` or ``alpha_index_times``, as many as the file says."""
+    """Return (n, 4) integers of ``alpha_index_basic`` or ``alpha_index_times``, as many as the file says."""
     count = _integer(file, fields, f"{name}_count", 0, 10**8)
     found = _integers(file, fields.get(name, "}"), name)
     if len(found) != 4 * count:
@@ -167,7 +167,7 @@ def _rows(file: Path, fields: Mapping[str, str], name: str) -> NDArray[np.int64]
 
 
 def _radial(file: Path, text: str, n_species: int, n_functions: int, size: int) -> NDArray[np.float64]:
-    """(n_species, n_species, n_functions, size) coefficients of the radial functions."""
+    """Return (n_species, n_species, n_functions, size) coefficients of the radial functions."""
     block = itertools.takewhile(lambda line: "=" not in line, text.split("radial_coeffs", 1)[1].split("\n"))
     lines = [line.strip() for line in block if line.strip()]
     if len(lines) != n_species * n_species * (1 + n_functions):
@@ -251,7 +251,7 @@ def write_mtp(path: str | Path, basis: Basis, theta: NDArray[np.float64], name: 
 
 
 def _copied(table: Table, copies: int, n_mu: int) -> Table:
-    """The table several times over, each with radial functions of its own; sums over neighbours first."""
+    """Return the table repeated, each copy with radial functions of its own; sums over neighbours come first."""
     if copies == 1:
         return table
     n, products = table.n_basic, table.n_values - table.n_basic

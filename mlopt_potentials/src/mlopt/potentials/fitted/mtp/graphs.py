@@ -119,7 +119,7 @@ def _sorted_tuples(length: int, values: Sequence[int]) -> Iterator[tuple[int, ..
 
 @functools.cache
 def _edge_counts(nodes: int, most: int) -> list[tuple[int, ...]]:
-    """All counts of edges whose sum is at most ``most``, fewest first."""
+    """Return all counts of edges whose sum is at most ``most``, fewest first."""
     places = nodes * (nodes - 1) // 2
 
     def rest(place: int, left: int) -> Iterator[tuple[int, ...]]:
@@ -147,7 +147,7 @@ def _symmetries(radial: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _canonical(radial: tuple[int, ...], edges: tuple[int, ...]) -> tuple[int, ...]:
-    """The smallest form of a graph under exchanges of nodes with one radial function."""
+    """Return the smallest form of a graph under exchanges of nodes with one radial function."""
     return min(tuple(edges[place] for place in places) for places in _symmetries(radial))
 
 

@@ -386,6 +386,6 @@ class Mtp(StoredPotential):
 
 @functools.lru_cache(maxsize=32)
 def _table(products: tuple[Graph, ...], n_mu: int, n_pair: int) -> Table:
-    """The table of some products, with functions of the distance alone before them."""
+    """Return the table of some products, with functions of the distance alone before them."""
     pairs = [Graph((n_mu + index,), ()) for index in range(n_pair)]
     return table_of([*pairs, *products])

@@ -79,7 +79,7 @@ def _of_rank(rank: int) -> list[Exponents]:
 
 @functools.cache
 def _count(exponents: Exponents) -> int:
-    """How many sequences of indices are this component."""
+    """Return the number of sequences of indices that are this component."""
     a, b, c = exponents
     return math.factorial(a + b + c) // (math.factorial(a) * math.factorial(b) * math.factorial(c))
 
@@ -101,7 +101,7 @@ class _Builder:
         return self.basic.setdefault((radial, exponents), len(self.basic))
 
     def value(self, terms: Iterator[tuple[int, int, int]]) -> int:
-        """A new value: the sum of products ``(i, j, factor)``."""
+        """Return a new value: the sum of products ``(i, j, factor)``."""
         sums: dict[tuple[int, int], int] = {}
         for i, j, factor in terms:
             pair = (min(i, j), max(i, j))
@@ -110,7 +110,7 @@ class _Builder:
         return -len(self.sums)
 
     def scalar(self, graph: Graph) -> int:
-        """The value of a scalar."""
+        """Return the value of a scalar."""
         radial, edges = graph.radial, graph.edges
         if len(radial) == 1:
             return self.moment(radial[0], _ZERO)
