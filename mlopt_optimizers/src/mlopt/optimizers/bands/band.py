@@ -27,10 +27,12 @@ from mlopt.optimizers.bands.tangents import ImprovedTangent, Surroundings, Tange
 class Images:
     """A band seen image by image.
 
-    energy (n_images,), force (n_rows, d): energy and minus its gradient of the landscape below, at the moving images.
-    tangent (n_rows, d): tangent of the path, with unit length over each whole image. slope (n_images,): dE/ds along it.
-    behind, ahead (n_rows, d): tau- and tau+, the steps from the node before and to the node after, in the tangent space
-    of the image. gap_behind, gap_ahead (n_images,): their lengths, the geodesic distances of whole images.
+    energy (n_images,), force (n_rows, d): energy of the landscape at the moving images, and minus its gradient.
+    tangent (n_rows, d): tangent of the path, with unit length over each whole image.
+    slope (n_images,): dE/ds along the tangent.
+    behind, ahead (n_rows, d): the steps tau- from the node before and tau+ to the node after. Both are in the tangent
+    space of the image.
+    gap_behind, gap_ahead (n_images,): lengths of these steps, the geodesic distances of whole images.
     climbing (n_images,) bool: images that climb.
     """
 
@@ -51,7 +53,7 @@ class Band(Landscape):
 
     Rows are ordered problem by problem, image by image. `pack` and `unpack` convert from and to lists of images. An
     evaluation evaluates every moving image once, all in one batch. It returns the highest image energy and the nudged
-    force: the component of the landscape's force across the path, and that of the springs along it,
+    force. This is the landscape's force across the path, plus the force of the springs along it,
 
         ``F - (F . tau) tau + (k+ d+ - k- d-) tau``,
 
@@ -77,7 +79,7 @@ class Band(Landscape):
     more than the driver counts.
 
     Raises:
-        InputError: the ends are equal, not finite, off the manifold or of the wrong shape, fixed rows differ, or there
+        InputError: the ends are equal, not finite, off the manifold or of the wrong shape. Fixed rows differ, or there
             are fewer than 3 images in total.
     """
 

@@ -109,8 +109,8 @@ def check_path(
     pool: ``cat(x, start, end)``.
 
     Raises:
-        InputError: they have a wrong shape or numbers that are not finite, rows are off the manifold, or neighbouring
-            images are at the same point or have no single shortest path between them.
+        InputError: images have a wrong shape or numbers that are not finite, or rows are off the manifold. Neighbouring
+            images are at the same point, or have no single shortest path between them.
     """
     frames = layout.frames
     if x.ndim != 2 or len(x) != frames.n_rows:

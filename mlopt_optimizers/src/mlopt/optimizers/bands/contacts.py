@@ -48,8 +48,9 @@ class Contact:
 def around_contacts(band: Band, x: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, Contact | None]:
     """Return images (n_rows, d) that IDPP has led around the contacts of ``x``, and the worst of these contacts.
 
-    Without a contact ``x`` is returned as it is. key: (n_problems,) int64 of the displacements that take atoms apart
-    which have met.
+    Without a contact ``x`` is returned as it is.
+
+    key: (n_problems,) int64, for the random displacements that move atoms at one point apart.
     """
     contact = worst_contact(band, x)
     if contact is None:

@@ -61,8 +61,11 @@ class PairDistances(Landscape):
     """The landscape of misfits of interatomic distances from their targets: ``sum (d - t)^2 / d^4``.
 
     A problem is an image. Lengths are in units of `unit (n_paths,)`, the shortest distance in the ends of each path.
-    first, second: (n_pairs,) int64, rows of the atoms of each pair. target (n_pairs,): wanted distances.
-    shift (n_pairs, 3): lattice vector to subtract from ``x[second] - x[first]``. pairs: Segments of each image's pairs.
+
+    first, second (n_pairs,) int64: rows of the atoms of each pair.
+    target (n_pairs,): wanted distances.
+    shift (n_pairs, 3): lattice vector to subtract from ``x[second] - x[first]``.
+    pairs: Segments of each image's pairs.
     """
 
     def __init__(

@@ -20,11 +20,13 @@ class Layout:
     """The bookkeeping of a batch of paths.
 
     segments: rows of each problem of the landscape that the paths lie on.
-    images: moving images, one number for all problems or one for each (a sequence or an int64 tensor).
+    images: number of moving images, one for all problems or one for each (a sequence or an int64 tensor).
 
-    chain: Segments whose rows are the images of each problem. frames: Segments of the rows of each image.
-    band: Segments of the rows of each problem's whole band. nodes: Segments of the nodes of each problem.
-    source: (n_rows,) int64, the row of the landscape of which each row of the band is an image.
+    chain: Segments whose rows are the images of each problem.
+    frames: Segments of the rows of each image.
+    band: Segments of the rows of each problem's whole band.
+    nodes: Segments of the nodes of each problem.
+    source (n_rows,) int64: the row of the landscape of which each row of the band is an image.
 
     Raises:
         InputError: an image count is below 1, or a list of counts has not one for each problem.
@@ -141,7 +143,8 @@ class Layout:
         Return the node (of.n_rows,) int64 before each place, and the share (of.n_rows,) of the way to the next node.
         The share is in [0, 1], and differentiable where ``along`` and ``wanted`` are.
 
-        along: (n_nodes,) rising along each path. wanted: (of.n_rows,) distance of each place along its path.
+        along: (n_nodes,) rising along each path.
+        wanted: (of.n_rows,) distance of each place along its path.
         of: Segments of the places of each path, such as `chain`.
         """
         node = torch.zeros(wanted.numel(), dtype=torch.int64, device=wanted.device)
@@ -168,8 +171,10 @@ class Layout:
     ) -> torch.Tensor:
         """Return points (of.n_rows, d) on the geodesics from nodes to the next ones.
 
-        of: Segments of the rows of each point. manifold: of these rows. node (int64), share: of each point, as from
-            `locate`. pool: ``cat(x, start, end)``, (n_rows + 2 rows of an end, d).
+        of: Segments of the rows of each point.
+        manifold: the manifold of these rows.
+        node (int64), share: place of each point, as from `locate`.
+        pool: ``cat(x, start, end)``, (n_rows + 2 rows of an end, d).
         """
         within = torch.arange(of.n_rows, device=of.ptr.device) - of.rows_of(of.ptr[:-1])
         a = pool[of.rows_of(self.node_rows[node]) + within]

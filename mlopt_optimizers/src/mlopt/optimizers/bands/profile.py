@@ -13,8 +13,10 @@ from mlopt.optimizers.bands.band import Band
 class Summit:
     """The highest point of each path.
 
-    energy (n_problems,). s (n_problems,): distance along the path. node (n_problems,) int64: the node before it,
-    counted from the start of its path. share (n_problems,): share of the way to the next node.
+    energy (n_problems,): energy of this point.
+    s (n_problems,): its distance along the path.
+    node (n_problems,) int64: the node before it, counted from the start of its path.
+    share (n_problems,): share of the way from that node to the next.
     """
 
     energy: torch.Tensor
@@ -30,8 +32,8 @@ class Profile:
     nodes: Segments of the nodes of each path: start, images, end.
     s, energy, slope: (n_nodes,) distance along the path, energy, and dE/ds, the gradient along the path.
 
-    Everything is differentiable where the energies are. The curve has the right value and slope at every node, so the
-    error of its summit falls with the fourth power of the distance between images.
+    Everything is differentiable where the energies are. The curve has the right value and slope at every node. The
+    error of its summit therefore falls with the fourth power of the distance between images.
     """
 
     nodes: Segments
@@ -106,17 +108,17 @@ class Profile:
 
     @property
     def barrier_forward(self) -> torch.Tensor:
-        """The height (n_problems,) of the summit over the start."""
+        """The height (n_problems,) of the summit above the start."""
         return self.summit.energy - self.energy[self.nodes.ptr[:-1]]
 
     @property
     def barrier_reverse(self) -> torch.Tensor:
-        """The height (n_problems,) of the summit over the end."""
+        """The height (n_problems,) of the summit above the end."""
         return self.summit.energy - self.energy[self.nodes.ptr[1:] - 1]
 
     @property
     def reaction_energy(self) -> torch.Tensor:
-        """The energy (n_problems,) of the end over the start."""
+        """The energy (n_problems,) of the end less that of the start."""
         return self.energy[self.nodes.ptr[1:] - 1] - self.energy[self.nodes.ptr[:-1]]
 
 
@@ -134,7 +136,7 @@ def _end_slope(band: Band, x: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _level(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> list[torch.Tensor]:
-    """Return places in [0, 1] where ``3 a t^2 + 2 b t + c`` is zero, else 0, in the form that loses no digits."""
+    """Return zeros of ``3 a t^2 + 2 b t + c`` in [0, 1], else 0, by the formula that loses no digits."""
     root = b * b - 3.0 * a * c
     q = -(b + torch.where(b >= 0, 1.0, -1.0) * root.clamp(min=0.0).sqrt())
     found = []
@@ -148,7 +150,9 @@ def _level(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> list[torch.Tens
 def image_at(band: Band, x: torch.Tensor, node: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Return a point of each path, (rows of the landscape, d), on the geodesic between two nodes.
 
-    It is differentiable. node: (n_problems,) int64, the node before it, counted from the start.
+    It is differentiable.
+
+    node: (n_problems,) int64, the node before it, counted from the start.
     share: (n_problems,), share of the way to the next node.
     """
     layout, landscape = band.layout, band.landscape

@@ -43,8 +43,8 @@ class EnergyWeightedSpring(Spring):
     """Stiffer springs where the energy is higher, so that images gather about the saddle.
 
     The stiffness is ``k = (1 - a) k_high + a k_low`` with ``a = (E_max - E) / (E_max - E_ref)``. E is the higher energy
-    of the two nodes that the spring joins, E_ref that of the higher end, and E_max that of the highest image. Where E
-    is not above E_ref, it is k_low. Source: Ásgeirsson et al., J. Chem. Theory Comput. 17, 4929 (2021).
+    of the two nodes that the spring joins. E_ref is the energy of the higher end, and E_max that of the highest image.
+    Where E is not above E_ref, k is k_low. Source: Ásgeirsson et al., J. Chem. Theory Comput. 17, 4929 (2021).
     """
 
     k_low: float = setting(0.1, "stiffness at the ends", unit="energy/length^2", gt=0)

@@ -58,7 +58,7 @@ class EvenlySpaced:
 
     @property
     def inner(self) -> Manifold:
-        """The manifold of the images without that."""
+        """The manifold of the images without this redistribution."""
         return self.band.inner.manifold
 
     def project(self, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:

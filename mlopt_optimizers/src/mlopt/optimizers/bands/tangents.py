@@ -13,13 +13,13 @@ from mlopt.core.plugins.plugin import Plugin, setting
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The surroundings of each image, which tangents and springs look at.
+    """The surroundings of each image, from which tangents and springs are computed.
 
     chain: Segments whose rows are the moving images of each problem.
-    energy, before, after: (n_images,) energy of each image and of the nodes on its two sides.
-    rise: (n_images,) ``g . (tau- + tau+)``, the gain of energy from one side to the other, to first order. g is the
-        Riemannian gradient of the energy, tau+ the step to the node after, and tau- that from the node before.
-    start, end: (n_problems,) energies of the ends.
+    energy, before, after (n_images,): energy of each image and of the nodes on its two sides.
+    rise (n_images,): ``g . (tau- + tau+)``, the gain of energy from one side to the other, to first order. Here g is
+    the Riemannian gradient of the energy, tau+ the step to the node after, and tau- that from the node before.
+    start, end (n_problems,): energies of the ends.
     """
 
     chain: Segments
@@ -52,8 +52,9 @@ def on_images(chain: Segments, value: torch.Tensor | float) -> torch.Tensor | fl
 class Tangent(BandPart):
     """A rule to mix the steps on the two sides of an image.
 
-    The tangent of an image is ``w- tau- + w+ tau+``, divided by its length over the whole image. tau+ is the logarithm,
-    at this image, of the image after, and tau- is minus that of the image before. Neither is normalised.
+    The tangent of an image is ``w- tau- + w+ tau+``, divided by its length over the whole image. Here tau+ is the
+    logarithm, at this image, of the image after. Likewise tau- is minus the logarithm of the image before. Neither is
+    normalised.
     """
 
     @abstractmethod
@@ -93,8 +94,9 @@ class SigmoidTangent(Tangent):
     Source: Bushuev & Lobanov 2020, eq. 3. Their weight W(a; b) with a = g.tau+ and b = g.tau- is exactly this sigmoid.
     As they print it, it overflows. Weights are differentiable everywhere, in beta as well. At an extremum both are 1/2,
     while those of `ImprovedTangent` are energy differences. For beta -> infinity the sign of the central slope decides.
-    tau- and tau+ are steps, so their products with g are energies, which shrink with the number of images. So the same
-    beta is less upwind in a longer band.
+
+    The products of g with the steps tau- and tau+ are energies, which shrink as the number of images grows. The same
+    beta is therefore less upwind in a longer band.
     """
 
     beta: float = setting(3.0, "sharpness of the switch between the two neighbours", unit="1/energy", ge=0)

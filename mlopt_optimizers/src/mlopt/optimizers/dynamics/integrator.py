@@ -27,12 +27,14 @@ from mlopt.optimizers.dynamics.mechanics import (
 class DynamicsState(State):
     """The motion of each problem between two steps.
 
-    velocity (n_rows, d): at the last point that was evaluated, at a full step. Before the first step, at the start.
-    half (n_rows, d): at the half step before the present point. kick (n,): time for which the force at this point has
-    still to act on it, which is 0 before the first step and half a time step afterwards.
+    velocity (n_rows, d): velocity at the last point that was evaluated, at a full step. Before the first step it is
+    that at the start.
+    half (n_rows, d): velocity at the half step before the present point.
+    kick (n,): time for which the force at the present point has still to act on ``half``. It is 0 before the first
+    step, and half a time step afterwards.
     heat (n,): energy that the thermostat has given so far.
-    conserved (n,): energy at the last point that was evaluated, less the heat until then. But for the error of second
-    order in the time step it is constant.
+    conserved (n,): total energy at the last point that was evaluated, less the heat until then. It is constant, apart
+    from an error of second order in the time step.
     freedom (n,): numbers of degrees of freedom, see `mlopt.optimizers.dynamics.mechanics.degrees_of_freedom`.
     key, counter (n,) int64: random numbers.
     """
@@ -55,7 +57,8 @@ class DynamicsState(State):
 class Motion:
     """A landscape with numbers in the dtype of its points.
 
-    inertia: (n_rows, 1) masses. time: (n_problems,) time steps.
+    inertia (n_rows, 1): masses.
+    time (n_problems,): time steps.
     """
 
     landscape: Landscape

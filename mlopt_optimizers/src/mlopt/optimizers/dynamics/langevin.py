@@ -19,10 +19,10 @@ from mlopt.optimizers.dynamics.mechanics import numbers, thermal_noise
 class Langevin(Thermostatted):
     """Langevin dynamics (NVT): friction, and random forces that balance it, on every row.
 
-    The splitting is BAOAB: half a kick, half a drift, the exact solution of friction and noise over a step, half a
-    drift, half a kick (Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34, eq. 12). Positions in a harmonic well
-    have the exact distribution at any stable time step. Kinetic temperatures are of second order: in a well of angular
-    frequency w they are low by the factor ``1 - (w dt)^2 / 4``.
+    The splitting is BAOAB (Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34, eq. 12). Half a kick and half a
+    drift are followed by the exact solution of friction and noise over a step. Then come half a drift and half a kick.
+    Positions in a harmonic well have the exact distribution at any stable time step. Kinetic temperatures have an error
+    of second order. In a well of angular frequency w they are low by the factor ``1 - (w dt)^2 / 4``.
 
     Momentum is not conserved: all 3 N degrees of freedom are at the temperature of the thermostat, and the centre of
     mass diffuses.

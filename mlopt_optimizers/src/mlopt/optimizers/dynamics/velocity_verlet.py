@@ -13,7 +13,7 @@ from mlopt.optimizers.dynamics.mechanics import Setting
 class VelocityVerlet(Integrator):
     """Newton's equations at constant number, volume and energy (NVE), by velocity Verlet.
 
-    The total energy oscillates with an amplitude that falls as the square of the time step, and does not drift as long
+    The total energy oscillates with an amplitude proportional to the square of the time step. It does not drift as long
     as the time step is well below 1/pi of the shortest period. The temperature belongs to the initial velocities alone.
     A system that starts at a minimum keeps half of it, because the other half becomes potential energy.
 
