@@ -1,4 +1,4 @@
-"""What looks wrong with labels or with a fit, said in sentences: repeats, units, signs, too few rows."""
+"""Checks of labels and of fits, which find repeats, wrong units or signs, and too few rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEAR = 0.3
 
 
 def doubts(train: Errors, free: int, rows: int) -> list[str]:
-    """Return what a user should know before trusting a fit, one sentence or two each."""
+    """Return warnings about a fit, of one or two sentences each."""
     found = []
     repeated = _repeats(train.data)
     if repeated is not None:
@@ -72,12 +72,12 @@ def _repeats(data: Dataset) -> str | None:
 
 
 def check_stresses(potential: FittablePotential, data: Dataset, weights: Weights, most: int = 40) -> None:
-    """Refuse stresses that are, by a fit to energies and forces alone, of another unit or sign.
+    """Refuse stresses that seem to have another unit or sign, judged by a fit to energies and forces alone.
 
-    most: structures that are looked at.
+    most: number of structures that are checked at most.
 
     Raises:
-        InputError: says which unit or sign they seem to have.
+        InputError: the message says which unit or sign the stresses seem to have.
     """
     some = _spread(data, data.with_stress, most)
     alone = weights.replace(stress=0.0)
@@ -90,13 +90,14 @@ def check_stresses(potential: FittablePotential, data: Dataset, weights: Weights
 
 
 def check_energies(potential: FittablePotential, data: Dataset, weights: Weights, most: int = 40) -> None:
-    """Refuse energies that are, by a fit to forces alone, of another unit or sign than these.
+    """Refuse energies that seem to have another unit or sign than the forces, judged by a fit to forces alone.
 
-    What energies are counted from does not matter: the mean over each composition's atoms is taken out of both.
-    most: structures that are looked at.
+    The zero of energies does not matter, because the mean over each composition's atoms is taken out of both.
+
+    most: number of structures that are checked at most.
 
     Raises:
-        InputError: says what they seem to be.
+        InputError: the message says which unit or sign the energies seem to have.
     """
     some = _spread(data, data.with_energy & data.with_force, most)
     if not (weights.energy and weights.force) or len(some) < _FEW:
@@ -122,15 +123,15 @@ def check_energies(potential: FittablePotential, data: Dataset, weights: Weights
 
 
 def _spread(data: Dataset, known: torch.Tensor, most: int) -> Dataset:
-    """Some of the structures that are known (n,) bool, from all over the data."""
+    """Return some of the structures that are known (n,) bool, from all over the data."""
     places = torch.nonzero(known).flatten()
     return data.select(places[:: max(1, -(-len(places) // most))])
 
 
 def stress_slope(train: Errors) -> str | None:
-    """Say so if labelled stresses are, by the fit's own stresses, of another unit or sign.
+    """Return a sentence if labelled stresses seem to have another unit or sign than the fit's own stresses.
 
-    Energies and forces alone determine the stress of a fit; where stresses had a weight nothing is said.
+    The stress of a fit must follow from energies and forces alone, so nothing is said where stresses had a weight.
     """
     known = train.data.with_stress
     if int(known.sum()) < 3:

@@ -27,9 +27,12 @@ def fit_members(
 ) -> tuple[P, torch.Tensor]:
     """Return ``potential`` prepared for ``data``, and the parameters of ``count`` fits: (count, p).
 
-    by: bootstrap: each fit has as many structures, drawn with replacement. covariance: parameters are drawn from the
-    posterior of one fit. Both are for potentials that are linear in their parameters; bootstrap is their default.
-    seeds: trainings of as many starts, the default of all others, where ``training.seeds`` plays no part.
+    by: the source of the differences between fits.
+
+    - ``bootstrap``, for potentials that are linear in their parameters and their default: each fit has as many
+      structures as ``data``, drawn with replacement.
+    - ``covariance``, for these potentials too: parameters are drawn from the posterior of one fit.
+    - ``seeds``, for all other potentials: ``count`` trainings from different starts. ``training.seeds`` is not used.
 
     Raises:
         InputError: ``count`` is less than 2, or ``by``, ``weights`` or ``training`` does not go with the potential.

@@ -1,4 +1,4 @@
-"""Where the structures of a fit come from: files with labels, or structures drawn and labelled as the run begins."""
+"""The structures of a fit, from files with labels, or drawn and labelled as the run begins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DrawnStructures(Plugin):
     )
 
     def draw(self, seed: int) -> Dataset:
-        """Return ``count`` labelled structures; the same seed, the same structures.
+        """Return ``count`` labelled structures; the same seed gives the same structures.
 
         Raises:
             InputError: ASE does not know the crystal, or nothing could be labelled.
@@ -65,7 +65,7 @@ class DrawnStructures(Plugin):
 
 
 class FitData(Plugin):
-    """The structures of a fit, and those that it is judged by."""
+    """The structures of a fit, and those by which it is judged."""
 
     train: LabelledFile | None = setting(None, "structures to fit to")
     test: LabelledFile | None = setting(
@@ -89,7 +89,7 @@ class FitData(Plugin):
         return self
 
     def load(self, seed: int) -> tuple[Dataset, Dataset]:
-        """Return what is fitted to and what is tested on; nothing of the second where ``leave_out`` is 0.
+        """Return the structures to fit to and those to test on; none of the latter where ``leave_out`` is 0.
 
         Raises:
             InputError: a file cannot be read, or there are fewer than two structures.

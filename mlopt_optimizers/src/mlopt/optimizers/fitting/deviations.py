@@ -1,4 +1,4 @@
-"""How far the coefficients of a fit determine energies: what tells interpolation from extrapolation."""
+"""Standard deviations of energies under the coefficients of a fit, which tell interpolation from extrapolation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ OUTSIDE = 2.0
 class Deviations:
     """Standard deviations of predicted energies, of the structures that were fitted to and of others.
 
-    train, test: (n,) eV an atom, of the posterior of the coefficients; see `energy_deviation`. They say how well the
-    data determine an energy if the form of the potential is right, so errors are larger by a factor. Structures are
-    compared by them.
+    They say how well the data determine an energy if the form of the potential is right. True errors are larger, but
+    deviations serve to compare structures.
+
+    train, test: (n,) eV an atom, from the posterior of the coefficients; see `energy_deviation`.
     """
 
     train: torch.Tensor
@@ -37,11 +38,11 @@ class Deviations:
 
     @property
     def outside(self) -> torch.Tensor:
-        """Which structures of ``test`` lie outside of what was fitted to: twice the largest deviation, (n,) bool."""
+        """The structures of ``test`` that are extrapolated to, above twice the largest deviation: (n,) bool."""
         return self.relative(self.test) > OUTSIDE
 
     def doubts(self, test: Dataset) -> list[str]:
-        """Return a sentence that says how many structures to test on are extrapolated to; nothing where none is."""
+        """Return a sentence on the number of test structures that are extrapolated to; nothing where there is none."""
         outside = int(self.outside.sum())
         if not outside:
             return []
@@ -60,8 +61,10 @@ def energy_deviation(
 ) -> torch.Tensor:
     """Return the standard deviation of the energy of each structure, eV an atom: (n,).
 
-    It follows from the covariance ``root @ root.T`` of the coefficients, see `covariance_root`. The noise of labels is
-    not in it. memory: GB that a block of rows may take.
+    The deviation follows from the covariance ``root @ root.T`` of the coefficients, see `covariance_root`. It does not
+    include the noise of labels.
+
+    memory: GB that a block of rows may take.
     """
     most = max(1, int(memory * 1e9 / atom_bytes(len(root))))
     found = [torch.zeros(0, dtype=torch.float64)]

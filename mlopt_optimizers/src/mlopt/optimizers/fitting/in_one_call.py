@@ -31,15 +31,18 @@ def fit(
 ) -> P:
     """Return ``potential`` fitted to ``data``.
 
-    A potential that is linear in its parameters is solved for, under the prior of the largest evidence; any other is
-    trained. The experiment `Fit` does the same, chooses between settings, tests, and writes a report.
+    A potential that is linear in its parameters is fitted by least squares, under the prior of the largest evidence.
+    Any other potential is trained. The experiment `Fit` does the same, chooses between settings, tests, and writes a
+    report.
 
     data: a dataset, ASE ``Atoms`` that carry energies and forces, or a file of such.
-    weights: of residuals, of a linear potential. radial: the optimizer of its radial coefficients; none: they stay as
-    they are. training: of any other potential. seed: of a training.
+    weights: weights of residuals, for a linear potential.
+    radial: the optimizer of the radial coefficients of a linear potential; None leaves these as they are.
+    training: the settings of the training, for any other potential.
+    seed: the seed of a training.
 
     Raises:
-        InputError: the data have no labels, or make no sense; an argument is for potentials of the other kind.
+        InputError: the data have no labels, or are unsound. An argument is for potentials of the other kind.
 
     >>> from mlopt.potentials import Mtp
     >>> potential = fit("train.xyz", Mtp(level=16))  # doctest: +SKIP

@@ -1,8 +1,8 @@
 """Linear least squares for potentials: rows in blocks, a triangle that stands for all of them, and a smooth prior.
 
-The triangle R of the weighted rows is made block by block (QR), so that memory is bounded and no squares of the
-singular values are formed: with 1,000 functions these reach below 1e-18 of the largest. From the singular values of R
-every strength of the prior is solved at once, and the strength is that of the largest evidence.
+The triangle R of the weighted rows is made block by block (QR), so that memory is bounded. No squares of the singular
+values are formed, because with 1,000 functions these reach below 1e-18 of the largest. From the singular values of R
+the problem is solved for every strength of the prior at once. The strength with the largest evidence is taken.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ class Weights(Plugin):
 class Triangle:
     """The rows of a fit, as the triangle of their QR decomposition.
 
-    upper: (p + 1, p + 1) of the columns, with the right-hand side as the last. squares: (p,) sums of squares of the
-    columns over rows of forces, of which there were ``n_forces``. rows: how many rows there were.
+    upper (p + 1, p + 1): the triangle; the last column is the right-hand side.
+    squares (p,): sums of squares of the columns over rows of forces.
+    n_forces: number of rows of forces.
+    rows: number of all rows.
     """
 
     upper: NDArray[np.float64]
@@ -65,7 +67,7 @@ class Triangle:
 
 
 def _square(upper: NDArray[np.float64]) -> NDArray[np.float64]:
-    """With rows of zeros where there were fewer rows than columns."""
+    """Return the triangle with rows of zeros where there were fewer rows than columns."""
     full = np.zeros((upper.shape[1], upper.shape[1]))
     full[: len(upper)] = upper
     return full
@@ -75,8 +77,10 @@ def _square(upper: NDArray[np.float64]) -> NDArray[np.float64]:
 class Solution:
     """Coefficients of a fit.
 
-    theta (p,). strength: of the prior, relative to the square of the largest singular value. evidence: its logarithm.
-    deviation: the root mean square of a weighted row.
+    theta (p,): the coefficients.
+    strength: strength of the prior, relative to the square of the largest singular value.
+    evidence: logarithm of the evidence.
+    deviation: root mean square of the residual of a weighted row.
     """
 
     theta: torch.Tensor
@@ -86,7 +90,7 @@ class Solution:
 
 
 def triangle(potential: FittablePotential, data: Dataset, weights: Weights, memory: float = 1.0) -> Triangle:
-    """Return the triangle of all weighted rows of ``data``; each atom counts whose force is known.
+    """Return the triangle of all weighted rows of ``data``; every atom with a known force counts.
 
     memory: GB that a block of rows may take.
 
@@ -104,7 +108,7 @@ def triangle(potential: FittablePotential, data: Dataset, weights: Weights, memo
 
 
 def atom_bytes(parameters: int) -> float:
-    """Return how much memory the rows of an atom take: themselves, in two orders, and in a decomposition."""
+    """Return the bytes that the rows of an atom take: as rows in two orders, and in a decomposition."""
     return 8.0 * 4.0 * 3.0 * parameters
 
 
@@ -192,18 +196,18 @@ class _Problem:
         return float(self.s.max(initial=0.0)) ** 2 or 1.0
 
     def bound(self, strength: float) -> NDArray[np.float64]:
-        """The factors (p,) of coefficients whose squares are the prior's share; 0 for those that are free."""
+        """Return the factors (p,) of coefficients whose squares are the prior's share; 0 for those that are free."""
         found = np.zeros(len(self.order))
         found[self.order[self.free :]] = math.sqrt(strength * self.top) * self.scale
         return found
 
     def left(self, strength: float) -> float:
-        """The sum of squares and of the prior's share at its least."""
+        """Return the sum of squares and of the prior's share at its least."""
         one = strength * self.top
         return self.rest + float((self.z**2 * one / (self.s**2 + one)).sum())
 
     def evidence(self, strength: float) -> float:
-        """The logarithm, up to what is the same for all potentials that are fitted to these rows."""
+        """Return the logarithm of the evidence, up to a constant of all potentials that are fitted to these rows."""
         degrees = max(self.rows - self.free, 1)
         occam = float(np.log1p(self.s**2 / (strength * self.top)).sum())
         return -0.5 * (degrees * math.log(max(self.left(strength), 1e-300) / degrees) + occam)
@@ -219,7 +223,7 @@ class _Problem:
         return found
 
     def root(self, strength: float) -> NDArray[np.float64]:
-        """A root of the inverse of the Hessian of half the sum of squares and prior: (p, p)."""
+        """Return a root of the inverse of the Hessian of half the sum of squares and prior: (p, p)."""
         free, p = self.free, len(self.order)
         spread = np.zeros((p, p))
         spread[free:, free:] = (self.vt.T / np.sqrt(self.s**2 + strength * self.top)) / self.scale[:, None]
@@ -241,12 +245,14 @@ def solve(
 ) -> Solution:
     """Return the coefficients under a prior, by default of the strength with the largest evidence.
 
-    degrees: (p,) of `FittablePotential.roughness`; those of degree 0 have no prior. The deviation of a coefficient is
-    one over the root mean square of its column over forces and over ``degree ** smooth``.
-    strength: relative to the square of the largest singular value. folds: triangles that together are ``rows``: the
-    strength is then the one by which each is best predicted from the others.
-    The evidence is that of normal noise, whose variance is integrated out at its best value, and normal coefficients
-    (MacKay, Neural Comput. 4, 415 (1992)).
+    The evidence assumes normal noise and normal coefficients (MacKay, Neural Comput. 4, 415 (1992)). The variance of
+    the noise is integrated out at its best value.
+
+    degrees: (p,) of `FittablePotential.roughness`; coefficients of degree 0 have no prior. The prior's deviation of a
+        coefficient is ``1 / (rms * degree ** smooth)``, with the root mean square of its column over forces.
+    strength: relative to the square of the largest singular value.
+    folds: triangles that together are ``rows``. The strength is then that by which each fold is best predicted from the
+        others.
 
     Raises:
         InputError: there are no rows.
@@ -277,8 +283,10 @@ def covariance_root(
 ) -> torch.Tensor:
     """Return R (p, p), for which ``R @ R.T`` is the covariance of the coefficients that `solve` has found.
 
-    That is the one of the posterior: normal noise of the deviation of the fit, and the prior (MacKay, Neural Comput. 4,
-    415 (1992), eq. 2.8). Arguments as for `solve`. ``theta + R @ z`` with standard normal z draws coefficients.
+    It is the covariance of the posterior under the prior and normal noise, whose deviation is that of the fit.
+    Coefficients are drawn as ``theta + R @ z`` with standard normal z. Arguments are those of `solve`.
+
+    Source: MacKay, Neural Comput. 4, 415 (1992), eq. 2.8.
     """
     problem = _Problem.of(rows, None if degrees is None else degrees.numpy(), smooth)
     return torch.from_numpy(solution.deviation * problem.root(solution.strength))
@@ -289,7 +297,8 @@ def prior_factors(
 ) -> NDArray[np.float64]:
     """Return the prior of `solve` as factors (p,): its share of the sum of squares is ``sum (factor * theta)^2``.
 
-    degrees, smooth: as in `solve`. strength: relative to the square of the largest singular value of ``rows``.
+    degrees, smooth: as in `solve`.
+    strength: relative to the square of the largest singular value of ``rows``.
     """
     return _Problem.of(rows, None if degrees is None else degrees.numpy(), smooth).bound(strength)
 
@@ -311,7 +320,8 @@ def left_out(
 ) -> float:
     """Return the root mean square of the weighted rows of each fold under the coefficients of the others.
 
-    folds: triangles that together are the rows of a fit. degrees, strength, smooth: as in `solve`.
+    folds: triangles that together are the rows of a fit.
+    degrees, strength, smooth: as in `solve`.
     """
     told = None if degrees is None else degrees.numpy()
     total = _cross_validated(folds, told, smooth, np.array([strength]))[0]

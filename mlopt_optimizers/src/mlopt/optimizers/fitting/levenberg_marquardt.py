@@ -25,9 +25,12 @@ class SumOfSquares(Protocol):
 class LevenbergMarquardtState(State):
     """The last accepted point, and the step tried from there.
 
-    x, force (n_rows, 1), energy (n,): the last accepted point. curvature (n, p, p): the matrix there.
-    step (n_rows, 1): the move tried from there. expected (n,): the fall in energy that it should bring.
-    damping (n,): what is added to the diagonal of the matrix. growth (n,): the next factor on it after a rise.
+    x, force (n_rows, 1), energy (n,): the last accepted point.
+    curvature (n, p, p): the matrix there.
+    step (n_rows, 1): the move tried from there.
+    expected (n,): the fall in energy that this move should bring.
+    damping (n,): the number that is added to the diagonal of the matrix.
+    growth (n,): the next factor on the damping after a rise.
     began (n,) bool: whether a point has been evaluated.
     """
 
@@ -49,9 +52,9 @@ class LevenbergMarquardt(Optimizer):
     the energy falls as expected, and grows faster and faster where it rises (Nielsen, Tech. Univ. Denmark,
     IMM-REP-1999-05). It trains potentials, as a stage of `training`.
 
-    A step to a new point takes one evaluation and one matrix, which costs as much as one evaluation for each parameter,
-    without a gradient: of some hundred parameters it is worth its cost, of thousands it is not. Evaluations that are
-    reported do not count the matrices.
+    A step to a new point takes one evaluation and one matrix. The matrix costs as much as one evaluation without a
+    gradient for each parameter. It is worth its cost for some hundred parameters, but not for thousands. Evaluations
+    that are reported do not count the matrices.
     """
 
     squares_only: ClassVar[bool] = True

@@ -23,12 +23,12 @@ _STEP, _TOGETHER = 1e-6, 32
 
 
 class Loss(Plugin):
-    """What training makes small.
+    """The loss that training minimises.
 
-    weighted: the mean of the squared residuals of a linear fit with the same weights, over all energies, components of
-    forces and of stresses. amp: the mean over structures of
-    ``(dE / N)^2 + force_coefficient sum |dF|^2 / (3 N)`` (Khorshidi & Peterson, Comput. Phys. Commun. 207, 310 (2016));
-    Amp itself takes the sum, which has its minimum at the same place.
+    - ``weighted``: the mean of squared residuals over all energies, components of forces and of stresses. Residuals
+      have the weights of a linear fit.
+    - ``amp``: the mean over structures of ``(dE / N)^2 + force_coefficient sum |dF|^2 / (3 N)`` (Khorshidi & Peterson,
+      Comput. Phys. Commun. 207, 310 (2016)). Amp itself takes the sum, which has its minimum at the same place.
     """
 
     kind: Literal["weighted", "amp"] = setting("weighted", "which of the two")
@@ -37,10 +37,10 @@ class Loss(Plugin):
     decay: float = setting(0.0, "factor on the sum of squares of all parameters, which is added", ge=0)
 
     def factors(self, data: Dataset) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return what squared residuals of ``data`` count: energies (n,), forces (n_atoms,), stresses (n,).
+        """Return factors on squared residuals of ``data``: energies (n,), forces (n_atoms,), stresses (n,).
 
-        Zero where there is no label; each atom counts whose force is known. Their sum over a whole set is divided by
-        `size` of that set.
+        Factors are zero where there is no label, and for forces on fixed atoms. An atom with a known force counts,
+        whether or not the other atoms have one. The sum over a whole set is divided by the `size` of that set.
         """
         segments, systems = data.systems.segments, data.systems
         atoms = segments.counts.to(torch.float64)
@@ -59,7 +59,7 @@ class Loss(Plugin):
         )
 
     def size(self, data: Dataset) -> float:
-        """Return what the sum over ``data`` is divided by: the number of structures, or of residuals that count."""
+        """Return the divisor of the sum over ``data``: the number of structures, or of residuals that count."""
         if self.kind == "amp":
             return float(len(data))
         energy, force, stress = self.factors(data)
@@ -124,9 +124,13 @@ def _weighted(found: torch.Tensor, label: torch.Tensor, factor: torch.Tensor) ->
 class LossLandscape(Landscape):
     """The loss of k sets of parameters as k problems of p rows, each one number wide.
 
-    potential: what is fitted. data: what it is fitted to, in ``blocks``, which are evaluated one after the other, or
-    shared out to the processes of ``torchrun``. Energies and gradients of blocks are added in their order, so that the
-    loss does not depend on how many processes there are.
+    Blocks are evaluated one after the other, or shared out to the processes of ``torchrun``. Energies and gradients of
+    blocks are added in their order, so that the loss does not depend on the number of processes.
+
+    potential: the potential that is fitted.
+    blocks: the data that it is fitted to, in parts.
+    loss: the kind of loss.
+    problems: the number k of sets of parameters.
     """
 
     def __init__(
@@ -152,7 +156,7 @@ class LossLandscape(Landscape):
         return made
 
     def _block(self, index: int) -> _Block:
-        """What a block needs, made when it is first asked for: a process prepares its own share only."""
+        """Return the data of a block, made at the first request: a process prepares its own share only."""
         found = self._blocks.get(index)
         if found is None:
             data = self._data[index]
@@ -163,7 +167,7 @@ class LossLandscape(Landscape):
         return found
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """The loss and minus its gradient at ``x (n_rows, 1)``, n_rows = k p."""
+        """Return the loss and minus its gradient at ``x (n_rows, 1)``, n_rows = k p."""
         k, p = self.segments.n_problems, self.segments.size or 0
         theta = x.detach().reshape(k, p)
         told = share_out(len(self._data), functools.partial(self._table, theta), batch=1, columns=k * (1 + p))

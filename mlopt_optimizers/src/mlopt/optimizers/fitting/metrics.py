@@ -1,4 +1,4 @@
-"""How well a potential gives back labels: errors of energies, forces and stresses, by set and group."""
+"""Errors of a potential on labelled energies, forces and stresses, by set and group."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _ATOMS = 20_000
 
 @dataclass(frozen=True)
 class Errors:
-    """Predictions beside labels.
+    """Predictions beside labels. Errors are predicted minus labelled, and NaN where there is no label.
 
-    data: the labels. energy: (n,) predicted minus labelled, eV an atom. force: (n_atoms, 3) eV/angstrom.
-    stress: (n, 3, 3) GPa. All are NaN where there is no label. predicted: what the potential says.
+    data: the labels.
+    energy (n,): errors of energies, eV an atom.
+    force (n_atoms, 3): errors of forces, eV/angstrom.
+    stress (n, 3, 3): errors of stresses, GPa.
+    predicted: the predictions of the potential.
     """
 
     data: Dataset
@@ -33,7 +36,7 @@ class Errors:
 
     @classmethod
     def of(cls, potential: Potential, data: Dataset) -> Errors:
-        """Evaluate ``potential`` on all structures, so many at a time that memory is bounded."""
+        """Evaluate ``potential`` on all structures, in parts, so that memory is bounded."""
         with_stress = bool(data.with_stress.any())
         with torch.no_grad():
             parts = [
@@ -49,7 +52,7 @@ class Errors:
         return cls(data, (energy - data.energy) / atoms_of, force - data.force, off, predicted)
 
     def select(self, structures: torch.Tensor) -> Errors:
-        """The errors of some structures (int64 indices)."""
+        """Return the errors of some structures (int64 indices)."""
         _, rows = self.data.systems.segments.select(structures)
         return Errors(
             self.data.select(structures),
@@ -87,14 +90,14 @@ class Errors:
         }
 
     def _of_structures(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean absolute value of each structure's known rows, (n, 1)."""
+        """Return the mean absolute value of each structure's known rows, (n, 1)."""
         each = values.abs().mean(-1, keepdim=True)
         known = torch.isfinite(each)
         sums = self.data.systems.segments.sum(torch.where(known, each, 0.0))
         return (sums / self.data.systems.segments.sum(known.to(each.dtype)))[:, None]
 
     def groups(self) -> list[tuple[str, Errors]]:
-        """The errors of each group of structures, where there are several."""
+        """Return the errors of each group of structures, where there are several."""
         names = sorted(set(self.data.group))
         if len(names) < 2:
             return []
@@ -105,9 +108,9 @@ class Errors:
         return found
 
     def elements(self) -> list[tuple[str, Errors]]:
-        """The errors of the forces on the atoms of each element, in structures that have it, where there are several.
+        """Return the errors of forces on the atoms of each element, where there are several elements.
 
-        Energies and stresses belong to no element, and are NaN.
+        Each covers the structures that have the element. Energies and stresses belong to no element, and are NaN.
         """
         systems = self.data.systems
         numbers = sorted(set(systems.z.tolist()))
@@ -127,7 +130,10 @@ class Errors:
         return found
 
     def worst(self, count: int) -> list[int]:
-        """The structures with the largest error of a force, the worst first; of an energy where no force is known."""
+        """Return the structures with the largest errors, the worst first.
+
+        The error is that of a force, or of the energy where no force is known.
+        """
         n = len(self.data)
         size = self.force.nan_to_num().norm(dim=-1)
         largest = size.new_zeros(n).scatter_reduce(0, self.data.systems.batch, size, "amax")
@@ -145,7 +151,7 @@ def _mean(values: torch.Tensor) -> float | None:
 
 
 def _error(values: torch.Tensor) -> float | None:
-    """The standard error of the mean absolute value over structures (n, k), by what is known of each."""
+    """Return the standard error of the mean absolute value over structures (n, k), from the known values."""
     each = values.abs().nanmean(-1)
     known = each[torch.isfinite(each)]
     return float(known.std()) / len(known) ** 0.5 if len(known) > 1 else None

@@ -1,4 +1,4 @@
-"""The prior of coefficients that are solved for."""
+"""The prior of coefficients in a least-squares fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlopt.optimizers.fitting.projected import SPREAD
 
 
 class Prior(Plugin):
-    """What keeps coefficients small: each deviates from zero by about one over its degree to a power."""
+    """A prior that keeps coefficients small: each deviates from zero by about one over its degree to a power."""
 
     strength: Literal["evidence", "cross-validation"] | float = setting(
         "evidence", "how it is chosen, or a number relative to the square of the largest singular value"

@@ -38,13 +38,13 @@ _ATOMS = 256
 class ProjectedLandscape(Landscape):
     """The loss of k sets of nonlinear parameters, each at its best theta: k problems of q rows, one number wide.
 
-    Energy is the mean of the squares of a linear fit at its solution, the shares of both priors among them. At the
-    solution its derivative in theta is zero. So its gradient is the derivative of the squares at fixed theta (envelope
-    theorem).
+    The energy is the mean of the squares of a linear fit at its solution, including the shares of both priors. At the
+    solution the derivative of the squares in theta is zero. The gradient is therefore the derivative of the squares at
+    fixed theta (envelope theorem).
 
-    potential: what is fitted, linear in theta, with `FittablePotential.nonlinear` parameters.
-    factors: of the prior (p,), see `prior_factors`. They do not change with the nonlinear parameters.
-    penalty: factor on the sum of squares of the nonlinear parameters, which is their prior's share.
+    potential: the potential that is fitted, linear in theta, with `FittablePotential.nonlinear` parameters.
+    factors (p,): factors of the prior, see `prior_factors`. They do not change with the nonlinear parameters.
+    penalty: factor on the sum of squares of the nonlinear parameters, which is the share of their prior.
     weights, memory: as in `triangle`.
     """
 
@@ -73,14 +73,14 @@ class ProjectedLandscape(Landscape):
         return ProjectedLandscape(*told, problems=len(problems), penalty=self._penalty)
 
     def evaluate(self, x: torch.Tensor) -> Evaluation:
-        """The loss and minus its gradient at ``x (k q, 1)``; NaN where rows are not finite."""
+        """Return the loss and minus its gradient at ``x (k q, 1)``; NaN where rows are not finite."""
         values = x.detach().to("cpu", torch.float64).reshape(self.segments.n_problems, -1)
         found = [self._at(one) for one in values]
         energy = torch.stack([one for one, _ in found])
         return Evaluation(energy.to(x), torch.cat([-slope for _, slope in found])[:, None].to(x))
 
     def _at(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss and its gradient (q,) at ``values (q,)``."""
+        """Return the loss and its gradient (q,) at ``values (q,)``."""
         point = values.clone().requires_grad_(True)
         with torch.enable_grad():
             potential = self._potential.with_nonlinear(point)
@@ -104,7 +104,7 @@ class ProjectedLandscape(Landscape):
 
 
 def _free(potential: FittablePotential) -> torch.Tensor:
-    """The nonlinear parameters of a potential (q,).
+    """Return the nonlinear parameters of a potential (q,).
 
     Raises:
         InputError: it has none.
@@ -124,15 +124,17 @@ def _free(potential: FittablePotential) -> torch.Tensor:
 class RadialFit(Generic[P]):
     """A fit of nonlinear parameters in flight, which can be saved between two steps and goes on bit for bit.
 
-    potential: prepared for the data; it starts from its own parameters. solution: of the fit at the start, under the
-    same weights, with the strength of the prior and the deviation of a row.
-    stage: the optimizer, and how many evaluations it may take. seed: of an optimizer that draws random numbers.
-    spread: the prior of the nonlinear parameters is normal, around zero, with this deviation. Without it two functions
-    may become alike, and shares grow without end at no cost.
+    potential: the potential, prepared for the data; the fit starts from its parameters.
+    solution: the linear fit at the start, under the same weights. It gives the strength of the prior and the deviation
+        of a row.
+    stage: the optimizer, and the number of evaluations that it may take.
+    seed: seed of an optimizer that draws random numbers.
+    spread: standard deviation of the nonlinear parameters' normal prior around zero. Without this prior two functions
+        might become alike, and shares might grow without end at no cost.
 
     Raises:
-        InputError: the potential has no such parameters; ``stage`` takes a part of the structures at a time, or an
-            optimizer of sums of squares alone.
+        InputError: the potential has no nonlinear parameters. ``stage`` takes a part of the structures at a time, or
+            has an optimizer of sums of squares alone.
     """
 
     def __init__(

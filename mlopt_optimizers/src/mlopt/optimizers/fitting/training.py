@@ -28,7 +28,7 @@ _DENSE = 2000
 
 
 class Stage(Plugin):
-    """One optimizer, and how long it works."""
+    """One optimizer, and the number of evaluations that it may take."""
 
     optimizer: Annotated[Optimizer | None, FromRegistry("optimizer")] = setting(
         None, "what minimises the loss; none: bfgs up to 2,000 parameters, else lbfgs"
@@ -58,11 +58,11 @@ class Stage(Plugin):
 
 
 class Training(Plugin):
-    """How a potential that is not linear in its parameters is fitted.
+    """The settings of a fit of a potential that is not linear in its parameters.
 
-    Several sets of parameters are trained as one batch, each from a start of its own. Part of the structures is held
-    back; the parameters with the lowest loss on these, over all looks, are those that a seed ends with, and the seed
-    with the lowest is taken. The structures that a fit is tested on have no part in this.
+    Several sets of parameters are trained as one batch, each from a start of its own, its seed. Part of the structures
+    is held back, and the loss on these is computed every few evaluations, at a look. Each seed ends with the parameters
+    of its lowest loss at any look. The seed with the lowest loss is taken. Structures to test on have no part in this.
     """
 
     stages: list[Stage] = setting([Stage()], "optimizers, one after the other", min_length=1)
@@ -94,10 +94,11 @@ class Training(Plugin):
 
 @dataclass(frozen=True)
 class Look:
-    """What a training looked like after some evaluations of each seed.
+    """The losses of a training after some evaluations of each seed.
 
-    stage: its place. loss (k,): of each seed, that its optimizer works with. held_back (k,): on the structures that are
-    held back, or the same where there are none.
+    stage: the place of the stage.
+    loss (k,): the loss of each seed that its optimizer minimises.
+    held_back (k,): the loss on structures that are held back, or ``loss`` where there are none.
     """
 
     stage: int
@@ -108,10 +109,12 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Outcome of a training.
+    """The outcome of a training.
 
-    theta (k, p): the best parameters of each seed. loss, held_back (k,): as in `Look`, at these. looks: in order.
-    evaluations: of the loss, for each seed.
+    theta (k, p): the best parameters of each seed.
+    loss, held_back (k,): the losses at these parameters, as in `Look`.
+    looks: all looks, in order.
+    evaluations: number of evaluations of the loss, for each seed.
     """
 
     theta: torch.Tensor
@@ -129,7 +132,8 @@ class Trained:
 class Trainer:
     """A training in flight, which can be saved between two steps and goes on bit for bit.
 
-    potential: prepared for the data. data: what it is fitted to, of which a share is held back.
+    potential: the potential, prepared for the data.
+    data: the structures to fit to, of which a share is held back.
     starts (k, p): parameters to go on from, one row for each seed; None for those that the potential draws.
 
     Raises:
@@ -216,7 +220,7 @@ class Trainer:
         return self._look(stage)
 
     def _part_of(self, step: int) -> Driver:
-        """The part of the structures that a step takes: all in turn, in an order that each round draws."""
+        """Return the part of the structures that a step takes; all take turns, in an order that each round draws."""
         n = len(self.drivers)
         key = torch.as_tensor(_derived(self.seed, self.stage, step // n)).expand(n)
         order = uniform(key, torch.arange(n), 1)[:, 0].argsort()
@@ -241,7 +245,7 @@ class Trainer:
         return found
 
     def _here(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The point of each seed that counts (k, p), and its loss (k,)."""
+        """Return the point of each seed that counts (k, p), and its loss (k,)."""
         tally = self.progress.snapshot().tally
         return tally.x.reshape(self.training.seeds, -1), tally.energy
 
