@@ -1,4 +1,4 @@
-"""The active set: the rows of largest volume, and the structures that they are of.
+"""The active set: the rows of largest volume, and the structures to which they belong.
 
 Coefficients come from the triangles of elimination, not from an inverse. Rows may be nearly dependent, and triangles
 then lose fewer digits at the same cost.
@@ -44,15 +44,18 @@ _PASSES = 100
 
 @dataclass(frozen=True, eq=False)
 class ActiveSet:
-    """Rows of a matrix with m columns, chosen by MaxVol, with what grades are computed from.
+    """Rows of a matrix with m columns, chosen by MaxVol, with their decomposition, by which grades are computed.
 
-    The rows are as many as their rank r. The set is `initialised` where r is m. Until then, and for good where columns
+    The number of rows is their rank r. The set is `initialised` where r is m. Until then, and for good where columns
     depend on each other, the rows span a part of the space. Every row in that part is a unique combination of them,
     which r columns suffice to compute. A row outside of it has no grade; MLIP gives it one that is arbitrarily large.
 
-    rows (r, m) float64. owners (r,) int64: of which structure each row is. scale (m,): sizes of the columns, by which
-    ranks are judged. columns (r,) int64: independent columns. lu (r, r), order (r,) int64: triangles of the rows in
-    these columns, scaled and taken in this order, with the units of the lower one left out.
+    rows (r, m) float64: the active rows.
+    owners (r,) int64: the structure to which each row belongs.
+    scale (m,): sizes of the columns, by which ranks are judged.
+    columns (r,) int64: independent columns.
+    lu (r, r), order (r,) int64: triangles of the scaled rows in these columns, and the order in which rows are taken.
+    The unit diagonal of the lower triangle is left out.
     log_det: logarithm of the absolute determinant of the rows in these columns.
     """
 
@@ -74,12 +77,13 @@ class ActiveSet:
     def of(
         cls, rows: Matrix, owners: Owners | None = None, *, tolerance: float = 1e-3, start: Start = "leverage"
     ) -> Self:
-        """Choose from ``rows (k, m)``; owners (k,): int64, by default the number of each row.
+        """Choose from ``rows (k, m)``.
 
+        owners: (k,) int64, by default the number of each row.
         tolerance, start: see `maxvol`.
 
         Raises:
-            InputError: rows are not finite, or the owners are not as many.
+            InputError: rows are not finite, or there is not one owner for each row.
         """
         matrix, whose = _pair(rows, owners, tolerance)
         first = slice(0, BLOCK)
@@ -97,7 +101,9 @@ class ActiveSet:
     ) -> Self:
         """Choose from rows that are too many for memory: ``blocks()`` yields them, the same at every call.
 
-        It is called until a pass over all rows changes nothing. first: a set to begin with.
+        ``blocks`` is called until a pass over all rows changes nothing.
+
+        first: a set to begin with.
 
         Raises:
             InputError: there are no blocks, or as `of`.
@@ -126,7 +132,7 @@ class ActiveSet:
 
     @property
     def initialised(self) -> bool:
-        """Whether there are as many rows as columns."""
+        """True if there are as many rows as columns."""
         return self.rank == int(self.rows.shape[1])
 
     @property
@@ -142,7 +148,7 @@ class ActiveSet:
         return others, np.ascontiguousarray(self.rows[self.order][:, others] / self.scale[others])
 
     def coefficients(self, rows: Matrix) -> tuple[Matrix, NDArray[np.bool_]]:
-        """Return of ``rows (k, m)`` the coefficients (k, r), and which are outside of the span (k,)."""
+        """Return the coefficients (k, r) of ``rows (k, m)``, and which rows are outside of the span, (k,) bool."""
         from scipy.linalg import solve_triangular
 
         c = np.zeros((len(rows), self.rank))
@@ -174,7 +180,7 @@ class ActiveSet:
         that of some thousand rows.
 
         Raises:
-            InputError: rows are not finite, of another width, or the owners are not as many.
+            InputError: rows are not finite or have another width, or there is not one owner for each row.
         """
         if owners is None:
             owners = np.arange(len(rows)) + (int(self.owners.max()) + 1 if self.rank else 0)
@@ -225,7 +231,7 @@ class ActiveSet:
 
     @classmethod
     def _chosen(cls, rows: Matrix, owners: Owners, scale: Matrix, tolerance: float, start: Start) -> Self:
-        """The set of some rows, of any rank."""
+        """Return the set of some rows, of any rank."""
         columns = np.arange(rows.shape[1])
         try:
             found = maxvol(rows, tolerance, start)

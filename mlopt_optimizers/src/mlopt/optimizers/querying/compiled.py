@@ -1,7 +1,7 @@
 """Grades of rows, compiled: the largest coefficient of each.
 
-The sums of a row are always done in the same order, so that a grade does not depend on the other rows of a batch, which
-a product of matrices by BLAS does not promise.
+The sums of a row are always done in the same order. A grade therefore does not depend on the other rows of a batch.
+BLAS does not promise this for products of matrices.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ def largest(
 ) -> None:
     """Write the largest size among the coefficients of each row, infinity where there are none; see `ActiveSet`.
 
-    rows (k, m). columns (r,), scale (m,), lu (r, r). surplus (m - r,), own (r, m - r): other columns, and the active
-    rows in these. A row is outside of the span if there it differs by more than ``share`` from its combination of
-    active rows. out (k,).
+    A row is outside of the span if it differs by more than ``share``, in the surplus columns, from its combination of
+    active rows.
+
+    rows (k, m): the rows to grade.
+    columns (r,), scale (m,), lu (r, r): as in `ActiveSet`.
+    surplus (m - r,), own (r, m - r): the other columns, and the active rows in these.
+    out (k,): the result.
     """
     k, r, n_surplus = len(rows), len(columns), len(surplus)
     c = np.zeros((_SIDE, r))

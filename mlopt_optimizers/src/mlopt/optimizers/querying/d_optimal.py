@@ -28,9 +28,11 @@ _ATOMS, _KEPT = 4096, 5e7
 class DOptimal(Greedy):
     """Structures with rows in the active set: D-optimal selection by MaxVol.
 
-    Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017). The rows of known structures form the first active set.
-    A candidate is chosen if any of its rows enters, so that a choice may be smaller than asked for. Where more enter
-    than are asked for, each next one is the one that adds most to the determinant of the information.
+    The rows of known structures form the first active set. A candidate is chosen if any of its rows enters, so that a
+    choice may be smaller than asked for. Where more candidates enter than are asked for, they are taken one by one. The
+    next is always the one that adds most to the determinant of the information.
+
+    Source: Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017).
     """
 
     rows: Literal["qs1", "qs2", "qs3"] = setting(

@@ -1,4 +1,4 @@
-"""The grade by a committee: how far its members disagree about forces, compared with structures that they know."""
+"""The grade by a committee: how far its members disagree about forces, relative to structures that they know."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ class Disagreement:
     """The grade of structures by a committee of one potential under several parameters.
 
     Members disagree about the force on an atom by ``sqrt(<|F_k - <F>|^2>)``, relative to ``1 eV/angstrom + |<F>|``, as
-    in DP-GEN (Zhang et al., Comput. Phys. Commun. 253, 107206 (2020)). The grade is this in a unit: the largest value
-    on structures that members were fitted to, but not less than what counts as agreement anyway. *At most 1 is
-    therefore as good as on known structures*, as of grades by an active set. Atoms that are fixed have the grade 0.
+    in DP-GEN (Zhang et al., Comput. Phys. Commun. 253, 107206 (2020)). The grade is this number divided by a unit. The
+    unit is its largest value on structures that members were fitted to, but not less than ``least`` of `of`. *A grade
+    of at most 1 is therefore as good as on known structures*, as with an active set. Atoms that are fixed have the
+    grade 0.
 
-    potential: of one member. theta (k, p): of all. unit: relative disagreement that has the grade 1.
+    potential: the potential of one member.
+    theta (k, p): the parameters of all members.
+    unit: relative disagreement that has the grade 1.
 
     Raises:
         InputError: fewer than two members.

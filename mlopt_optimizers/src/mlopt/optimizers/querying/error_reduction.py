@@ -23,8 +23,10 @@ _REFERENCES = 2000
 class ErrorReduction(Greedy):
     """The structure after whose label the error on all candidates is expected to be least.
 
-    Roy & McCallum, ICML 2001. For each candidate and each of some draws from the posterior as the truth, labels are
-    drawn, the fit is updated with them, and its error in the weighted rows of the candidates is measured.
+    Several draws from the posterior serve as the truth. For each candidate and each draw, labels are drawn and the fit
+    is updated with them. Then its error in the weighted rows of the candidates is measured.
+
+    Source: Roy & McCallum, ICML 2001.
     """
 
     needs_potential: ClassVar[bool] = True

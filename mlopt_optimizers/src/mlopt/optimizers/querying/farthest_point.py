@@ -1,4 +1,4 @@
-"""The farthest point: each choice is the structure that is least like any other that has a label."""
+"""Farthest-point selection: each choice is the structure that is least like those known or chosen."""
 
 from __future__ import annotations
 

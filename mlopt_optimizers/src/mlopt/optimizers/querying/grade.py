@@ -26,10 +26,11 @@ _ATOMS, _BYTES = 8192, 1e9
 class Grades:
     """Extrapolation grades, never NaN.
 
-    row (n_atoms,), system (n_systems,): float64. By neighbourhoods, that of a system is the largest of its atoms; by
-    configurations, an atom has that of its system. At most 1 is interpolation. Infinity means that the active set does
-    not determine the energy at all: it is empty, has too few rows so far, or has never met such a neighbourhood.
-    initialised: whether all grades are finite.
+    A grade of at most 1 means interpolation. Infinity means that the active set does not determine the energy at all.
+    The set is then empty, has too few rows so far, or has never met such a neighbourhood.
+
+    row (n_atoms,), system (n_systems,) float64: grades of atoms and of systems. By neighbourhoods, a system has the
+    largest grade of its atoms. By configurations, an atom has the grade of its system.
     """
 
     row: torch.Tensor
@@ -37,7 +38,7 @@ class Grades:
 
     @property
     def initialised(self) -> bool:
-        """Whether all grades are finite."""
+        """True if all grades are finite."""
         return bool(torch.isfinite(self.system).all())
 
 
@@ -45,12 +46,13 @@ class Grades:
 class Grader:
     """The extrapolation grade under one active set (Podryabinkin & Shapeev, Comput. Mater. Sci. 140, 171 (2017)).
 
-    Rows are derivatives of the energy with respect to the parameters: of each atom (``by`` neighbourhoods), or of each
-    system, divided by its number of atoms, as in MLIP (``by`` configurations). With ``c = row @ inv(active rows)`` the
-    grade is the largest ``|c|``: the factor by which the determinant would grow if this row replaced one of them.
+    Rows are derivatives of the energy with respect to the parameters. They are those of each atom (``by``
+    neighbourhoods), or those of each system, divided by its number of atoms, as in MLIP (``by`` configurations). With
+    ``c = row @ inv(active rows)`` the grade is the largest ``|c|``. By this factor the determinant would grow if the
+    row replaced an active one.
 
-    nonlinear: rows have columns for the `nonlinear` parameters of the potential as well, such as radial coefficients,
-    which MLIP counts. Without it, grades of a potential that is linear in theta do not depend on its fit.
+    nonlinear: True if rows have columns for the `nonlinear` parameters of the potential as well, such as radial
+    coefficients, as MLIP does. If False, grades of a potential that is linear in theta do not depend on its fit.
     """
 
     potential: FittablePotential
@@ -88,7 +90,7 @@ class Grader:
         return self._own(self.potential.row_gradients(systems, nonlinear=self.nonlinear), systems)
 
     def _own(self, of_atoms: torch.Tensor, systems: Systems) -> torch.Tensor:
-        """The rows that are graded, of those of atoms."""
+        """Return the rows to grade, from those of atoms."""
         if self.by == "neighbourhoods":
             return of_atoms
         parts = torch.split(of_atoms, systems.segments.counts.tolist())

@@ -1,10 +1,12 @@
 """MaxVol: the rows of a matrix whose square submatrix has a determinant that no exchange of one row raises.
 
-Goreinov, Oseledets, Savostyanov, Tyrtyshnikov & Zamarashkin, "How to find a good submatrix" (2010). With A the chosen
-rows and ``C = rows @ inv(A)``, an exchange of chosen row j for row i multiplies the determinant by ``C[i, j]``. The
-method ends where no ``|C[i, j]|`` is above ``1 + tolerance``. That is a local optimum: which one, depends on the start.
+Let A be the chosen rows and ``C = rows @ inv(A)``. An exchange of chosen row j for row i multiplies the determinant by
+``C[i, j]``. The method ends where no ``|C[i, j]|`` is above ``1 + tolerance``. That is a local optimum, which depends
+on the start.
 
-Exchanges are made in a block of the few rows with the largest ``|C|``, and then applied to all rows at once: k
+Source: Goreinov, Oseledets, Savostyanov, Tyrtyshnikov & Zamarashkin, "How to find a good submatrix" (2010).
+
+Exchanges are made in a block of the few rows with the largest ``|C|``, and then applied to all rows at once. Then k
 exchanges are one update of rank k, which BLAS does at full speed.
 """
 
@@ -32,15 +34,17 @@ _ROUNDS = 20
 
 
 class RankError(InputError):
-    """Rows span fewer dimensions than they have columns."""
+    """The error for rows that span fewer dimensions than they have columns."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaxVol:
     """Rows of large volume.
 
-    indices: (m,) int64, the chosen rows. coefficients: (k, m), ``rows @ inv(rows[indices])``, at most ``1 + tolerance``
-    in size. log_det: logarithm of the absolute determinant of the chosen rows. swaps: exchanges after the start.
+    indices (m,) int64: the chosen rows.
+    coefficients (k, m): ``rows @ inv(rows[indices])``, at most ``1 + tolerance`` in size.
+    log_det: logarithm of the absolute determinant of the chosen rows.
+    swaps: number of exchanges after the start.
     """
 
     indices: NDArray[np.int64]
@@ -54,13 +58,14 @@ def maxvol(
 ) -> MaxVol:
     """Choose m of the ``rows (k, m)``, float64.
 
-    start: lu: the pivots of Gaussian elimination, which is faster. leverage: of the 8 m rows of the largest leverage,
-    the pivots of an orthogonal decomposition, which most often ends at a larger determinant.
     Coefficients and determinant are computed from the rows in the end, and checked.
-    least: pivots below this share of the largest one are zero, with columns of equal size.
+
+    start: ``lu`` begins with the pivots of Gaussian elimination, and is faster. ``leverage`` begins with the pivots of
+        an orthogonal decomposition of the 8 m rows of the largest leverage. It most often ends at a larger determinant.
+    least: pivots below this share of the largest one count as zero, with columns scaled to equal size.
 
     Raises:
-        RankError: the rank of the rows is below m, as where there are fewer.
+        RankError: the rank of the rows is below m, for example because there are fewer rows.
         InputError: rows are not finite.
     """
     matrix = checked(rows, tolerance)
@@ -169,7 +174,7 @@ def inverted(square: Matrix) -> tuple[Matrix, float]:
 
 
 def _eliminated(scaled: Matrix, least: float) -> tuple[NDArray[np.int64], Matrix] | None:
-    """The order of rows by pivots, and the coefficients of rows in that order; None if their rank is too low."""
+    """Return the order of rows by pivots, and coefficients of rows in that order; None if their rank is too low."""
     from scipy.linalg.blas import dtrsm
     from scipy.linalg.lapack import dgetrf
 
@@ -277,7 +282,7 @@ def _apply(c: Matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> No
 
 
 def _coefficients(scaled: Matrix, chosen: NDArray[np.int64]) -> tuple[Matrix, float]:
-    """All rows as combinations of those chosen, and the log of the absolute determinant of these.
+    """Return all rows as combinations of those chosen, and the log of the absolute determinant of these.
 
     Triangles, because an inverse of rows that are nearly dependent loses all digits, and exchanges would not settle.
     """

@@ -13,8 +13,8 @@ from mlopt.optimizers.querying.strategy import Scored
 class ModelChange(Scored):
     """The expected length of the gradient of the loss of one more energy (Settles, Craven & Ray, NIPS 2007).
 
-    That is the length of the derivative of the energy per atom with respect to the parameters, in units that make
-    parameters comparable, times the deviation that a label is expected to have. The deviation is that of the posterior
+    The gradient is the derivative of the energy per atom with respect to the parameters, times the expected deviation
+    of the label. Its length is taken in units that make parameters comparable. The deviation is that of the posterior
     under the known structures; of a committee it would be its spread, see `committee`.
     """
 

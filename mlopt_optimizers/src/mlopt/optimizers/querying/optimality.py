@@ -18,10 +18,14 @@ _REFERENCES = 2000
 class Optimality(Greedy):
     """The energy row that does most for one criterion of an optimal design (Pukelsheim 2006).
 
-    With V the inverse of the information matrix of the rows, each choice is that of the largest gain in: A, the trace
-    of V, the mean variance of coefficients; E, the largest eigenvalue of V, to first order; G, the largest variance of
-    an energy per atom among the candidates; I, the mean of these. Potentials that are not linear are taken to be so
-    around their parameters.
+    Let V be the inverse of the information matrix of the rows. Each choice is the row that lowers the criterion most:
+
+    - A: the trace of V, which stands for the mean variance of coefficients.
+    - E: the largest eigenvalue of V, to first order.
+    - G: the largest variance of an energy per atom among the candidates.
+    - I: the mean of these variances.
+
+    Potentials that are not linear are linearised around their parameters.
     """
 
     criterion: Literal["A", "E", "G", "I"] = setting("I", "what is lowered, see above")

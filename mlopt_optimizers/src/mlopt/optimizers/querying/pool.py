@@ -29,9 +29,11 @@ _ATOMS, _REACH = 4096, 2.5
 class Pool:
     """Candidates without repeats and without known ones, sorted by the digest of each structure.
 
-    Equal values are then resolved alike in any order. Repeats are exact: the same numbers, atom by atom.
+    Ties between equal values are then resolved alike in any order. Repeats are exact: the same numbers, atom by atom.
 
-    systems: n candidates. place (n,) int64: where each was before. digest: n numbers of 60 bits.
+    systems: n candidates.
+    place (n,) int64: the former place of each.
+    digest: n numbers of 60 bits.
     """
 
     systems: Systems
@@ -108,7 +110,7 @@ class Pool:
 
 
 def _digests(systems: Systems) -> list[str]:
-    """A number of each structure, in hexadecimal digits."""
+    """Return a number of each structure, in hexadecimal digits."""
     arrays = [one.cpu().numpy() for one in (systems.pos, systems.z, systems.fixed, systems.cell, systems.pbc)]
     found = []
     for index, (start, stop) in enumerate(pairwise(systems.ptr.tolist())):

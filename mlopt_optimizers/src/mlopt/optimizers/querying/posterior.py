@@ -1,4 +1,4 @@
-"""The posterior of a linear fit, and how labels that are not there yet would narrow it."""
+"""The posterior of a linear fit, and how further labels would narrow it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LITTLE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Covariance of coefficients ``root @ root.T (p, p)``, in units of the variance of a weighted row."""
+    """The covariance of coefficients ``root @ root.T (p, p)``, in units of the variance of a weighted row."""
 
     root: Matrix
 
     @classmethod
     def of(cls, potential: FittablePotential, pool: Pool, weights: Weights, bases: list[Matrix]) -> Self:
-        """Return that of a fit to the known labels, with the prior of the largest evidence.
+        """Return the posterior of a fit to the known labels, with the prior of the largest evidence.
 
         Without any label, coefficients are free, but for little: the bases (rows of candidates) say their sizes.
         """

@@ -22,7 +22,7 @@ class Plan(Protocol):
     """Values of candidates, which change as some are chosen."""
 
     def values(self) -> Matrix:
-        """Return the value of a label of each candidate of the pool now, (n,); none is worth it where not above 0."""
+        """Return the present value (n,) of a label of each candidate; one that is not above 0 is not worth a label."""
         ...
 
     def take(self, index: int) -> None:
@@ -55,7 +55,7 @@ class Greedy(QueryStrategy):
 
     @abstractmethod
     def _reason(self) -> str:
-        """Return what the choice is good for, in a few words."""
+        """Return the reason for the choice, in a few words."""
         raise NotImplementedError(f"{type(self).__name__} must define `_reason`")
 
     def select(
@@ -145,7 +145,7 @@ class Nearness:
 
 
 class Scored(Greedy):
-    """A strategy whose values do not know of each other: the most valuable ones may be all alike."""
+    """A strategy that values each candidate by itself, so that the most valuable ones may be all alike."""
 
     diverse: bool = setting(
         True,

@@ -17,8 +17,8 @@ from mlopt.optimizers.querying.strategy import Greedy, Plan
 class Variance(Greedy):
     """The structure whose energy and forces lower most the mean posterior variance of the energies of all candidates.
 
-    Cohn, Ghahramani & Jordan, J. Artif. Intell. Res. 4, 129 (1996). The posterior is that of the linear fit to the
-    known labels with its prior; labels that are not there yet narrow it without being known.
+    The posterior is that of the linear fit to the known labels with its prior. A further label narrows it by an amount
+    that does not depend on the label's value. Source: Cohn, Ghahramani & Jordan, J. Artif. Intell. Res. 4, 129 (1996).
     """
 
     needs_potential: ClassVar[bool] = True
