@@ -80,8 +80,10 @@ def _numbers(x: torch.Tensor) -> NDArray[np.float64]:
 class Connection:
     """The ends of both ways down from each saddle.
 
-    x (2, n_rows, d): ends of the descents along plus and minus the mode. energy (n_problems, 2).
-    fmax (n_problems, 2): largest row force there. converged (n_problems, 2) bool: ``fmax`` is below the threshold.
+    x (2, n_rows, d): ends of the descents along plus and minus the mode.
+    energy (n_problems, 2): energies there.
+    fmax (n_problems, 2): largest row force there.
+    converged (n_problems, 2) bool: true where ``fmax`` is below the threshold.
     negative (n_problems, 2) int64: number of negative modes there, 0 at a minimum; -1 if it was not computed.
     matches (n_problems, 2, 2) bool: ``[p, side, which]`` is true if that end is the given minimum ``which``.
     calls (n_problems,) int64: force calls used.
@@ -120,13 +122,13 @@ def connect(
     mode: (n_rows, d) the negative mode of each problem, of any length.
     minima: (2, n_rows, d) two points of each problem, with which the ends are compared.
     displacement: length of the largest row in the step off the saddle, in the length of x.
-    optimizer: a local one; by default L-BFGS with steps of at most ``displacement``, which do not leap to the next
-        valley.
+    optimizer: a local optimizer. The default is L-BFGS with steps of at most ``displacement``, which do not leap to the
+        next valley.
     fmax, force_calls: as in `mlopt.core.driver.driver.minimize`, for each descent.
     same: decides if an end is a given minimum. If both given minima are one structure, every atom of the end must also
         be at its place.
-    verify: compute the lowest mode at the ends and push off the ends that are saddles. Descents in a symmetric
-        structure may end at saddles. This costs two calls of `lowest_modes` or more.
+    verify: True to compute the lowest mode at the ends, and to push off the ends that are saddles. Descents in a
+        symmetric structure may end at saddles. This costs two calls of `lowest_modes` or more.
 
     Raises:
         InputError: shapes that do not fit, a displacement that is not positive, a mode that is zero.

@@ -47,8 +47,11 @@ class Point:
 class StationaryPoints:
     """The known stationary points: minima, saddles of first order and higher ones, in order of discovery.
 
-    ends[i]: indices of the minima that saddle i joins, -1 if a way down did not arrive. calls: force calls so far.
-    rounds: number of rounds made. idle: number of rounds since the last new point. searches: number of searches begun.
+    ends: for each saddle the indices of the two minima that it joins, -1 if a way down did not arrive.
+    calls: force calls so far.
+    rounds: number of rounds made.
+    idle: number of rounds since the last new point.
+    searches: number of searches begun.
     hits: number of searches that ended at a saddle of first order.
     """
 
@@ -140,12 +143,15 @@ _COUNTS = ("calls", "rounds", "idle", "searches", "hits")
 class Explorer:
     """A search for saddles around known minima of ``landscape``, which is of one problem.
 
-    searches: number of searches begun in each round. kick: their distance from a known point, in the length of x, see
-    `mlopt.optimizers.saddles.starts`.
-    dimer: optimizer that leads to saddles. descent: optimizer that relaxes the first points. force_calls: limit of each
-    search. fmax: largest row force at a stationary point.
-    step_off: ``displacement`` of `mlopt.optimizers.saddles.connect.connect`. same: decides if two points are one.
-    told: called at every step with the force calls made before and the progress of the searches.
+    searches: number of searches begun in each round.
+    kick: distance of their starts from a known point, in the length of x; see `mlopt.optimizers.saddles.starts`.
+    dimer: optimizer that leads to saddles.
+    descent: optimizer that relaxes the first points.
+    force_calls: limit of each search.
+    fmax: largest row force at a stationary point.
+    step_off: ``displacement`` of `mlopt.optimizers.saddles.connect.connect`.
+    same: criterion that decides if two points are one.
+    told: a function that is called at every step with the force calls made before and the progress of the searches.
     """
 
     landscape: Landscape

@@ -22,12 +22,16 @@ from mlopt.optimizers.saddles.modes import allowed_part
 class DimerState(State):
     """The state of `Dimer`.
 
-    inner: state of the optimizer that moves the centre. moves (n,) int64: number of its moves.
-    at_centre (n,) bool: the next evaluation is at the centre, not at the end of the dimer.
-    x, force (n_rows, d): the centre. mode (n_rows, d): direction of the dimer, or the lowest mode of the last centre.
-    looks (n,) int64: number of ends of dimers evaluated at this centre. basis (m, n_rows, d): their directions,
-    orthonormal. products (m, n_rows, d): the Hessian times ``basis``. Both are zeros beyond ``looks``.
-    curvature (n,): along the lowest mode of the last centre, energy / length^2. stiffness (n,): largest |H v| met.
+    inner: state of the optimizer that moves the centre.
+    moves (n,) int64: number of moves of the centre.
+    at_centre (n,) bool: whether the next evaluation is at the centre, and not at the end of the dimer.
+    x, force (n_rows, d): the centre, and the force there.
+    mode (n_rows, d): direction of the dimer, or the lowest mode of the last centre.
+    looks (n,) int64: number of ends of dimers evaluated at this centre.
+    basis (m, n_rows, d): the directions of these ends, orthonormal; zeros beyond ``looks``.
+    products (m, n_rows, d): the Hessian times ``basis``; zeros beyond ``looks``.
+    curvature (n,): curvature along the lowest mode of the last centre, energy / length^2.
+    stiffness (n,): largest |H v| met.
     """
 
     inner: Any = nested()
@@ -46,11 +50,11 @@ class DimerState(State):
 class Dimer(Optimizer):
     """The dimer method of Henkelman & Jónsson (J. Chem. Phys. 111, 7010 (1999)): up along the lowest mode, else down.
 
-    Every step is one evaluation. It takes the force at a new centre, then at the end of a short dimer along the last
-    mode (one-sided, as Heyden, Bell & Keil, J. Chem. Phys. 123, 224101 (2005)). The change of the force is the Hessian
-    times that direction. While the residual is too large, the next end of the dimer lies along it. This is Lanczos with
-    full orthogonalisation, begun with the last mode (Malek & Mousseau, Phys. Rev. E 62, 7723 (2000)); it replaces the
-    rotations of the paper.
+    Every step is one evaluation. The first is that of the force at a new centre. The next is at the end of a short
+    dimer along the last mode (one-sided, as Heyden, Bell & Keil, J. Chem. Phys. 123, 224101 (2005)). The change of the
+    gradient is the Hessian times that direction. While the residual is too large, the next end of the dimer lies along
+    the residual. This is Lanczos with full orthogonalisation, begun with the last mode (Malek & Mousseau, Phys. Rev. E
+    62, 7723 (2000)). It replaces the rotations of the paper.
 
     Then ``inner`` moves the centre by the force ``F - 2 (F.n) n``, with n the lowest mode. While the curvature along n
     is positive, the step along n is replaced by one uphill of length ``climb``. The paper follows ``-(F.n) n`` there

@@ -38,7 +38,8 @@ class Modes:
     values (n_problems, k): eigenvalues, energy / length^2; infinite if a problem has fewer than k modes.
     vectors (k, n_rows, d): tangent vectors with unit norm over each problem; zeros if there is no such mode.
     residual (n_problems, k): |H v - value v|; an exact eigenvalue lies within this distance of ``value``.
-    converged (n_problems, k) bool. scale (n_problems,): largest known |eigenvalue|.
+    converged (n_problems, k) bool: whether each mode has converged.
+    scale (n_problems,): largest known |eigenvalue|.
     calls (n_problems,) int64: force calls used.
     """
 
@@ -63,8 +64,8 @@ class Modes:
     def count_negative(self, relative: float = NEAR_ZERO, absolute: float | None = None) -> torch.Tensor:
         """Return the number (n_problems,) int64 of negative modes that are not near zero.
 
-        If all k modes are negative, there may be more of them. 0: a minimum. 1: a first-order saddle. 2 and more: a
-        higher saddle, to which symmetric paths may lead.
+        The number is 0 at a minimum and 1 at a first-order saddle. With 2 or more the point is a higher saddle, to
+        which symmetric paths may lead. If all k modes are negative, there may be more of them.
         """
         return ((self.values < 0) & ~self.near_zero(relative, absolute)).sum(-1)
 
@@ -87,8 +88,8 @@ def lowest_modes(
         below ``tolerance`` or each problem has made ``max_products``. ``auto`` is dense if the largest problem has at
         most 800 coordinates, or 60 if products are differences of forces.
     guess: (m, n_rows, d) first vectors, such as the tangent of a path; for ``krylov`` only.
-    tolerance: limit of the residual relative to the largest |eigenvalue|. The error of an eigenvalue is of the order of
-        the squared residual over the gap.
+    tolerance: limit of the residual relative to the largest |eigenvalue|. The error of an eigenvalue is about the
+        squared residual over the gap to the next one.
     seed, ids: as in `mlopt.core.driver.driver.minimize`, for the first random vectors.
 
     Raises:

@@ -26,11 +26,12 @@ _EV = Units()
 class Rate:
     """The rate of escape from a minimum over a saddle: ``prefactor exp(-barrier / kT)``, times zero-mode factors.
 
-    barrier: in the energy of ``units``. prefactor: 1/s (in reduced units one over the unit of time), without the
-    factors of zero modes.
-    zero_modes: their numbers at the minimum and at the saddle. volumes: the volumes swept by them, in the length of x
-    to that power.
-    saddles: number of equivalent saddles, already in ``prefactor``. method: name of the theory.
+    barrier: height of the saddle above the minimum, in the energy of ``units``.
+    prefactor: 1/s (in reduced units one over the unit of time), without the factors of zero modes.
+    zero_modes: numbers of zero modes at the minimum and at the saddle.
+    volumes: the volumes swept by the zero modes, in the length of x to the power of their number.
+    saddles: number of equivalent saddles, already in ``prefactor``.
+    method: name of the theory.
     """
 
     barrier: float
@@ -88,18 +89,20 @@ def vineyard(
 
     ``nu = product of the frequencies at the minimum / product of the real ones at the saddle``.
 
-    landscape: one problem. minimum, saddle: (n_rows, d). masses: (n_rows,) or one number, atomic mass units.
-    units: units of energy and length. "reduced" takes masses, lengths and energies in units of their own, and the rate
-        is in one over the time length sqrt(mass / energy).
+    landscape: a landscape of one problem.
+    minimum, saddle: the two points, (n_rows, d).
+    masses: (n_rows,) or one number, atomic mass units.
+    units: units of energy and length. With "reduced", masses, lengths and energies have units of their own. The unit of
+        time is then length sqrt(mass / energy), and the rate is in one over that.
     saddles: number of equivalent saddles.
-    near_zero: modes softer than this times the stiffest are zero modes.
+    near_zero: limit relative to the stiffest mode below which a mode is a zero mode.
 
     Rigid motions of free atoms are left out at both ends, as their inertia hardly differs. For clusters in vacuum the
     ratios of rotational partition functions and of symmetry numbers are not included.
 
     Raises:
-        InputError: the minimum has negative modes, the saddle has not exactly one, or the numbers of zero modes differ;
-            shapes or masses do not fit; units are unknown, or have no length.
+        InputError: the minimum has negative modes, or the saddle has not exactly one. The numbers of zero modes differ.
+            Shapes or masses do not fit. Units are unknown, or have no length.
     """
     units = Units.of(units)
     # energy / (length^2 u) in 1/s^2
@@ -149,17 +152,20 @@ def spin_rate(
     Phys. 54, 258 (1969); Coffey, Garanin & McCarthy, Adv. Chem. Phys. 117, 528 (2001)). At alpha = 0 it equals the rate
     of HTST for one spin, and is lower for more spins.
 
-    landscape: one problem of unit vectors. minimum, saddle: (n_spins, 3). moments: (n_spins,) or one number, in Bohr
-        magnetons; with units "reduced", moment over gyromagnetic ratio.
+    landscape: a landscape of one problem of unit vectors.
+    minimum, saddle: the two points, (n_spins, 3).
+    moments: (n_spins,) or one number, in Bohr magnetons; with units "reduced", moment over gyromagnetic ratio.
     damping: Gilbert's alpha, a number.
     units: units of energy. Rates are in 1/s, by ``g mu_B / (hbar mu)``, unless units are reduced.
-    volumes: volumes swept by the zero modes of minimum and saddle, needed if there are any. It is 2 pi sqrt(n) for n
-        spins that turn together about an axis and lie across it.
-    saddles: number of equivalent saddles. near_zero: as in `vineyard`.
+    volumes: volumes swept by the zero modes of minimum and saddle, needed if there are any. The volume is 2 pi sqrt(n)
+        for n spins that turn together about an axis and are perpendicular to it.
+    saddles: number of equivalent saddles.
+    near_zero: as in `vineyard`.
 
     Raises:
-        InputError: wrong number of negative modes, zero modes without volumes, or shapes that do not fit; or a saddle
-            that precession does not cross, as in axial symmetry. HTST then gives 0, and only damping leads across.
+        InputError: the number of negative modes is wrong, zero modes have no volumes, or shapes do not fit. Or the
+            precession does not cross the saddle, as in axial symmetry. HTST then gives 0, and only damping leads
+            across.
     """
     units = Units.of(units)
     moments = torch.as_tensor(moments, dtype=minimum.dtype, device=minimum.device)

@@ -23,8 +23,11 @@ _WIDEN = 1.05
 class AnnealingState(State):
     """The walk of each problem.
 
-    key, counter (n,) int64: random numbers. moves (n,) int64: moves judged so far, -1 before the first evaluation.
-    x (n_rows, d), energy (n,): the present point. size (n,): factor on moves. temperature (n,): in units of energy.
+    key, counter (n,) int64: random numbers.
+    moves (n,) int64: moves judged so far, -1 before the first evaluation.
+    x (n_rows, d), energy (n,): the present point.
+    size (n,): factor on moves.
+    temperature (n,): temperature in units of energy.
     rises (n, calibration): rises in energy seen while calibrating. A fall counts as 0, a non-finite energy as infinity.
     """
 
@@ -44,8 +47,8 @@ class SimulatedAnnealing(Optimizer):
     A move displaces all rows by normal numbers. It is accepted with probability min(1, exp(-rise / temperature)). The
     temperature falls geometrically over ``steps`` moves and then stays.
 
-    The first ``calibration`` moves set the first temperature, as the Amp report advises (98 % of the moves accepted),
-    and in the way of Ben-Ameur (Comput. Optim. Appl. 29, 369 (2004)). Their rises in energy are noted, and the
+    The first ``calibration`` moves set the first temperature, as in Ben-Ameur, Comput. Optim. Appl. 29, 369 (2004). The
+    Amp report advises a temperature at which 98 % of the moves are accepted. Rises in energy are noted, and the
     temperature solves mean(min(1, exp(-rise / T))) = ``start_acceptance`` by bisection. These moves are accepted only
     if the energy falls. To accept rises would be to walk at infinite temperature, where atoms overlap and energies mean
     nothing. Non-finite energies are rejected and do not count.

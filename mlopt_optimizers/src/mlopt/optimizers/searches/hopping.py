@@ -19,7 +19,8 @@ from mlopt.optimizers.searches.quenching import Quenching, QuenchingState, mean_
 class HoppingState(QuenchingState):
     """A search between two steps.
 
-    quench_calls (n,) int64: force calls of the present quench. row_energy (n_rows,): energies at the current minimum.
+    quench_calls (n,) int64: force calls of the present quench.
+    row_energy (n_rows,): energies of the rows at the current minimum.
     scale, temperature (n,): present factor on moves, and temperature of the acceptance test.
     hops, accepted (n,) int64: hops since the start, and those accepted in the present window of adaptation.
     """

@@ -22,8 +22,9 @@ _MEMORY = 256
 class MinimaHoppingState(QuenchingState):
     """A search between two steps.
 
-    phase, calls (n,) int64: what each problem is doing, and the force calls since it began that.
-    velocity (n_rows, d): at the half step before the point. last (n,): potential energy one step ago.
+    phase, calls (n,) int64: the phase of each problem, and the force calls since it began.
+    velocity (n_rows, d): velocity at the half step before the point.
+    last (n,): potential energy one step ago.
     falling (n,) bool: whether the energy fell in that step.
     dips (n,) int64: minima of the potential energy that this trajectory has passed.
     temperature, threshold (n,): temperature of the escapes, and the rise in energy that is accepted.

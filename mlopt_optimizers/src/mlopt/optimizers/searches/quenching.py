@@ -19,9 +19,11 @@ from mlopt.optimizers.local.lbfgs import LBFGS
 class QuenchingState(State):
     """The quench, the current minimum of each problem, and the minima at which the last step arrived.
 
-    inner: state of the quench. key, counter (n,) int64: random numbers.
+    inner: state of the quench.
+    key, counter (n,) int64: random numbers.
     x (n_rows, d), energy (n,): the current minimum; its energy is infinite before the first.
-    arrived (n,) bool: whether the last step ended a quench. found_energy (n,), found_x (n_rows, d): where it ended.
+    arrived (n,) bool: whether the last step ended a quench.
+    found_energy (n,), found_x (n_rows, d): the point where that quench ended.
     """
 
     inner: Any = nested()
