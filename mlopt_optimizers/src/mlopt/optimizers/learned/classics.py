@@ -23,7 +23,9 @@ from mlopt.optimizers.searches.basin_hopping import BasinHopping
 class Constant:
     """A setting as a number without constraints.
 
-    name: as in `Classic.named`. forward: from the setting to that number. inverse: back, in a differentiable way.
+    name: the name in `Classic.named`.
+    forward: a function from the setting to that number.
+    inverse: the inverse function, which is differentiable.
     """
 
     name: str
@@ -63,8 +65,9 @@ class Classic(Learnable):
     | fire | dt, dt_max / dt, alpha, grow, cut, fade, and max_step if there is one |
     | basin-hopping | temperature, the step of the first displacement, quench_tolerance, quench_calls |
 
-    In theta, positive constants are represented by their logarithm, shares by their logit, and factors above 1 by the
-    logarithm of their excess. quench_calls is then a real number: a quench ends with the first call that reaches it.
+    In theta, positive constants are represented by their logarithm, and shares by their logit. Factors above 1 are
+    represented by the logarithm of their excess over 1. The setting quench_calls becomes a real number: a quench ends
+    with the first call that reaches it.
 
     Raises:
         InputError: (`optimizer`, `named`) theta has another length, or is not finite.

@@ -15,11 +15,11 @@ from mlopt.optimizers.training.outer_adam import OuterAdam
 class UnrolledGradient(MetaTrainer):
     """Descent along the gradient of the loss, taken by differentiating through every inner step.
 
-    ``barzilai-borwein`` is steepest descent with the step ``s.s / s.y``, where s is the last change of theta and y that
-    of the gradient (Barzilai & Borwein, IMA J. Numer. Anal. 8, 141 (1988)). Bushuev & Lobanov 2020 train so, with 20
-    steps on the problems of an epoch. Where ``s.y`` is not positive, the last step size is kept. A change is shortened
-    to `max_change`, because losses of truncated runs are steep. The step size carries over to the next epoch. ``adam``
-    is Kingma & Ba's, for noisier losses.
+    ``barzilai-borwein`` is steepest descent with the step ``s.s / s.y`` of Barzilai & Borwein (IMA J. Numer. Anal. 8,
+    141 (1988)). Here s is the last change of theta and y that of the gradient. Bushuev & Lobanov 2020 train in this
+    way, with 20 steps on the problems of an epoch. Where ``s.y`` is not positive, the last step size is kept. A change
+    is shortened to `max_change`, because losses of truncated runs are steep. The step size carries over to the next
+    epoch. ``adam`` is that of Kingma & Ba, for noisier losses.
 
     If the loss or gradient is not finite, the epoch ends, and theta stays where the last finite gradient was.
     """

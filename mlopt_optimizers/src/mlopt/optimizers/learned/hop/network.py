@@ -4,8 +4,8 @@ theta (p,) holds, one after the other:
 
 - weights (12, 8) and biases (12,) of the units
 - weights (2, 12) and biases (2,) of the outputs for an atom: its step, and its odds of going to the surface
-- weights (1 + m, 12) and biases (1 + m,) of the outputs for the system, which see the mean of the units over its atoms:
-  the temperature, and the odds of each of m moves
+- weights (1 + m, 12) and biases (1 + m,) of the outputs for the system: the temperature, and the odds of m moves. Their
+  inputs are the means of the units over the atoms.
 - two numbers about the quench
 - the parameters of messages, if there are any (`MessagePart`)
 

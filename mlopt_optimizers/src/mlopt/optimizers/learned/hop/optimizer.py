@@ -35,7 +35,8 @@ from mlopt.optimizers.searches.hopping import HoppingState, contained
 class LearnedHoppingState(HoppingState):
     """A search between two steps, with the inputs of the network about it.
 
-    best, lowest (n,): energies of the lowest minima, ever and since the last new start. unit (n,): unit of energies.
+    best, lowest (n,): energies of the lowest minima, ever and since the last new start.
+    unit (n,): unit of energies.
     since, calls (n,) int64: hops since the lowest minimum became lower, and force calls.
     choice (n,) int64: the last move, 0 for a displacement.
     """
@@ -54,8 +55,9 @@ class LearnedHopping(HopSettings):
     After each quench and its Metropolis test, a network of twelve tanh units looks at the current minimum.
 
     - Inputs about each atom: how loosely it is bound, its distance from the centre, and their product.
-    - Inputs about the search: the height of the minimum above the lowest since the last new start, the height of that
-      one above the lowest ever, the hops since it became lower, the share of `horizon` used, and a random number.
+    - Inputs about the search: two heights, the hops since the lowest minimum became lower, the share of `horizon` used,
+      and a random number. The heights are that of the minimum above the lowest one since the last new start, and that
+      of the latter above the lowest ever.
     - Outputs about the search: the odds of each move, and the temperature of the next Metropolis test. A move is a
       displacement or one of `moves`.
     - Outputs about each atom, for a displacement: the size of its step, and its odds of going to the surface.
@@ -65,7 +67,8 @@ class LearnedHopping(HopSettings):
 
     The unit of energy is the difference between the mean binding of the minimum's atoms and the strongest binding.
     Lengths are in diameters, or in radii of the cluster. So theta serves any potential and size. A move that can do
-    nothing is not chosen: an exchange among atoms of one species, or a cluster move where atoms are fixed or periodic.
+    nothing is not chosen. Examples are an exchange among atoms of one species, and a cluster move where atoms are fixed
+    or periodic.
 
     ``weights`` is the name of weights that ship, or a file (see `mlopt.core.files.weights`). They bring the settings of
     their training; all but the moves may be given otherwise. Without weights the search is close to plain basin

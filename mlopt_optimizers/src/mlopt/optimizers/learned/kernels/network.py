@@ -1,8 +1,8 @@
 """A small network over the components of one system, and the logarithmic coding of its inputs.
 
-Rows are worked on in tiles of `TILE`. For each input or unit, the numbers of all components of a tile lie in a stretch
-of `STRIDE` numbers, with component ``axis`` of row i at ``axis * padded + i``. So inner loops run over contiguous
-numbers, their length is a multiple of eight, and their arrays stay in the nearest cache.
+Rows are worked on in tiles of `TILE`. For each input or unit, a stretch of `STRIDE` numbers holds all components of a
+tile. Component ``axis`` of row i is at ``axis * padded + i``. So inner loops run over contiguous numbers, their length
+is a multiple of eight, and their arrays stay in the nearest cache.
 """
 
 from __future__ import annotations
@@ -88,9 +88,11 @@ def first_layer(
 ) -> None:
     """Compute the first hidden layer, before its activation.
 
+    The weights of rows, unit by unit, and then those of components begin at ``weights[at:]``.
+
     components, rows: numbers of inputs that components and rows have, multiples of four.
-    of_components, of_rows: these inputs. base (UNITS,): the part of each unit that all components of the system share.
-    weights[at:]: the weights of rows, unit by unit, then those of components.
+    of_components, of_rows: these inputs.
+    base (UNITS,): the part of each unit that all components of the system share.
     """
     eights = padded // 8
     behind = at + UNITS * rows

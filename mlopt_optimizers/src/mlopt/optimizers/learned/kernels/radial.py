@@ -73,8 +73,8 @@ def add_pairs(
 ) -> None:
     """Add the functions of a neighbour at (dx, dy, dz) to the rows of a tile, in ``out``.
 
-    itself: the row of the tile that is this neighbour, -1 for none of them. place: positions of the tile's rows, and
-    behind them the inverse squared equilibrium distances to this neighbour.
+    itself: the row of the tile that is this neighbour, -1 for none of them.
+    place: positions of the tile's rows, then their inverse squared equilibrium distances to this neighbour.
     """
     angle = 0.25 * math.pi * math.pi / cutoff2
     for i in range(lane(), 8 * eights, lanes()):

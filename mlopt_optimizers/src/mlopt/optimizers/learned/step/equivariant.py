@@ -1,9 +1,9 @@
 """The equivariant variant of the network, whose moves turn with the system.
 
-The step of a component-wise network depends on the orientation of the axes. Here the inputs of a row do not. They are
-the lengths of its vectors (force, running means of the force, position from the centre), the cosines between them, and
-the features of rows and problems. The outputs are the coefficients of each unit vector in the move. The moves of a
-rotated or reflected system are therefore rotated or reflected as well.
+The step of a component-wise network depends on the orientation of the axes. Here the inputs of a row do not. The
+vectors of a row are the force, running means of the force, and the position from the centre. Inputs are their lengths,
+the cosines between them, and the features of rows and problems. The outputs are the coefficients of each unit vector in
+the move. The moves of a rotated or reflected system are therefore rotated or reflected as well.
 """
 
 from __future__ import annotations

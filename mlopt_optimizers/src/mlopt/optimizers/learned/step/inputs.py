@@ -37,11 +37,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Seen:
-    """The quantities that inputs of a step are made of. Lengths are in diameters, and forces times diameters.
+    """The quantities from which inputs of a step are computed. Lengths are in diameters, and forces times diameters.
 
-    force (n_rows, d). x (n_rows, d): positions, in units of length. unit (n_rows, 1): diameters, or 1.
+    force (n_rows, d): the force.
+    x (n_rows, d): positions, in units of length.
+    unit (n_rows, 1): diameters, or 1.
     mean, square (k, n_rows, d): moments, which include this step's force.
-    power (n_problems, k): decays to the power of the number of forces in them. age (n_problems,): steps before.
+    power (n_problems, k): decays to the power of the number of forces in the moments.
+    age (n_problems,): number of steps before.
     """
 
     force: torch.Tensor
@@ -207,6 +210,7 @@ class Inputs(Plugin):
         """Return the inputs of each of ``groups``, which must be `present`.
 
         They are (n_rows, d, w) for components, (n_rows, w) for rows, and (n_problems, w) for problems.
+
         weights: parameters of messages, see `mlopt.optimizers.learned.step.network.Parts`.
         """
         made = {

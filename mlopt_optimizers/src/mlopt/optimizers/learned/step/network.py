@@ -21,8 +21,11 @@ ALPHA, BETA, GAMMA = 0.1, 1.0, -3.0
 class Parts:
     """The parts of theta, each a tensor (b, ...), where b is 1 or n_problems.
 
-    first (b, inputs, h), first_bias (b, 1, h), second (b, h, h), second_bias (b, 1, h), last (b, h, outputs),
-    last_bias (b, 1, outputs), alpha, beta, gamma (b, 1, 1). messages: parameters of the layer of messages, by name.
+    first (b, inputs, h), first_bias (b, 1, h): the first hidden layer.
+    second (b, h, h), second_bias (b, 1, h): the second hidden layer.
+    last (b, h, outputs), last_bias (b, 1, outputs): the output layer.
+    alpha, beta, gamma (b, 1, 1): the constants of the step, see `gated`.
+    messages: parameters of the layer of messages, by name.
     """
 
     first: torch.Tensor

@@ -42,9 +42,10 @@ _SHORT = 2.6
 class LearnedState(State):
     """The moments, for each of k decays, with lengths in diameters.
 
-    mean, square (k, n_rows, d): running means of force and squared force. An equivariant optimizer has square
-    (k, n_rows, 1), of the length of the force.
-    power (n_problems, k): decays to the power of the number of steps. age (n_problems,) int64: number of steps.
+    mean, square (k, n_rows, d): running means of force and squared force. In an equivariant optimizer ``square`` is
+    (k, n_rows, 1), of the squared length of the force.
+    power (n_problems, k): decays to the power of the number of steps.
+    age (n_problems,) int64: number of steps.
     """
 
     mean: torch.Tensor = per_row(axis=1)
@@ -56,9 +57,9 @@ class LearnedState(State):
 class Learned(Inputs, Optimizer):
     """A network with two hidden layers, one for all components, that makes steps ``alpha d sigmoid(beta m + gamma)``.
 
-    Source: Merchant, Metz, Schoenholz & Cubuk, Learn2Hop, ICML 2021, section 3.1, eq. 2, appendix D.3. d and m are the
-    network's outputs, and alpha, beta and gamma are learned with it. Differences in the inputs stand at `Inputs`. There
-    are two more:
+    Here d and m are the network's outputs, and alpha, beta and gamma are learned with it. Source: Merchant, Metz,
+    Schoenholz & Cubuk, Learn2Hop, ICML 2021, section 3.1, eq. 2, appendix D.3. `Inputs` lists differences in the
+    inputs. There are two more:
 
     - The paper does not name the activation of the hidden layers. Here it is that of the optimizer it builds on (Metz
       et al. 2019, rectified linear units), or tanh.
@@ -77,8 +78,8 @@ class Learned(Inputs, Optimizer):
     fused engine without ``messages`` and ``equivariant``.
 
     Raises (from `init`):
-        InputError: theta does not fit the inputs or the problems, or is not finite; an element is not among
-            ``species``; or the landscape has none of the inputs by which components differ.
+        InputError: theta does not fit the inputs or the problems, or is not finite. An element is not among
+            ``species``. The landscape has none of the inputs by which components differ.
     """
 
     wanders: ClassVar[bool] = True

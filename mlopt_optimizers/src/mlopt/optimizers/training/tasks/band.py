@@ -34,7 +34,9 @@ _TIGHT, _MOST = 1e-10, 5000
 class RelaxedPath:
     """The relaxed path that a task measures against, with its barrier and two scales.
 
-    path (nodes, rows, d). barrier, rise: in units of energy; rise is the barrier per step between images.
+    path (nodes, rows, d): the images, ends included.
+    barrier: the barrier, in units of energy.
+    rise: the barrier per step between images, in units of energy.
     curvature: largest |eigenvalue| of the Hessian on the path.
     """
 
@@ -49,9 +51,9 @@ class BandTask(Task):
 
     The paths of an epoch are copies of the relaxed path, each disturbed at random. The loss is the mean over them of
     ``ln((D_K + e) / (D_0 + e)) / K``. D is the barrier of the continuous path less the true one, and K the number of
-    iterations that are differentiated through. theta holds the logarithms of ``gamma L``, ``mu / L`` and ``beta E``,
-    with the largest curvature L on the path and the barrier per image E. These numbers have no dimension, and so mean
-    the same on another landscape.
+    iterations that are differentiated through. The parameters theta are the logarithms of ``gamma L``, ``mu / L`` and
+    ``beta E``. Here L is the largest curvature on the path and E the barrier per image. These numbers have no
+    dimension, and so mean the same on another landscape.
 
     Source: Bushuev & Lobanov 2020, with the corrections that stand at `Band` and `SigmoidTangent`. Their loss is the
     mean log ratio of successive errors, which telescopes to this one. They have no floor e. Without it, single paths

@@ -43,10 +43,10 @@ class HopCase(Case):
 class HopTask(Task):
     """The task of learning a search. The loss of a start is the share of its force calls after which it hit the target.
 
-    A start without a hit has a loss between 1 and 2. It is 1 + h / (h + s), with the height h of its lowest energy
-    above the target, and s a hundredth of the target. So any hit ranks before any miss, and misses rank by height. All
-    thetas of an epoch meet the same starts and draw the same random numbers. A whole population is one batch, in which
-    every problem has its own theta.
+    A start without a hit has a loss between 1 and 2, which is 1 + h / (h + s). Here h is the height of its lowest
+    energy above the target, and s a hundredth of the target. So any hit ranks before any miss, and misses rank by
+    height. All thetas of an epoch meet the same starts and draw the same random numbers. A whole population is one
+    batch, in which every problem has its own theta.
     """
 
     systems: list[HopCase] = setting(..., "the systems, of any sizes and potentials", min_length=1)

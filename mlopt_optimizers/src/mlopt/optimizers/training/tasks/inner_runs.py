@@ -22,8 +22,10 @@ from mlopt.optimizers.training.tasks.settings import RolloutCase
 class Batch:
     """Runs under one potential.
 
-    index (m,) int64: the numbers of these runs among all. x (n_rows, d), key (m,) int64: where they begin.
-    progress: after the steps taken so far. reached: the tally of each run there, including the last point.
+    index (m,) int64: the numbers of these runs among all.
+    x (n_rows, d), key (m,) int64: the starts of the runs, and the keys of their random numbers.
+    progress: the progress after the steps taken so far.
+    reached: the tally of each run there, including the last point.
     """
 
     index: torch.Tensor

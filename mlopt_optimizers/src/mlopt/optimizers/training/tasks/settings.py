@@ -23,8 +23,10 @@ class RolloutCase(Case):
 class Truncation(Plugin):
     """The length of the inner runs of an epoch.
 
-    full: always the horizon. grow: from `shortest` to the horizon, by the same factor in each of `epochs` epochs. So
-    theta learns to descend first, and later what needs long runs. log-uniform: drawn between the two in each epoch.
+    - ``full``: always the horizon.
+    - ``grow``: from `shortest` to the horizon, by the same factor in each of `epochs` epochs. So theta learns to
+      descend first, and later what needs long runs.
+    - ``log-uniform``: drawn between the two in each epoch.
     """
 
     kind: Literal["full", "grow", "log-uniform"] = setting("full", "full, grow or log-uniform")
