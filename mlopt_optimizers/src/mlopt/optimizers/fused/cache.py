@@ -1,9 +1,9 @@
 """The folder of compiled kernels, which must belong to the user and be as it was written.
 
 Each kernel has a folder of its own, with its module, the files that Numba puts beside it, and their digests. The folder
-is made under another name and renamed when it is whole, so that several processes may make the same one at once. Numba
-reads pickles and machine code without checks. So Numba is given no file that differs from its digest, or that others
-could have written.
+is made under another name and renamed when it is complete, so that several processes may make the same one at once.
+Numba reads pickles and machine code without checks. It is therefore given no file that differs from its digest, or that
+others could have written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compiled kernels, kept between runs.
 
-The module that `Writer` writes is named after a digest of its text and of everything else that its machine code depends
-on: the functions of the target, the versions of Numba and LLVM, and the kind of processor. Later runs load the code
-that the first one compiled.
+The module that `Writer` writes is named after a digest. The digest covers its text, the functions of the target, the
+versions of Numba and LLVM, and the kind of processor. These determine the machine code. Later runs load the code that
+the first one compiled.
 
 Invariant: code that was just compiled and code that is loaded are the same instructions. Numba lets a function that was
 not inlined be replaced by another of the same name. A process that compiles would then call the copies that it
@@ -91,7 +91,8 @@ def load(text: str, target: str, announce: Callable[[str], None]) -> CompiledKer
 class CompiledKernel:
     """The function ``chunk`` of a module, loaded, or compiled if nobody has done so before.
 
-    function: the compiled function, after `warm` was called. announce: receives a line when it has to be compiled.
+    function: the compiled function, after `warm` was called.
+    announce: a function that receives a line when the kernel has to be compiled.
     """
 
     def __init__(self, text: str, name: str) -> None:

@@ -26,9 +26,11 @@ _SHARE = 0.25
 class Work:
     """Steps for some systems of one size.
 
-    n, systems: their size and number. calls: force calls that they have made. steps: steps that they take.
-    arrays: arrays that they share, and blocks with a row for each. space: numbers that each team of lanes needs for
-    itself, and their dtype.
+    n, systems: size and number of the systems.
+    calls: force calls that they have made.
+    steps: steps that they take.
+    arrays: arrays that all systems share, and blocks with a row for each system.
+    space: the count and dtype of numbers that each team of lanes needs for itself.
     """
 
     n: int

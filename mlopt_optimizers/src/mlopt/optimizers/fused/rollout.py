@@ -90,8 +90,10 @@ def rollout(
 ) -> None:
     """Take ``steps`` steps, or fewer if the system ends before.
 
-    calls: force calls that the system has used. best: rows of the tally. trace_calls (t,): numbers of calls at which
-    ``trace (t,)`` takes the energy of the tally. ended (2,): the code of the reason, or 0, and the force calls used.
+    calls: force calls that the system has used.
+    best: rows of the tally.
+    trace_calls (t,): numbers of calls at which ``trace (t,)`` takes the energy of the tally.
+    ended (2,): the code of the reason, or 0, and the force calls used.
     """
     force, row_energy, work = scratch[: 3 * n], scratch[3 * n : 4 * n], scratch[4 * n :]
     reason, traced = 0, 0

@@ -85,7 +85,8 @@ class Writer:
         """Write a function and the functions that it calls, and return its name in the module.
 
         parts, constants: meanings of names, in this function and in the others of its kernel that it calls.
-        offset: place of its kernel's settings among all. share: beginning and end of its kernel's theta, if any.
+        offset: place of its kernel's settings among all settings.
+        share: beginning and end of its kernel's theta, if any.
 
         Raises:
             InputError: it contains something that no kernel can, or its source cannot be read.

@@ -17,8 +17,10 @@ _TEXTS: dict[Hashable, tuple[str, str, tuple[int, ...]]] = {}
 class Written:
     """A kernel with all that it calls, as text.
 
-    text: the functions. name: the name of the one that is called.
-    settings, theta: of every kernel, in the order in which the text reads them. A theta is (p,) or (n_problems, p).
+    text: the functions.
+    name: the name of the function that is called.
+    settings, theta: those of every kernel, in the order in which the text reads them. A theta is (p,) or
+    (n_problems, p).
     """
 
     text: str

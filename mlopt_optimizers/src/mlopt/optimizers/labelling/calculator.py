@@ -20,7 +20,7 @@ class CalculatorLabeller(Labeller):
     """Labels of a potential, above all of an ASE calculator, from worker processes with one label each at a time.
 
     Each label is computed in an empty folder. A calculator that raises, crashes, hangs or takes too much memory fails
-    for that structure alone; the reason has the last lines that it has printed.
+    for that structure alone. The reason quotes the last lines that it has printed.
     """
 
     running = Labeller.running | {"workers", "seconds", "memory", "threads", "scratch"}

@@ -57,7 +57,7 @@ def labelled(
 
 
 class _Work:
-    """One call of `labelled`: what is still to do, and what is being done."""
+    """One call of `labelled`, with the labels that are still to do and those in progress."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """The identity of a label: a digest of the structure and of the labeller's settings.
 
-Two structures are the same if all bits of their positions, cells, species and periodic directions are, and the columns
-on which a calculator depends (`Labeller.reads`). Tags, masses, fixed atoms and other info do not matter to a label.
+Two structures are the same if their positions, cells, species and periodic directions agree in all bits. The columns on
+which a calculator depends (`Labeller.reads`) must agree as well. Tags, masses, fixed atoms and other info do not matter
+to a label.
 """
 
 from __future__ import annotations

@@ -60,12 +60,13 @@ class Claim(Enum):
 
 @dataclass(frozen=True)
 class Counts:
-    """What a ledger holds of one labeller.
+    """The counts of a ledger for one labeller.
 
-    number: of the labeller with these settings in the ledger.
-    failed: structures that have no label after all attempts so far. claimed: structures whose label is computed now,
-    or was when its process died. seconds: the time of all labels that are done, and ``wasted`` that of failed attempts.
-    electrons: of all structures with a label.
+    number: the number of the labeller with these settings in the ledger.
+    failed: structures that have no label after all attempts so far.
+    claimed: structures whose label is computed now, or was when its process died.
+    seconds, wasted: the time of all labels that are done, and that of failed attempts.
+    electrons: the electrons of all structures with a label.
     """
 
     number: int
@@ -192,8 +193,8 @@ class Ledger(Database):
     def dataset(self, labeller: str | int | None = None, *, failed: bool = False) -> Dataset:
         """Return all labels of one labeller, in the order in which they were claimed.
 
-        labeller: its name, or its number in `counts`; None takes the only one. failed: return the structures whose
-        label failed instead, with the reason as their source.
+        labeller: its name, or its number in `counts`; None takes the only one.
+        failed: True to return the structures whose label failed instead, with the reason as their source.
 
         Raises:
             InputError: the ledger has no such labels, or those of several labellers or settings.
@@ -294,8 +295,9 @@ class Ledger(Database):
     def record(self, labels: Mapping[str, tuple[Dataset, str | None, float]]) -> None:
         """Record labels that are finished, in one transaction that is on the disk when this returns.
 
-        labels: by key, a dataset of one, the reason for which it failed or None, and the seconds that it took. A label
-        that is recorded already stays as it is.
+        A label that is recorded already stays as it is.
+
+        labels: by key, a dataset of one, the reason of its failure or None, and the seconds that it took.
 
         Raises:
             MloptError: the disk is full, or fails; nothing of this call is recorded then.

@@ -26,8 +26,8 @@ _active: set[str] = set()
 class Owner:
     """A process that labels.
 
-    place: the machine, its boot, and the process numbers that it uses; only there ``pid`` means something.
-    birth: when the process began, by the machine's own count, so that a process of the same number is another one.
+    place: the machine, its boot, and its space of process numbers. Only there has ``pid`` a meaning.
+    birth: when the process began, by the machine's own count. It tells the process from a later one of the same number.
     """
 
     name: str

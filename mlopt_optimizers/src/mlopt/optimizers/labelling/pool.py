@@ -43,7 +43,9 @@ _GIB = 2**30
 class Limits:
     """Limits of one label, and the folder in which each gets a folder of its own; None for none.
 
-    seconds: of wall time. memory: GiB, of the worker with all programs that it starts. threads: for OpenMP.
+    seconds: limit of wall time.
+    memory: limit in GiB, of the worker with all programs that it starts.
+    threads: number of threads for OpenMP.
     """
 
     seconds: float | None = None

@@ -35,9 +35,11 @@ _NEAR = 0.15
 
 
 def unit_of_slope(slope: float, least: float = 1.0 / _FAR) -> str | None:
-    """Return what a slope of energies against the work of forces says in words; None if it may be one.
+    """Return the meaning of a slope of energies against the work of forces, in words; None if it may be 1.
 
-    Slopes that fit no usual unit give a general sentence. least: the lowest slope that may be one.
+    Slopes that fit no usual unit give a general sentence.
+
+    least: the lowest slope that may be 1.
     """
     if least < slope < _FAR:
         return None
@@ -47,10 +49,10 @@ def unit_of_slope(slope: float, least: float = 1.0 / _FAR) -> str | None:
 
 
 def unlike_units(data: Dataset) -> str | None:
-    """Say so if the energies are of another unit or sign than the forces; return None if they agree.
+    """Return a sentence if energies have another unit or sign than forces, and None if they agree.
 
-    Pairs of structures with the same atoms in the same cell are compared: the energy changes by the work against the
-    mean force, to third order in the displacement. Nothing is said of fewer than five pairs, nor of pairs far apart.
+    Pairs of structures with the same atoms in the same cell are compared. The energy changes by the work against the
+    mean force, up to terms of third order in the displacement. Fewer than five pairs, or pairs far apart, give None.
     """
     changes, works = [], []
     for one, other in _pairs(data):

@@ -18,8 +18,9 @@ _ROUNDING = 1e-8
 def faults(labeller: Labeller, given: Systems, data: Dataset) -> list[str | None]:
     """Return for each structure the reason for which its label cannot be taken, or None.
 
-    A label is taken if its energy is finite, its forces are all finite or all missing, and the structure is the one
-    that was given. The net force of a structure without fixed atoms must not exceed ``labeller.net_force`` per atom.
+    A label is taken if its energy is finite, and its forces are all finite or all missing. Its structure must be the
+    one that was given. The net force of a structure without fixed atoms must not exceed ``labeller.net_force`` per
+    atom.
 
     given: the structures as they were handed to the labeller, in the order of ``data``.
     """

@@ -18,8 +18,8 @@ class AdamState(State):
     """The moments of Adam.
 
     mean, square (n_rows, d): running means of the force and of its square, component by component.
-    decay1, decay2 (n,): beta1 and beta2 to the power of the number of steps. They are products, not powers of a
-    counter, because the last bit of `pow` depends on the place in the tensor, and so on the batch.
+    decay1, decay2 (n,): beta1 and beta2 to the power of the number of steps. They are computed as products, because the
+    last bit of `pow` depends on the place in the tensor, and so on the batch.
     """
 
     mean: torch.Tensor = per_row()

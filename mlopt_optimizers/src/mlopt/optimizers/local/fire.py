@@ -61,10 +61,10 @@ class Fire(Optimizer):
     (r0 = epsilon = 1), and the stiffest mode of a compact cluster with 0.17. Steps beyond 1/pi of that (0.054) cannot
     follow it, which gives the defaults. For a pair of stiffness k, scale all times by sqrt(72 / k).
 
-    From a soft-sphere start to a largest force of 1e-3, "original" takes about 230 force calls for LJ13, 340 for LJ38,
-    and 390 for LJ75. "2.0" takes about as many with ``alpha`` 0.1, and more with its published 0.25.
+    Numbers of force calls from a soft-sphere start to a largest force of 1e-3: "original" takes about 230 for LJ13, 340
+    for LJ38, and 390 for LJ75. "2.0" takes about as many with ``alpha`` 0.1, and more with its published 0.25.
 
-    Differentiable through `unroll` between changes of the sign of P, which are jumps.
+    Steps can be differentiated through `unroll` between changes of the sign of P, which are jumps.
     """
 
     variant: Literal["original", "2.0", "ase"] = setting("original", "version of the algorithm")

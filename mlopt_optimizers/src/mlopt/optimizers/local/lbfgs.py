@@ -20,7 +20,8 @@ class LBFGSState(QuasiNewtonState):
 
     history (2 m, n_rows, d): s_1..s_m, y_1..y_m, oldest first. Zeros stand for no information.
     sy, yy (n, m, m): products s_i . y_j for i <= j, zero below, and y_i . y_j.
-    along (n, 2 m): products of the history with the force. scale (n,): the initial inverse curvature.
+    along (n, 2 m): products of the history with the force.
+    scale (n,): the initial inverse curvature.
     """
 
     history: torch.Tensor = per_row(axis=1)
@@ -45,7 +46,7 @@ class LBFGS(QuasiNewton):
     """Limited-memory BFGS (Liu & Nocedal, Math. Program. 45, 503 (1989)) as atomistic codes use it.
 
     The step is ``H force`` in the compact form of Byrd, Nocedal & Schnabel (Math. Program. 63, 129 (1994), eq. 3.5),
-    scaled down so that no row moves farther than ``max_step``. There is no line search, as in GMIN and ASE: a step that
+    scaled down so that no row moves farther than ``max_step``. As in GMIN and ASE there is no line search. A step that
     raises the energy is undone and repeated shorter, at one force call each. From a step along negative curvature the
     optimizer only learns that steps may be longer. On a landscape whose force is no gradient (a band), energies are not
     compared. A step at a large angle to the change of the force is then ignored.

@@ -26,7 +26,8 @@ _MIN_COSINE = 0.2
 class QuasiNewtonState(State):
     """The last accepted point, and the step tried from there.
 
-    x, force (n_rows, d), energy (n,): the last accepted point. step (n_rows, d): the move tried from there.
+    x, force (n_rows, d), energy (n,): the last accepted point.
+    step (n_rows, d): the move tried from there.
     shrinks (n,) int64: how often the present step was shortened; -1 before the first evaluation.
     """
 
