@@ -47,8 +47,8 @@ class BandWalk(Journey):
     band: settings of images and springs.
     settled: limit of the largest force of a label at an end or at the saddle. If the forces at a point stop falling,
         its best label is taken after ``patience`` rounds.
-    best: three numbers for each of ``initial``, ``saddle`` and ``final``. They are the largest force of its best label,
-        the place of that label, and the number of labels since then, none of which was better.
+    best: three numbers for each of ``initial``, ``saddle`` and ``final``: the largest force of its best label, the
+        place of that label, and the number of labels since then. None of the latter was better.
     accepted: those of the three points that are found.
     asked: walkers whose labels decide next.
     level: whether the path has no summit.
@@ -114,14 +114,14 @@ class BandWalk(Journey):
         self.progress = self.driver.begin(x[rows], key)
 
     def _made(self, x: torch.Tensor) -> Band:
-        """The band on the present potential, between the ends among the points ``x`` of all walkers."""
+        """Return the band on the present potential, between the ends among the points ``x`` of all walkers."""
         size = len(self.systems[0].pos)
         one = AtomsLandscape(self.systems[0], self.learned.potential)
         band = self.band.make(one, x[:size], x[-size:])
         return band.replace(climb=self.band.climbing) if self.phase == "climbing" else band
 
     def _laid(self) -> torch.Tensor:
-        """The points of all walkers with the images on the shortest path between the ends, or around contacts on it."""
+        """Return the points of all walkers, with images on the shortest path between the ends or around contacts."""
         size = len(self.systems[0].pos)
         band = self._made(self.x)
         images, _ = around_contacts(band, geodesic(band), self.key[:1])
@@ -201,7 +201,7 @@ class BandWalk(Journey):
         return lines
 
     def _stationary(self) -> list[Wish]:
-        """The points that are to be labelled where the potential has no force: the ends, or the highest image."""
+        """Return the points to be labelled where the potential has no force: the ends, or the highest image."""
         self._turn(self.phase)
         trigger: Trigger = "end"
         self.asked = self.moving

@@ -133,7 +133,7 @@ class CutOut(Plugin):
         centre: int,
         reach: float,
     ) -> Piece:
-        """The structure of some atoms; away (n, 3): from the atom in the middle."""
+        """Return the structure of some atoms; ``away (n, 3)`` leads to them from the atom in the middle."""
         worn, given = system.template_of(0), system.given_masses
         dressed = (
             None
@@ -167,7 +167,7 @@ def _length(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _closest(system: Systems, reach: float) -> tuple[torch.Tensor, float]:
-    """The shortest distance of each pair of atomic numbers (n, n), and the largest of these.
+    """Return the shortest distance of each pair of atomic numbers (n, n), and the largest of these.
 
     Pairs that never come within ``reach`` have the largest distance of the others, or ``reach``.
     """
@@ -184,7 +184,7 @@ def _closest(system: Systems, reach: float) -> tuple[torch.Tensor, float]:
 
 
 def _apart(piece: Systems, closest: torch.Tensor, far: float) -> bool:
-    """Whether no two atoms are closer than they may be."""
+    """Return whether no two atoms are closer than they may be."""
     pairs = find_neighbours(piece, far)
     least = closest[piece.z[pairs.first], piece.z[pairs.second]]
     return bool((_length(pairs.differences(piece).T) >= least * (1.0 - _ROUNDING)).all())

@@ -141,7 +141,7 @@ class Active(ActivePlan):
 
     @contextmanager
     def _ledger(self, context: Context) -> Iterator[Ledger]:
-        """The ledger of the settings, that of the run, or one that nobody keeps."""
+        """Return the ledger of the settings, that of the run, or one that nobody keeps."""
         folder = context.results()
         with tempfile.TemporaryDirectory() as scratch:
             own = Path(scratch if folder is None else folder) / "ledger.db"

@@ -23,7 +23,7 @@ _RELAXING = Stop(500, 1e-4)
 
 
 def _is_among(one: StructureArrays, others: Sequence[StructureArrays], tolerance: float) -> bool:
-    """Whether one of the others is the same up to a motion and an exchange of like atoms."""
+    """Return whether one of the others is the same up to a motion and an exchange of like atoms."""
     return any(same_structure(one, other, 0.0, tolerance) for other in others)
 
 
@@ -102,7 +102,7 @@ class Hunt(Walk):
         return self.quiet / self.asking.patience
 
     def _wishes(self) -> list[Wish]:
-        """The minima to label: the lowest that are new, and those where the potential extrapolates."""
+        """Return the minima to label: the lowest that are new, and those where the potential extrapolates."""
         found = self._relaxed()
         labelled = [self.learned.data.systems[index] for index in self.learned.ranked]
         known = [StructureArrays.of(one) for one in [*labelled, *(one.structure for one in self.refused)]]
@@ -115,7 +115,7 @@ class Hunt(Walk):
         return asked + [one for one in others if one.grade > self.asking.save]
 
     def _relaxed(self) -> list[Wish]:
-        """The lowest distinct minima of all walkers, relaxed further, the lowest first."""
+        """Return the lowest distinct minima of all walkers, relaxed further, the lowest first."""
         result = self.driver.result(self.progress)
         n_pool = result.pool_energy.shape[1]
         order = torch.argsort(result.pool_energy.flatten(), stable=True)

@@ -58,7 +58,7 @@ class Journey(Walk):
             self.driver.advance(self.progress, until=(self.progress.calls // every + 1) * every)
 
     def _under_way(self) -> torch.Tensor:
-        """The walkers (k,) that have not ended."""
+        """Return the walkers (k,) that have not ended."""
         return self.progress.active
 
     def _look(self, before: Progress | None, seen: torch.Tensor) -> bool:
@@ -80,11 +80,11 @@ class Journey(Walk):
         return bool((grades > self.asking.stop).any())
 
     def _grades(self, walkers: torch.Tensor) -> torch.Tensor:
-        """The grades of walkers (k,) where they are now."""
+        """Return the grades of walkers (k,) where they are now."""
         return self.learned.grader.grade(self.systems.with_pos(self._points()).select(walkers)).system
 
     def _points(self) -> torch.Tensor:
-        """Where all walkers are: at the next point to evaluate, or where they ended."""
+        """Return the points of all walkers: the next ones to evaluate, or those where they ended."""
         outcome = self.progress.snapshot()
         _, rows = self.progress.segments.select(self.progress.active)
         return outcome.tally.x.index_copy(0, rows, self.progress.x)

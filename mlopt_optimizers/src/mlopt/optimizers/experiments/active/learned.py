@@ -141,7 +141,7 @@ class Learner(ABC):
         """Take back what was kept."""
 
     def _ranked(self, data: Dataset) -> list[int]:
-        """The places of the labels whose structures have the atoms of the system, the lowest energy first."""
+        """Return the places of the labels of structures with the atoms of the system, the lowest energy first."""
         atoms = self.system.z.sort().values
         order = torch.argsort(data.energy, stable=True)
         return [
@@ -151,7 +151,7 @@ class Learner(ABC):
         ]
 
     def _weighted(self, data: Dataset, core: torch.Tensor) -> Dataset:
-        """With smaller weights for structures with large forces, which are far from what matters."""
+        """Return the data with smaller weights for structures with large forces, which matter less."""
         if self.soften is None:
             return data
         largest = data.systems.segments.longest2(counted(data, core).force.nan_to_num())
@@ -182,7 +182,7 @@ def counted(data: Dataset, core: torch.Tensor) -> Dataset:
 
 
 def _whole(data: Dataset, core: torch.Tensor) -> torch.Tensor:
-    """(n,) bool, structures all of whose atoms are in the core."""
+    """Return the structures all of whose atoms are in the core, (n,) bool."""
     missing: torch.Tensor = data.systems.segments.sum((~core).double())
     return missing == 0
 
@@ -193,7 +193,7 @@ _OF_LABELS = ("energy", "force", "stress", "weight")
 
 
 def _to_tensors(data: Dataset) -> dict[str, torch.Tensor]:
-    """All of the labels as tensors, also what no fit reads and files of results have."""
+    """Return the labels as tensors, with columns that no fit reads but that files of results have."""
     told = {
         "templates": [one.to_json() for one in data.systems.templates],
         "group": data.group,

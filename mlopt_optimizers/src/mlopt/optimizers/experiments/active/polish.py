@@ -116,7 +116,7 @@ def largest_force(data: Dataset) -> torch.Tensor:
 def _moved(
     potential: FittablePotential, there: Dataset, reach: torch.Tensor, fmax: float
 ) -> tuple[Systems, torch.Tensor]:
-    """The structures at the minima of their tilted potentials, or where the way there leads too far.
+    """Return the structures at the minima of their tilted potentials, or at the limit of the way there.
 
     Only the beginning of that way is downhill for the label as well, so a shorter step does not have its direction.
     Returns how far they went as well, (n,), as ``reach``.
@@ -138,7 +138,7 @@ def _moved(
 
 
 def _lengths(landscape: Tilted, x: torch.Tensor) -> torch.Tensor:
-    """(n,) the largest displacements of an atom from the origin, in diameters."""
+    """Return the largest displacement of an atom from the origin, in diameters: (n,)."""
     assert landscape.diameter is not None
     away = (x - landscape.origin) / landscape.diameter[:, None]
     longest: torch.Tensor = landscape.segments.longest2(away).sqrt()

@@ -137,7 +137,7 @@ class ActiveResult:
         return found
 
     def _poor_ends(self) -> list[str]:
-        """What a user should know about the ends of relaxations."""
+        """Return warnings about the ends of relaxations."""
         lines, settled = list[str](), max(self.config["polish_fmax"], self.config["fmax"])
         poor = [force for force in self._forces if force > settled]
         if poor:
@@ -153,7 +153,7 @@ class ActiveResult:
         return lines
 
     def summary(self) -> Summary:
-        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report."""
         rounds = self.record.rounds
         reasons = Counter(one.name.lower().replace("_", "-") for one in self.reasons)
         lowest = self.learned.lowest
@@ -281,7 +281,7 @@ class ActiveResult:
         return found
 
     def training(self) -> dict[str, Any]:
-        """What the card of the potential tells of its labels and its fit."""
+        """Return the facts about labels and fit for the card of the potential."""
         config = self.config
         return {
             "task_family": {name: config[name] for name in ("system", "optimizer", "labeller")},
@@ -294,13 +294,13 @@ class ActiveResult:
         }
 
     def _labels(self) -> Dataset:
-        """All labels, with cut-outs as a group of their own."""
+        """Return all labels, with cut-outs as a group of their own."""
         data = self.learned.data
         groups = zip(data.group, self.learned.whole.tolist(), strict=True)
         return replace(data, group=tuple(group if whole else "cut-out" for group, whole in groups))
 
     def _ends(self) -> list[Atoms]:
-        """The structures of walkers, with the energy and the forces of the label where a relaxation has ended."""
+        """Return the structures of walkers, with energy and forces of the label where a relaxation has ended."""
         found = self.walk.systems.with_pos(self.walk.points).to_atoms()
         for walker, place in (self.ends or {}).items():
             (found[walker],) = self.learned.data.select([place]).to_atoms()

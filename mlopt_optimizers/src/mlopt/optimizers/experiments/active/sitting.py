@@ -36,7 +36,7 @@ class Sitting:
         self.share = 0.0
 
     def whole(self) -> ActiveResult:
-        """All from the first labels to the result."""
+        """Run from the first labels, or from the checkpoint, to the result."""
         learned = self._begun() if self.session.restored is None else self._restored()
         while True:
             wishes = self.walk.advance(self._keep)
@@ -136,7 +136,7 @@ class Sitting:
         return learned, {one: last[place] for one, place in places.items()}
 
     def _cut(self, learned: Learned, wishes: Sequence[Wish]) -> list[Wish]:
-        """The wishes with the surroundings of the atom with the largest grade instead of the whole structure.
+        """Return the wishes with the surroundings of the atom with the largest grade as their structures.
 
         That atom interpolates after the label. Where it asks again at the same point all the same, the whole structure
         is labelled, so that no walker waits for ever.
@@ -157,7 +157,7 @@ class Sitting:
         return found
 
     def _chosen(self, learned: Learned, wishes: list[Wish], count: int) -> list[Wish]:
-        """The wishes that are granted: those on which the walk depends, then what the strategy takes of the others."""
+        """Return the wishes to grant: those on which the walk depends, then those that the strategy takes."""
         first = [one for one in wishes if one.trigger in DECIDING][:count]
         rest = [one for one in wishes if one.trigger not in DECIDING]
         if not rest or len(first) == count:
@@ -168,7 +168,7 @@ class Sitting:
         return [*first, *(rest[place] for place in taken)]
 
     def _taken(self, learned: Learned, wishes: list[Wish], count: int) -> list[int]:
-        """The places of the wishes that are granted by the strategy, or because they teach something."""
+        """Return the places of the wishes that the strategy grants, or whose labels add information."""
         strategy = self.about.asking.strategy
         if strategy is None:
             return learned.teaching(wishes)[:count]

@@ -201,7 +201,7 @@ class TrainedLearner(Learner):
         core: torch.Tensor,
         spent: int | None = None,
     ) -> Learned:
-        """The knowledge after a training from scratch."""
+        """Return the knowledge after a training from scratch."""
         scratch = Scratch(len(data), len(data), float(found.held_back[found.best]))
         evaluations = found.evaluations if spent is None else spent
         return self._made(prepared, found, data, core, evaluations, scratch, anew=True)

@@ -214,7 +214,7 @@ class Fit(Experiment):
         return result
 
     def _measured(self, done: list[Candidate], here: processes.Ranks) -> list[Candidate]:
-        """The candidates of a scan with their costs, which the first process alone measures."""
+        """Return the candidates of a scan with their costs, which the first process alone measures."""
         if len(done) < 2 or here.rank > 0:
             return done
         return with_costs(done, [potential for _, potential in self._candidates], self._loaded[0])
@@ -222,7 +222,7 @@ class Fit(Experiment):
     def _solved(
         self, session: Session, train: Dataset, candidates: list[tuple[dict[str, Any], FittablePotential]]
     ) -> tuple[FittablePotential, Solution, list[Triangle], list[Candidate]]:
-        """The linear candidate that is best, its coefficients, its rows, and what decided."""
+        """Return the best linear candidate, its coefficients, its rows, and the measure that decided."""
         fold_of = self._folds(train)
         done: list[Candidate] = []
         parts: list[Triangle] = []
@@ -272,7 +272,7 @@ class Fit(Experiment):
         solution: Solution,
         done: list[Candidate],
     ) -> tuple[FittablePotential, Solution, list[Triangle]]:
-        """The chosen potential with fitted radial coefficients, solved for anew, and its rows."""
+        """Return the chosen potential with fitted radial coefficients, solved for anew, and its rows."""
         search = RadialFit(
             potential,
             train,
@@ -291,7 +291,7 @@ class Fit(Experiment):
         return found, self._solve(found, parts), parts
 
     def _part(self, potential: FittablePotential, train: Dataset, chosen: torch.Tensor) -> Triangle:
-        """The rows of the chosen structures (n,) bool."""
+        """Return the rows of the structures that are chosen (n,) bool."""
         return triangle(potential, train.select(torch.nonzero(chosen).flatten()), self.weights, self.memory)
 
     def _solve(self, potential: FittablePotential, parts: list[Triangle]) -> Solution:
@@ -305,7 +305,7 @@ class Fit(Experiment):
         )
 
     def _folds(self, train: Dataset) -> torch.Tensor:
-        """(n,) the fold of each structure: equal numbers of each group in each, as far as they go."""
+        """Return the fold of each structure, (n,). Groups are spread evenly over folds, as far as they go."""
         key = problem_keys(self.seed, torch.arange(len(train)))
         order = uniform(key, torch.full_like(key, Stream.FOLD), 1)[:, 0].argsort()
         places = {name: index for index, name in enumerate(sorted(set(train.group)))}

@@ -168,7 +168,7 @@ def _extrapolation(found: FitResult, deviations: Deviations) -> Any:
 
 
 def _candidate(axis: Any, found: FitResult, one: Candidate, x: float, y: float) -> None:
-    """A candidate of a scan as a point with its settings."""
+    """Return a candidate of a scan as a point with its settings."""
     chosen = one is found.chosen
     axis.plot(x, y, "o", color=_RED if chosen else _BLUE, markersize=6 if chosen else 4)
     label = ", ".join(f"{value}" for value in one.settings.values())

@@ -144,7 +144,7 @@ class FitResult:
         return self.errors.get("test", self.errors["train"])
 
     def summary(self) -> Summary:
-        """The numbers that ``mlopt run --json`` prints, and what the report shows."""
+        """Return the numbers that ``mlopt run --json`` prints, and the content of the report."""
         rows, name = self.rows, "test" if "test" in self.errors else "train"
         row = next(one for one in rows if one["set"] == name)
         energy, force = row["energy_mae"], row["force_mae"]
@@ -179,7 +179,7 @@ class FitResult:
         )
 
     def _told(self) -> dict[str, Any]:
-        """What the summary says of how the parameters came about."""
+        """Return the part of the summary about the origin of the parameters."""
         how = self.how
         if isinstance(how, Solution):
             found: dict[str, Any] = {

@@ -105,7 +105,7 @@ class _SoFar:
 
 
 def _named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Those whose names begin so, without that beginning."""
+    """Return the entries whose names begin with a prefix, without that prefix."""
     return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
