@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -50,6 +51,7 @@ def compile_module(module: Path, arrays: Sequence[tuple[str, int]], leave: Calla
 def main() -> None:
     """Call ``chunk`` for no system, so that it is compiled. This is the main function of the process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.disable()  # Numba makes many small objects, and this process soon ends
     import numpy as np
 
     module, arrays = Path(sys.argv[1]), json.loads(sys.argv[2])
