@@ -41,6 +41,9 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.rglob("*.md")) + [path for path in [REPOSITORY / "README.md"] if path.exists()]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
+#: pages that run for ten seconds and longer
+LONG = ("docs/concepts/fitting.md", "docs/concepts/meta-learning.md", "docs/howto/compare.md")
+
 #: what `mlopt run` is told in addition, so that an example of a long run is a short one
 SMALL = ["-s", "starts=2", "-s", "budget.force_calls=300", "-s", "minima.keep=3"]
 
@@ -207,7 +210,11 @@ def clean() -> Iterator[None]:
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(one, marks=[pytest.mark.slow] if name_of(one) in LONG else []) for one in PAGES],
+    ids=name_of,
+)
 def test_page_runs(page, folder, monkeypatch, clean):
     todo = [block for block in blocks(page) if block.not_run is None]
     if not {block.kind for block in todo} & {"python", "yaml", "toml", "bash", "console"}:

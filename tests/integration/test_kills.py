@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     "kind", [pytest.param(one, marks=[] if one == "search" else [pytest.mark.slow]) for one in KINDS]
 )
 def test_random_kills(kind: str, tmp_path: Path) -> None:
-    """Ten of a search by default; the benchmark `kills.py` asks for hundreds."""
-    kills = 10 if kind == "search" else 20
+    """Six of a search by default; the benchmark `kills.py` asks for hundreds."""
+    kills = 6 if kind == "search" else 20
     told = check_kills(small_run(kind, tmp_path), results(kind), tmp_path, kills=kills)
     assert told["killed"] == kills
     assert told["different"] == 0

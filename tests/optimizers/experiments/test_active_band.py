@@ -137,6 +137,7 @@ def test_the_barrier_of_the_true_potential(kind: str, tmp_path: Path) -> None:
     assert triggers.count("end") >= 2 and triggers.count("saddle") >= 1
 
 
+@pytest.mark.slow
 def test_contract(files: tuple[str, str], tmp_path: Path) -> None:
     whole = check_experiment(lambda: band(files, polish_fmax=0.1, fmax=0.05), tmp_path / "runs")
     rows = list(csv.DictReader((whole / "results" / "labels.csv").read_text().splitlines()))

@@ -142,7 +142,8 @@ def dynamics(**settings: Any) -> Active:
     return Active(**(given | settings))
 
 
-@pytest.mark.parametrize("form", ["periodic", pytest.param("cluster", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["periodic", "cluster"])
 def test_contract(form: Form, tmp_path: Path) -> None:
     asking = Asking(labels=3, cut=CutOut(radius=4.0, form=form))
     whole = check_experiment(lambda: dynamics(asking=asking), tmp_path)

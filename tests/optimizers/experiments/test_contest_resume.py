@@ -63,7 +63,9 @@ def energies(folder: Path) -> bytes:
     return (folder / "results" / "contest.json").read_bytes().split(b'"energies"')[1]
 
 
-@pytest.mark.parametrize("asked", [[25, 26, 27, 28, 29], [40, 3, 20, 2, 9]])
+@pytest.mark.parametrize(
+    "asked", [pytest.param([25, 26, 27, 28, 29], marks=pytest.mark.slow), [40, 3, 20, 2, 9]]
+)
 def test_stopped_five_times_then_damaged(tmp_path: Path, asked: list[int]) -> None:
     """Stops fall into searches and into polishes, where a search that had ended saves nothing more."""
     whole = Folder(tmp_path / "whole", [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from mlopt.core.protocols.learning import MetaState, MetaTrainer, Task
 from mlopt.core.runs.experiment import Preempted
 from mlopt.core.testing.recorder import Recorder, Resumed
 from mlopt.optimizers.experiments.meta_train.experiment import MetaTrain
-from mlopt.optimizers.training.tasks.band import BandTask
+from mlopt.optimizers.training.tasks.band import BandTask, RelaxedPath
 from mlopt.optimizers.training.unrolled_gradient import UnrolledGradient
 from mlopt.potentials.spins import Anisotropy, Heisenberg, SpinLattice
 
@@ -24,6 +25,12 @@ BIAXIAL = Heisenberg(
 )
 
 
+@cache
+def relaxed() -> RelaxedPath:
+    """The path of every `band` with as many images: it takes 5,000 steps."""
+    return band(floor=1e-8).relaxed
+
+
 def band(**changes: Any) -> BandTask:
     given: dict[str, Any] = {
         "model": BIAXIAL,
@@ -32,7 +39,10 @@ def band(**changes: Any) -> BandTask:
         "axis": [0.0, 0.0, 1.0],
         "paths": 14,
     }
-    return BandTask(**(given | changes))
+    task = BandTask(**(given | changes))
+    if not changes.keys() - {"paths"}:
+        task.__dict__["relaxed"] = relaxed()
+    return task
 
 
 class Bowl(Task):

@@ -150,7 +150,7 @@ BOTH = [torch.float64, torch.float32]
     "optimizer,dtype",
     [
         (GradientDescent(max_step=0.1), torch.float64),
-        (GradientDescent(max_step=0.1), torch.float32),
+        pytest.param(GradientDescent(max_step=0.1), torch.float32, marks=pytest.mark.slow),
         (Adam(), torch.float64),
         (Adam(beta2=0.9), torch.float32),
     ],
@@ -160,7 +160,7 @@ def test_memoryless(optimizer: Optimizer, dtype: torch.dtype) -> None:
     walk(optimizer, dtype, 25)
 
 
-@pytest.mark.parametrize("dtype", BOTH, ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(BOTH[0], marks=pytest.mark.slow), BOTH[1]], ids=str)
 def test_gradient_descent_without_cap_on_morse(dtype: torch.dtype) -> None:
     """In float32, too, where some processors only estimate the root that Morse takes."""
     walk(GradientDescent(step_size=2e-4), dtype, 25, potential=Morse(), fixed=2)
@@ -200,12 +200,13 @@ def test_dynamics_of_a_chain_of_one_thermostat() -> None:
     )
 
 
-@pytest.mark.parametrize("max_step", [0.1, None])
+@pytest.mark.parametrize("max_step", [0.1, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", ["original", "2.0", "ase"])
 def test_fire(variant: str, max_step: float | None) -> None:
     check_fire(Fire(variant=variant, max_step=max_step, delay=3), torch.float64)
 
 
+@pytest.mark.slow
 def test_fire_in_single_precision() -> None:
     check_fire(Fire(delay=3), torch.float32)
 
@@ -232,7 +233,7 @@ def settle(progress: Progress) -> None:
 @pytest.mark.parametrize(
     "memory,dtype",
     [
-        (1, BOTH[0]),
+        pytest.param(1, BOTH[0], marks=pytest.mark.slow),
         (8, BOTH[0]),
         pytest.param(20, BOTH[0], marks=pytest.mark.slow),
         pytest.param(8, BOTH[1], marks=pytest.mark.slow),
@@ -325,6 +326,7 @@ def test_basin_hopping_with_fire_and_one_move_a_hop() -> None:
     check_hops(walk(hopping(quench=Fire(), container=None, moves=moves, combine="one"), torch.float64, 80))
 
 
+@pytest.mark.slow
 def test_basin_hopping_that_exchanges_atoms_some_of_which_are_fixed() -> None:
     optimizer = hopping(
         quench=GradientDescent(max_step=0.1),

@@ -140,7 +140,7 @@ def assert_same(eager: Progress, fused: Progress) -> None:
         )
 
 
-@pytest.mark.parametrize("fixed", [0, 1])
+@pytest.mark.parametrize("fixed", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_fused_engine_takes_the_same_steps(fixed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From every progress of the eager engine one step by each; all moves are made, those that can do something."""
     pytest.importorskip("numba")
