@@ -95,7 +95,8 @@ def write_theta(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(one, marks=[pytest.mark.slow] if one == "network" else []) for one in KINDS]
+    "kind",
+    [pytest.param(one, marks=[pytest.mark.slow] if one in ("network", "learned") else []) for one in KINDS],
 )
 def test_the_originals_may_vanish(mlopt, files, kind):
     """Without the copies a path fails at its very end, and the others when they are resumed."""

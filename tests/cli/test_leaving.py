@@ -45,6 +45,7 @@ def test_a_plugin_ends_the_process_of_a_run(real, here):
     assert real("resume", "x").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_thread_ends_the_process_of_a_run(real, here):
     done = real("run", "mine.yaml", "--out", "x", "-s", "trouble=end-in-thread", "--quiet")
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("mlopt: "))
@@ -64,6 +65,7 @@ def test_a_plugin_ends_the_process_when_it_is_imported(real, here):
     assert "mlopt-test-plugins" in done.stderr
 
 
+@pytest.mark.slow
 def test_children_end_as_ever(real, here):
     done = real("run", "mine.yaml", "--out", "x", "-s", "trouble=end-of-children", "--quiet")
     assert done.returncode == 0 and "7 3" in done.stderr + done.stdout, done.stderr

@@ -315,7 +315,8 @@ def test_kills_at_random_instants(config, here, kills):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGUSR2, 75, marks=pytest.mark.slow), (signal.SIGINT, 130)],
 )
 def test_signal_from_outside(plugin_folder, here, number, code):
     (here / "mine.yaml").write_text("experiment: sines\nsteps: 100000\nsleep: 0.01\n")

@@ -41,8 +41,13 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.rglob("*.md")) + [path for path in [REPOSITORY / "README.md"] if path.exists()]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
-#: pages that run for ten seconds and longer
-LONG = ("docs/concepts/fitting.md", "docs/concepts/meta-learning.md", "docs/howto/compare.md")
+#: pages that run for longer than others: slow
+LONG = (
+    "docs/concepts/fitting.md",
+    "docs/concepts/meta-learning.md",
+    "docs/howto/compare.md",
+    "docs/howto/ase-calculator.md",
+)
 
 #: what `mlopt run` is told in addition, so that an example of a long run is a short one
 SMALL = ["-s", "starts=2", "-s", "budget.force_calls=300", "-s", "minima.keep=3"]

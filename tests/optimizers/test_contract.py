@@ -26,6 +26,8 @@ from mlopt.optimizers.searches.minima_hopping import MinimaHopping
 from mlopt.optimizers.searches.scipy_search import ScipyBasinHopping, ScipyDualAnnealing
 
 FLAT = ("quadratic", "lennard-jones")
+#: optimizers that have much in common with another one here: slow
+SLOW = ("bussi", "velocity-projection", "scipy-dual-annealing")
 #: what is called by a name, a comma and a setting, is a variant: slow
 ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     "gradient-descent": (GradientDescent(step_size=0.05), {"surfaces": ("quadratic", "spins")}),
@@ -35,8 +37,8 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     ),
     "adam": (Adam(), {"differentiable": "step_size", "converges_within": 6000}),
     "fire": (Fire(), {"differentiable": "dt"}),
-    "fire 2.0": (Fire(variant="2.0"), {"differentiable": "dt"}),
-    "fire of ase": (Fire(variant="ase"), {"differentiable": "dt"}),
+    "fire, 2.0": (Fire(variant="2.0"), {"differentiable": "dt"}),
+    "fire, of ase": (Fire(variant="ase"), {"differentiable": "dt"}),
     "annealing": (SimulatedAnnealing(steps=60, calibration=10), {}),
     "annealing, given temperature": (SimulatedAnnealing(steps=30, start_temperature=0.5, adapt=False), {}),
     "velocity-projection": (VelocityProjection(), {"differentiable": "dt"}),
@@ -82,7 +84,8 @@ ROWS: dict[str, tuple[Optimizer, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if "," in name else name for name in ROWS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if "," in name or name in SLOW else name for name in ROWS],
 )
 def test_contract(name: str) -> None:
     optimizer, arguments = ROWS[name]

@@ -64,6 +64,7 @@ def test_messages_for_bad_input(make):
         Graph.within(systems, 0.0)
 
 
+@pytest.mark.slow
 def test_users_do_not_see_what_torch_tells_pyg():
     code = "from mlopt.core.features.radial import RadialFeatures; print(RadialFeatures().width)"
     command = [sys.executable, "-W", "always", "-c", code]

@@ -92,7 +92,9 @@ def disturbed(pos: Floats, seed: int, noise: float = 1e-5) -> Floats:
     return np.asarray(turned + noise * rng.normal(size=pos.shape))
 
 
-@pytest.mark.parametrize("symbol", GENERATORS)
+@pytest.mark.parametrize(
+    "symbol", [pytest.param(one, marks=pytest.mark.slow) if one == "Ih" else one for one in GENERATORS]
+)
 def test_orbits_of_generic_points_have_exactly_the_group_that_made_them(symbol: str) -> None:
     order, generators = GENERATORS[symbol]
     group = generated(generators)

@@ -45,7 +45,7 @@ def _none_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [dynamics, *(pytest.param(one, marks=pytest.mark.slow) for one in (relaxation, search))]
+    "make", [pytest.param(one, marks=pytest.mark.slow) for one in (dynamics, relaxation, search)]
 )
 def test_contract(make: Any, tmp_path: Path) -> None:
     whole = check_experiment(make, tmp_path)

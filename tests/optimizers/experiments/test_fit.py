@@ -146,6 +146,7 @@ def test_fitted_radial_functions_are_kept(tmp_path: Path) -> None:
     assert card["training"]["estimator"]["radial"]["evaluations"] == 25
 
 
+@pytest.mark.slow
 def test_a_fit_of_radial_functions_that_is_stopped_ends_the_same(tmp_path: Path) -> None:
     """Stopped after every evaluation; its rows of metrics are those of the whole."""
     whole = Recorder()

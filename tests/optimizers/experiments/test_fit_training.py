@@ -60,6 +60,7 @@ def told(found: FitResult) -> tuple[list[Any], list[Any]]:
     return found.how.theta.tolist(), [replace(one, seconds=None).plain() for one in found.candidates]
 
 
+@pytest.mark.slow
 def test_a_scan_is_decided_by_what_is_held_back_and_resumes(tmp_path: Path) -> None:
     made = fit(scan={"hidden": [[3], [6], []]})
     whole = made.run(Recorder(tmp_path / "whole"))

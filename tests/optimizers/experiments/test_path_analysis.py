@@ -87,7 +87,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("how", [nan, raised], ids=["NaN", "raises"])
+@pytest.mark.parametrize("how", [nan, pytest.param(raised, marks=pytest.mark.slow)], ids=["NaN", "raises"])
 def test_a_failure_in_the_analysis_loses_no_band(
     how: Any, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, tmp_path: FilePath
 ) -> None:

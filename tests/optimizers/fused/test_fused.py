@@ -168,9 +168,11 @@ def test_gradient_descent_without_cap_on_morse(dtype: torch.dtype) -> None:
 
 THERMAL = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 INTEGRATORS = [
-    VelocityVerlet(time_step=0.01, initial_temperature=0.2).at(THERMAL),
+    pytest.param(VelocityVerlet(time_step=0.01, initial_temperature=0.2).at(THERMAL), marks=pytest.mark.slow),
     Langevin(time_step=0.01, temperature=0.2, friction=2.0).at(THERMAL),
-    Bussi(time_step=0.01, temperature=0.2, relaxation_time=0.05).at(THERMAL),
+    pytest.param(
+        Bussi(time_step=0.01, temperature=0.2, relaxation_time=0.05).at(THERMAL), marks=pytest.mark.slow
+    ),
     NoseHoover(time_step=0.01, temperature=0.2, relaxation_time=0.05, chain=4).at(THERMAL),
 ]
 
@@ -201,7 +203,10 @@ def test_dynamics_of_a_chain_of_one_thermostat() -> None:
 
 
 @pytest.mark.parametrize("max_step", [0.1, pytest.param(None, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("variant", ["original", "2.0", "ase"])
+@pytest.mark.parametrize(
+    "variant",
+    ["ase", *(pytest.param(one, marks=pytest.mark.slow) for one in ("original", "2.0"))],
+)
 def test_fire(variant: str, max_step: float | None) -> None:
     check_fire(Fire(variant=variant, max_step=max_step, delay=3), torch.float64)
 

@@ -65,7 +65,7 @@ class Case:
         self.landscape = AtomsLandscape(systems, potential)
         self.key = problem_keys(0, torch.arange(len(systems)))
         self.x = grid(systems)
-        self.keep = given.get("keep", 3)
+        self.keep = given.get("keep", 10)  # as in many others: each number compiles anew
 
     def driver(self, stop: Stop, name: Any = "fused") -> Driver:
         return Driver(self.landscape, self.optimizer, stop, self.keep, name)

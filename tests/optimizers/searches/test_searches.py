@@ -36,9 +36,13 @@ def far_out(n: int = 4) -> tuple[FunctionLandscape, torch.Tensor]:
     "optimizer,calls",
     [
         (SimulatedAnnealing(steps=3000, step_size=0.5), 3000),
-        (MinimaHopping(quench=Fire(dt=0.02), temperature=2.0, threshold=2.0), 3000),
+        pytest.param(
+            MinimaHopping(quench=Fire(dt=0.02), temperature=2.0, threshold=2.0),
+            3000,
+            marks=pytest.mark.slow,
+        ),
         (ScipyBasinHopping(step_size=1.0), 1500),
-        (ScipyDualAnnealing(margin=3.0), 1500),
+        pytest.param(ScipyDualAnnealing(margin=3.0), 1500, marks=pytest.mark.slow),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -51,6 +55,7 @@ def test_searches_leave_the_wrong_minimum(optimizer: Optimizer, calls: int) -> N
     assert torch.equal(found.first_hit > 0, found.energy < 0.5)
 
 
+@pytest.mark.slow
 def test_minima_hopping_finds_the_icosahedron() -> None:
     landscape, x = lennard_jones([13, 13, 13])
     found = minimize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlopt.core.errors import PluginError
@@ -33,6 +34,26 @@ class Evaluation:
     energy_spread: torch.Tensor | None = None
     force_spread: torch.Tensor | None = None
 
+    @classmethod
+    def mean(cls, members: Sequence[Evaluation]) -> Evaluation:
+        """Return the means of what every member of a committee gives, and the `spread` of energies and forces."""
+
+        def mean_of(name: str) -> torch.Tensor | None:
+            told = [value for one in members if (value := getattr(one, name)) is not None]
+            return torch.stack(told).mean(0) if len(told) == len(members) else None
+
+        energy = torch.stack([one.energy for one in members]).mean(0)
+        force = torch.stack([one.force for one in members]).mean(0)
+        off, apart = spread(members)
+        return cls(
+            energy,
+            force,
+            mean_of("row_energy"),
+            mean_of("stress"),
+            energy_spread=off,
+            force_spread=apart,
+        )
+
     def select(self, problems: torch.Tensor, rows: torch.Tensor) -> Evaluation:
         """Keep the given problems (k,) and the rows that they own, both int64 indices."""
         return Evaluation(
@@ -44,6 +65,25 @@ class Evaluation:
             None if self.energy_spread is None else self.energy_spread[problems],
             None if self.force_spread is None else self.force_spread[rows],
         )
+
+    def split(self, k: int) -> list[Evaluation]:
+        """Return the evaluations of the ``k`` copies of a batch, as `Systems.repeat` lays them out."""
+        device = self.energy.device
+        problems = torch.arange(len(self.energy), device=device).reshape(k, -1)
+        rows = torch.arange(len(self.force), device=device).reshape(k, -1)
+        return [self.select(own, atoms) for own, atoms in zip(problems, rows, strict=True)]
+
+
+def spread(members: Sequence[Evaluation]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``sqrt(<|x_k - <x>|^2>)`` over the members of a committee: of energies (n_problems,) and forces (n_rows,).
+
+    It carries no gradient: where members agree, its slope is infinite.
+    """
+    with torch.no_grad():
+        energy = torch.stack([one.energy for one in members])
+        force = torch.stack([one.force for one in members])
+        off = (force - force.mean(0)).square().sum(-1)
+        return (energy - energy.mean(0)).square().mean(0).sqrt(), off.mean(0).sqrt()
 
 
 def version(x: torch.Tensor) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from mlopt.core.errors import InputError
-from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.evaluation import spread
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import setting
 from mlopt.core.protocols.fittable import FittablePotential
@@ -49,7 +49,7 @@ class CommitteeDisagreement(Scored):
                 potential = pool.fittable("committee", linear=True)
                 with torch.no_grad():
                     each = [potential.with_theta(one).evaluate(part) for one in theta]
-                energy, force = _spread(each)
+                energy, force = spread(each)
             if self.of == "energy":
                 found.append(energy / part.segments.counts.clamp(min=1))
             else:
@@ -71,11 +71,3 @@ class CommitteeDisagreement(Scored):
 
     def _reason(self) -> str:
         return f"largest disagreement about the {self.of}"
-
-
-def _spread(each: list[Evaluation]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standard deviations of energies (n,) and forces (n_atoms,)."""
-    energy = torch.stack([one.energy for one in each])
-    force = torch.stack([one.force for one in each])
-    off = (force - force.mean(0)).square().sum(-1)
-    return (energy - energy.mean(0)).square().mean(0).sqrt(), off.mean(0).sqrt()

@@ -7,6 +7,7 @@ from typing import Self
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.errors import InputError
+from mlopt.core.landscapes.evaluation import spread
 from mlopt.core.lazy import torch
 from mlopt.core.protocols.fittable import FittablePotential
 from mlopt.optimizers.querying.grade import Grades
@@ -72,10 +73,10 @@ class Disagreement:
             part = systems.select(torch.arange(first, stop))
             members = self.potential.with_theta(self.theta.repeat_interleave(len(part), 0))
             with torch.no_grad():
-                force = members.evaluate(part.repeat(k)).force.reshape(k, -1, 3)
-            mean = force.mean(0)
-            off = (force - mean).square().sum(-1).mean(0).sqrt()
-            found.append(torch.where(part.fixed, 0.0, off / (_FORCE + mean.norm(dim=-1))))
+                told = members.evaluate(part.repeat(k))
+            _, off = spread(told.split(k))
+            size = told.force.reshape(k, -1, 3).mean(0).norm(dim=-1)
+            found.append(torch.where(part.fixed, 0.0, off / (_FORCE + size)))
         return torch.cat(found)
 
     def grade(self, systems: Systems) -> Grades:

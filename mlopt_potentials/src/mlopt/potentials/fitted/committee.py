@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 from mlopt.core.atoms.systems import Systems
 from mlopt.core.atoms.units import Units
 from mlopt.core.errors import InputError
-from mlopt.core.landscapes.evaluation import Evaluation
+from mlopt.core.landscapes.evaluation import Evaluation, spread
 from mlopt.core.landscapes.potential import Potential
 from mlopt.core.lazy import torch
 from mlopt.core.plugins.plugin import FromRegistry, setting
@@ -73,24 +73,12 @@ class Committee(CompoundPotential):
 
     def evaluate(self, systems: Systems, *, stress: bool = False) -> Evaluation:
         """Return the means of all that every member gives, and the spread of energies and forces."""
-        parts = self.each(systems, stress=stress)
-        mean = Evaluation(
-            torch.stack([part.energy for part in parts]).mean(0),
-            torch.stack([part.force for part in parts]).mean(0),
-            _mean([part.row_energy for part in parts]),
-            _mean([part.stress for part in parts]),
-        )
-        told = _spread(parts, mean)
-        return replace(mean, energy_spread=told.energy, force_spread=told.force)
+        return Evaluation.mean(self.each(systems, stress=stress))
 
     def spread(self, systems: Systems) -> Spread:
         """Return the standard deviations of energies and forces of ``systems`` over the members."""
         with torch.no_grad():
-            parts = self.each(systems)
-            energy, force = (
-                torch.stack([getattr(one, name) for one in parts]) for name in ("energy", "force")
-            )
-            return _spread(parts, Evaluation(energy.mean(0), force.mean(0)))
+            return Spread(*spread(self.each(systems)))
 
     def each(self, systems: Systems, *, stress: bool = False) -> list[Evaluation]:
         """Return the evaluation of every member, in their order."""
@@ -101,12 +89,8 @@ class Committee(CompoundPotential):
                 found[group[0]] = self.members[group[0]].evaluate(systems, stress=stress)
                 continue
             whole = self._together(group, len(systems)).evaluate(systems.repeat(k), stress=stress)
-            problems, rows = (
-                torch.arange(k * n, device=systems.pos.device).reshape(k, n)
-                for n in (len(systems), len(systems.pos))
-            )
-            for member, own, atoms in zip(group, problems, rows, strict=True):
-                found[member] = whole.select(own, atoms)
+            for member, part in zip(group, whole.split(k), strict=True):
+                found[member] = part
         return [one for one in found if one is not None]
 
     @functools.cached_property
@@ -142,15 +126,3 @@ class Committee(CompoundPotential):
     def _kept(self) -> dict[int, tuple[int, FittablePotential]]:
         """What `_together` made last of each group: what follows from the settings is then worked out once."""
         return {}
-
-
-def _mean(values: list[torch.Tensor | None]) -> torch.Tensor | None:
-    told = [one for one in values if one is not None]
-    return torch.stack(told).mean(0) if len(told) == len(values) else None
-
-
-def _spread(parts: list[Evaluation], mean: Evaluation) -> Spread:
-    with torch.no_grad():  # nobody follows it downhill, and where members agree its slope is infinite
-        energy = torch.stack([part.energy - mean.energy for part in parts]).square().mean(0).sqrt()
-        force = torch.stack([part.force - mean.force for part in parts]).square().sum(-1).mean(0).sqrt()
-    return Spread(energy, force)
