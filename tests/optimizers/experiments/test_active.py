@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from mlopt.optimizers.labelling import Ledger, PotentialLabeller
 from mlopt.optimizers.local.lbfgs import LBFGS
 from mlopt.optimizers.searches.basin_hopping import BasinHopping
 from mlopt.optimizers.starts.starts import HarmonicStart
-from mlopt.potentials import Gupta, Mtp, StillingerWeber
+from mlopt.potentials import AsePotential, Gupta, Mtp, StillingerWeber
 
 LABELLER = {"name": "potential", "potential": "stillinger-weber"}
 
@@ -175,6 +176,15 @@ def test_a_labeller_that_always_fails_ends_the_run() -> None:
         InputError, match="none of the first structures could be labelled; the first one: the pot"
     ):
         dynamics(labeller=Counting(potential=StillingerWeber(), most=0.0)).run()
+
+
+def test_a_labeller_whose_program_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is computed."""
+    monkeypatch.setitem(sys.modules, "tblite.ase", None)
+    Counting.counted.clear()
+    with pytest.raises(InputError, match="'tblite' is not installed: `pip install tblite`"):
+        dynamics(labeller=Counting(potential=AsePotential(calculator="tblite"))).check()
+    assert not Counting.counted
 
 
 def test_labels_that_are_used_up() -> None:

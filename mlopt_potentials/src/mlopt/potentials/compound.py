@@ -56,6 +56,15 @@ class CompoundPotential(Potential):
         """Return the diameter (n_atoms,) of the first part."""
         return self.parts[0].diameter(z)
 
+    def present(self) -> None:
+        """See `Potential.present`; of every part.
+
+        Raises:
+            InputError: something that a part needs is missing.
+        """
+        for part in self.parts:
+            part.present()
+
     def check(self, systems: Systems) -> None:
         """Let every part check.
 

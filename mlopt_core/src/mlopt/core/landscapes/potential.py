@@ -99,6 +99,13 @@ class Potential(Plugin):
         """
         raise NoKernelError(f"the potential {type(self).__name__} offers no kernel")
 
+    def present(self) -> None:
+        """Check that whatever the potential needs besides Python code is there, such as a program. Computes nothing.
+
+        Raises:
+            InputError: something is missing; the message says what to do.
+        """
+
     def check(self, systems: Systems) -> None:
         """Refuse systems that the potential cannot treat, before any work starts.
 

@@ -56,6 +56,13 @@ class Labeller(Plugin):
         ge=0,
     )
 
+    def check(self) -> None:
+        """Refuse to begin where no structure could be labelled, such as without the program. Computes no label.
+
+        Raises:
+            InputError: something is missing; the message says what to do.
+        """
+
     @abstractmethod
     def label(self, systems: Systems) -> Dataset:
         """Return the systems with their labels, in the same order.

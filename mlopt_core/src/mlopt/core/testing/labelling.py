@@ -76,6 +76,7 @@ def check_labeller(labeller: Labeller, systems: Systems) -> None:
         AssertionError: names the labeller and the property.
     """
     name, before = type(labeller).__name__, systems.pos.clone()
+    labeller.check()
     found = labeller.label(systems)
     assert torch.equal(systems.pos, before), f"{name} changes the structures"
     assert len(found) == len(systems), f"{name} returns {len(found)} structures for {len(systems)}"

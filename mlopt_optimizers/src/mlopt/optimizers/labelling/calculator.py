@@ -39,6 +39,14 @@ class CalculatorLabeller(Labeller):
     )
     attempts: int = setting(2, "times that a structure is tried before it counts as failed", ge=1)
 
+    def check(self) -> None:
+        """See `Labeller.check`.
+
+        Raises:
+            InputError: a program or package that the potential needs is missing.
+        """
+        self.potential.present()
+
     def label(self, systems: Systems) -> Dataset:
         """See `Labeller.label`.
 

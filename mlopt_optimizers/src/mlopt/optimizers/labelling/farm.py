@@ -72,6 +72,15 @@ class Farm(CalculatorLabeller):
         made._executor = executor
         return made
 
+    def check(self) -> None:
+        """Look for Parsl; programs that calculators start need to be on the nodes only.
+
+        Raises:
+            InputError: Parsl is not installed.
+        """
+        if self._executor is None:
+            self._parsl()
+
     def stream(self, systems: Iterable[Systems]) -> Iterator[Finished | None]:
         """See `Labeller.stream`.
 
@@ -113,21 +122,27 @@ class Farm(CalculatorLabeller):
                 f"farm: no label can be submitted ({type(error).__name__}: {one_line(error, 300)})"
             ) from error
 
-    @contextmanager
-    def _open(self) -> Iterator[Executor]:
-        if self._executor is not None:
-            yield self._executor
-            return
+    @staticmethod
+    def _parsl() -> tuple[Any, Any]:
+        """Return the module and the class of its executor."""
         try:
             import parsl
             from parsl.concurrent import ParslPoolExecutor
         except ImportError as error:
             raise InputError("farm: Parsl is not installed: `pip install mlopt-optimizers[farm]`") from error
+        return parsl, ParslPoolExecutor
+
+    @contextmanager
+    def _open(self) -> Iterator[Executor]:
+        if self._executor is not None:
+            yield self._executor
+            return
+        parsl, executor = self._parsl()
         with tempfile.TemporaryDirectory(prefix="mlopt-farm-", dir=self.scratch) as folder:
             # ranks of torchrun and tests share the machine: nothing is written into the current folder
             flow = parsl.load(self._config(folder))
             try:
-                yield ParslPoolExecutor(dfk=flow)
+                yield executor(dfk=flow)
             finally:
                 with contextlib.suppress(Exception):  # what was finished has been told
                     flow.cleanup()

@@ -19,6 +19,14 @@ class PotentialLabeller(Labeller):
         ..., "potential that computes the labels"
     )
 
+    def check(self) -> None:
+        """See `Labeller.check`.
+
+        Raises:
+            InputError: a program or package that the potential needs is missing.
+        """
+        self.potential.present()
+
     def label(self, systems: Systems) -> Dataset:
         """See `Labeller.label`; a structure whose energy or force is not finite has none.
 

@@ -22,6 +22,7 @@ from mlopt.core.plugins.plugin import setting
 from mlopt.core.quoting import quoted
 from mlopt.core.suggestions import hint
 from mlopt.potentials.ase.failures import Failures, cause
+from mlopt.potentials.ase.programs import find_program
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -147,6 +148,16 @@ class AsePotential(Potential):
             stress=torch.from_numpy(tensor).to(like) if stress else None,
             zero_width=torch.from_numpy(zero_width).to(like) if smeared else None,
         )
+
+    def present(self) -> None:
+        """Make the calculator, and look for the program that it starts.
+
+        Raises:
+            InputError: the calculator is not installed, cannot be made, or its program is missing.
+        """
+        calculator = self._calculator()
+        if self._given is None and self.calculator in PROGRAMS:
+            find_program(self.calculator, calculator)
 
     def check(self, systems: Systems) -> None:
         """Try the calculator, as `trial` does.

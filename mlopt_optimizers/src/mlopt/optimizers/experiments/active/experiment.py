@@ -60,6 +60,7 @@ class Active(ActivePlan):
             raise InputError("`start: given` needs positions, and a formula has none: give a `system.file`")
         if self.asking.cut is not None:
             self._check_cut(self.asking.cut)
+        self.labeller.check()
         system = self.system.load()
         self.potential.check(system)
         if self.begin.file is not None:
