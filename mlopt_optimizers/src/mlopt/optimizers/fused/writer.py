@@ -122,18 +122,18 @@ class Writer:
 
 
 def _parse(function: FunctionType) -> ast.FunctionDef:
+    name = inspect.unwrap(function).__code__.co_name
+    if name == "<lambda>":
+        raise InputError(f"{function.__qualname__} is no plain function, which a kernel has to be")
     try:
-        source = _source(function)
-    except (OSError, TypeError):
+        tree = ast.parse(_source(function)).body[0]
+    except (OSError, TypeError, SyntaxError):
+        tree = ast.Pass()
+    # Python 3.13 takes the text of `python -c` for that of a function made by `exec`
+    if not isinstance(tree, ast.FunctionDef) or tree.name != name:
         raise InputError(
             f"the source of kernel function {function.__qualname__} cannot be read; kernels must stand in a file"
-        ) from None
-    try:
-        tree = ast.parse(source).body[0]
-    except SyntaxError:  # a lambda: its source is the piece of a line
-        tree = ast.Pass()
-    if not isinstance(tree, ast.FunctionDef):
-        raise InputError(f"{function.__qualname__} is no plain function, which a kernel has to be")
+        )
     return tree
 
 
