@@ -168,3 +168,22 @@ def test_built_ins_need_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_installed_meanwhile_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entry points are read again only when a folder that Python searches has changed."""
+
+    def install(name: str) -> None:
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[mlopt.moves]\n{name} = nowhere:Move\n")
+
+    def names() -> set[str]:
+        return {entry.name for entry in registry.entries("move")}
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install("first-of-two")
+    assert "first-of-two" in names() and "second-of-two" not in names()
+    install("second-of-two")
+    assert {"first-of-two", "second-of-two"} <= names()
